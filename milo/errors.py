@@ -1,0 +1,139 @@
+"""Milo's exceptions.
+
+Every exception carries its data as attributes, so that callers can decide on it without
+reading text. ``str(error)`` is the sentence that a user of Nomad sees: it says what was
+wrong, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MiloError(Exception):
+    """Base of everything Milo raises on purpose.
+
+    ``recoverable`` tells Nomad whether repeating StartTask may help: the restart policy
+    applies to a recoverable error, while a fatal one fails the task at once.
+    """
+
+    recoverable = False
+
+
+class ConfigError(MiloError):
+    """A key of the task's or the plugin's configuration has a value that is not valid."""
+
+    def __init__(self, key: str, problem: str, expected: str) -> None:
+        self.key = key
+        self.problem = problem
+        self.expected = expected
+        super().__init__(f"Error: Invalid value for {key}: {problem}. Expected {expected}.")
+
+
+class ArtifactError(MiloError):
+    """The application's JAR cannot be found or cannot be run."""
+
+    def __init__(self, text: str, *, path: str = "") -> None:
+        self.path = path
+        super().__init__(f"Error: {text}")
+
+
+class JavaError(MiloError):
+    """No Java runtime fits."""
+
+    recoverable = True
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"Error: {text}")
+
+
+class NoJavaError(JavaError):
+    """The host has no Java runtime at all."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No Java runtime found on host. Please install Java to use Milo driver."
+        )
+
+
+class UserError(MiloError):
+    """The job's user does not exist on the host, or may not be used."""
+
+    def __init__(self, user: str, problem: str) -> None:
+        self.user = user
+        self.problem = problem
+        super().__init__(f"Error: The task cannot run as user {user!r}: {problem}")
+
+
+class CrunError(MiloError):
+    """A crun command failed; its own words are in the text."""
+
+    recoverable = True
+
+    def __init__(self, command: str, status: str, output: str) -> None:
+        self.command = command
+        self.status = status
+        self.output = output
+        words = output.strip() or "it printed nothing"
+        super().__init__(f"Error: crun {command} failed ({status}): {words}")
+
+
+class CrunMissingError(MiloError):
+    """crun is not installed where it is looked for."""
+
+    recoverable = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"Error: crun was not found at {path!r}. "
+            "Install the package crun, or set crun_path in the plugin's configuration."
+        )
+
+
+class FifoError(MiloError):
+    """A log FIFO that Nomad names cannot be written to."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"Error: Cannot open the log FIFO {path}: {problem}")
+
+
+class StateError(MiloError):
+    """The state directory cannot be used, or what it holds is not readable."""
+
+    recoverable = True
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"Error: Cannot use the state in {path}: {problem}")
+
+
+class ControlError(MiloError):
+    """A task process or the spawner does not answer as the control protocol says."""
+
+    recoverable = True
+
+
+class TaskNotFoundError(MiloError):
+    """No task with this id is known."""
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"Error: No task {task_id!r} is known to this driver")
+
+
+class TaskRunningError(MiloError):
+    """The task is running, which the request does not allow."""
+
+    def __init__(self, task_id: str, request: str) -> None:
+        self.task_id = task_id
+        super().__init__(f"Error: Task {task_id!r} is running; {request}")
+
+
+class TaskStartError(MiloError):
+    """StartTask failed inside the task process; the text is that process's own."""
+
+    def __init__(self, text: str, *, recoverable: bool) -> None:
+        self.recoverable = recoverable
+        super().__init__(text)
