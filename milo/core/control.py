@@ -1,0 +1,182 @@
+"""The control protocol between a task process and its clients (driver, ``milo ps``).
+
+One unix SEQPACKET socket a task, so that one packet is one message and descriptors stay with
+theirs. Each message is a JSON object with the key ``type``. The client speaks first, with
+`Hello`; the task process answers `Welcome` and then pushes to clients of role ``driver``
+whatever happens. Unknown keys are ignored; an unknown type is answered with an error.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from milo.core.records import ExitRecord, ProcessId, StreamCounters
+from milo.errors import ControlError
+
+PROTOCOL_VERSION: Final = 1
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+MAX_TEXT_CHARS: Final = 8 * 1024
+"""Error texts are cut to this, so that a message always fits."""
+
+ROLE_DRIVER: Final = "driver"
+ROLE_OBSERVER: Final = "observer"
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
+    """Base of all messages."""
+
+
+# ---- from the client -----------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first message of a client."""
+
+    version: int
+    role: str
+
+
+class GetStatus(Message, frozen=True, tag="status"):
+    """Ask for a `Status`."""
+
+    seq: int
+
+
+class Stop(Message, frozen=True, tag="stop"):
+    """Send ``signal``, and SIGKILL to the whole container ``timeout_s`` later."""
+
+    seq: int
+    signal: int
+    timeout_s: float
+
+
+class Kill(Message, frozen=True, tag="signal"):
+    """Send ``signal`` to the application; no ladder."""
+
+    seq: int
+    signal: int
+
+
+class GetDescriptors(Message, frozen=True, tag="descriptors"):
+    """Ask for duplicates of the pipes' read ends and the FIFOs' write ends (SCM_RIGHTS)."""
+
+    seq: int
+
+
+Request = Hello | GetStatus | Stop | Kill | GetDescriptors
+
+# ---- from the task process -----------------------------------------------------------
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The answer to `Hello`."""
+
+    version: int
+    supervisor: ProcessId
+
+
+class Started(Message, frozen=True, tag="started"):
+    """The application runs."""
+
+    container: ProcessId
+    container_id: str
+    cgroup_path: str
+    started_at_s: float
+    notes: tuple[str, ...] = ()
+    timings_s: dict[str, float] = {}
+
+
+class StartFailed(Message, frozen=True, tag="start_failed"):
+    """The application never ran; the task process ends after this."""
+
+    text: str
+    recoverable: bool
+
+
+class Exited(Message, frozen=True, tag="exited"):
+    """The container is gone and its output delivered; the task process ends after this."""
+
+    record: ExitRecord
+
+
+class Event(Message, frozen=True, tag="event"):
+    """Something that the user of the task should see in ``nomad alloc status``."""
+
+    text: str
+    at_s: float
+
+
+class Log(Message, frozen=True, tag="log"):
+    """A line for the driver's log."""
+
+    level: str
+    text: str
+    fields: dict[str, str] = {}
+
+
+class Status(Message, frozen=True, tag="status_reply"):
+    """The answer to `GetStatus`."""
+
+    seq: int
+    phase: str
+    stdout: StreamCounters
+    stderr: StreamCounters
+
+
+class Descriptors(Message, frozen=True, tag="descriptors_reply"):
+    """The answer to `GetDescriptors`: ``names`` says what each passed descriptor is."""
+
+    seq: int
+    names: tuple[str, ...]
+
+
+class Done(Message, frozen=True, tag="done"):
+    """The answer to `Stop` (accepted, not finished) and `Kill`; an empty error is success."""
+
+    seq: int
+    error: str = ""
+
+
+Notice = (
+    Welcome | Started | StartFailed | Exited | Event | Log | Status | Descriptors | Done
+)
+
+_requests: Final = msgspec.json.Decoder(Request)
+_notices: Final = msgspec.json.Decoder(Notice)
+
+
+def encode(message: Message) -> bytes:
+    """Return the packet of a message.
+
+    Raises:
+        ControlError: it is larger than `MAX_MESSAGE_BYTES`.
+    """
+    packet = msgspec.json.encode(message)
+    if len(packet) > MAX_MESSAGE_BYTES:
+        raise ControlError(
+            f"A control message of {len(packet)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
+        )
+    return packet
+
+
+def decode_request(packet: bytes) -> Request:
+    """Return the request in ``packet``; raises `ControlError` when it is none."""
+    try:
+        return _requests.decode(packet)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ControlError(f"Not a request of the control protocol: {exc}") from exc
+
+
+def decode_notice(packet: bytes) -> Notice:
+    """Return the notice in ``packet``; raises `ControlError` when it is none."""
+    try:
+        return _notices.decode(packet)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ControlError(f"Not a message of a task process: {exc}") from exc
+
+
+def cut(text: str) -> str:
+    """Return ``text``, shortened to what fits into a message."""
+    return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "…"

@@ -1,0 +1,83 @@
+"""The life cycle of one task, as a table. Nothing here does I/O.
+
+The task process asks the table before it acts, so that an order of events that makes no
+sense (a second start, an exit before a start) fails loudly instead of leaking a container.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+
+class Phase(enum.StrEnum):
+    """Where a task is. The value is what ``milo ps`` and InspectTask show."""
+
+    CREATING = "creating"
+    """Checks, bundle, ``crun create``: no application code has run."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """A stop was asked for; the container has its signal, SIGKILL follows at the deadline."""
+    DRAINING = "draining"
+    """The container is gone; its last output is on its way."""
+    EXITED = "exited"
+    FAILED = "failed"
+    """It never started."""
+
+
+class Happening(enum.StrEnum):
+    """What can happen to a task."""
+
+    STARTED = "started"
+    START_FAILED = "start failed"
+    STOP_REQUESTED = "stop requested"
+    CONTAINER_EXITED = "container exited"
+    DRAINED = "drained"
+
+
+TRANSITIONS: Final[dict[Phase, dict[Happening, Phase]]] = {
+    Phase.CREATING: {
+        Happening.STARTED: Phase.RUNNING,
+        Happening.START_FAILED: Phase.FAILED,
+        # A stop may overtake the start; the start then ends in a failure.
+        Happening.STOP_REQUESTED: Phase.CREATING,
+    },
+    Phase.RUNNING: {
+        Happening.STOP_REQUESTED: Phase.STOPPING,
+        Happening.CONTAINER_EXITED: Phase.DRAINING,
+    },
+    Phase.STOPPING: {
+        # A second, more urgent stop is allowed.
+        Happening.STOP_REQUESTED: Phase.STOPPING,
+        Happening.CONTAINER_EXITED: Phase.DRAINING,
+    },
+    Phase.DRAINING: {
+        Happening.STOP_REQUESTED: Phase.DRAINING,
+        Happening.DRAINED: Phase.EXITED,
+    },
+    Phase.EXITED: {Happening.STOP_REQUESTED: Phase.EXITED},
+    Phase.FAILED: {Happening.STOP_REQUESTED: Phase.FAILED},
+}
+
+FINAL: Final = frozenset({Phase.EXITED, Phase.FAILED})
+
+
+class IllegalTransitionError(Exception):
+    """Something happened that cannot happen in this phase: a bug in Milo."""
+
+    def __init__(self, phase: Phase, happening: Happening) -> None:
+        self.phase = phase
+        self.happening = happening
+        super().__init__(f"{happening.value!r} cannot happen while a task is {phase.value!r}")
+
+
+def advance(phase: Phase, happening: Happening) -> Phase:
+    """Return the phase that follows.
+
+    Raises:
+        IllegalTransitionError: the table has no such transition.
+    """
+    try:
+        return TRANSITIONS[phase][happening]
+    except KeyError:
+        raise IllegalTransitionError(phase, happening) from None

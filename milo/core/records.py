@@ -1,0 +1,140 @@
+"""What is written down of a task: files in its state directory, and Nomad's task handle.
+
+All of it is JSON with a version. A driver reads every version up to its own; unknown keys
+are ignored, so that a record of a newer Milo with the same version number stays readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, TypeVar
+
+import attrs
+import msgspec
+
+from milo.errors import StateError
+
+RECORD_VERSION: Final = 1
+
+TASK_FILE: Final = "task.json"
+"""`TaskRecord`: who runs the task; rewritten when the container exists."""
+LAUNCH_FILE: Final = "launch.json"
+"""`milo.core.launch.Launch`: what to run."""
+EXIT_FILE: Final = "exit.json"
+"""`ExitRecord`: how it ended."""
+CONTROL_SOCKET: Final = "control.sock"
+LOG_FILE: Final = "task.log"
+"""The task process's own messages, bounded."""
+CRUN_LOG: Final = "crun.log"
+PID_FILE: Final = "container.pid"
+
+SHORT_ID_CHARS: Final = 16
+
+T = TypeVar("T")
+
+
+def short_id(task_id: str) -> str:
+    """Return the name of a task's state directory and container: 16 hexadecimal digits.
+
+    Nomad's ids (``<allocation>/<task>/<hash>``) have slashes and no bound on their length,
+    while the path of a unix socket may not pass 107 bytes.
+    """
+    return hashlib.sha256(task_id.encode()).hexdigest()[:SHORT_ID_CHARS]
+
+
+@attrs.frozen
+class ProcessId:
+    """A process that can be told from a later one with the same number."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/<pid>/stat, in clock ticks since boot; proc(5)."""
+
+
+@attrs.frozen
+class TaskRecord:
+    """The identity of a running task."""
+
+    task_id: str
+    task_name: str
+    alloc_id: str
+    alloc_dir: str
+    supervisor: ProcessId
+    container: ProcessId | None = None
+    container_id: str = ""
+    cgroup_path: str = ""
+    """As given to crun, relative to the hierarchy's root."""
+    started_at_s: float = 0.0
+    """Unix time; 0 while it has not started."""
+    version: int = RECORD_VERSION
+
+
+@attrs.frozen
+class StreamCounters:
+    """What one pump has done so far."""
+
+    bytes_moved: int = 0
+    bytes_dropped: int = 0
+    stalled_s: float = 0.0
+
+
+@attrs.frozen
+class ExitRecord:
+    """How a task ended."""
+
+    exit_code: int
+    signal: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    """Not empty: how it ended is not known, and why."""
+    ended_at_s: float = 0.0
+    """Unix time."""
+    started_at_s: float = 0.0
+    task_id: str = ""
+    alloc_dir: str = ""
+    stdout: StreamCounters = attrs.field(factory=StreamCounters)
+    stderr: StreamCounters = attrs.field(factory=StreamCounters)
+    version: int = RECORD_VERSION
+
+    @property
+    def successful(self) -> bool:
+        """Whether the application itself ended with exit code 0."""
+        return self.exit_code == 0 and self.signal == 0 and not self.error
+
+
+@attrs.frozen
+class Handle:
+    """``TaskHandle.driver_state``: enough to find the task again after everything else died."""
+
+    task_id: str
+    state_dir: str
+    supervisor: ProcessId
+    container: ProcessId | None
+    container_id: str
+    started_at_s: float
+    version: int = RECORD_VERSION
+
+
+def encode(record: object) -> bytes:
+    """Return the JSON of a record."""
+    return msgspec.json.encode(record)
+
+
+def decode(data: bytes, kind: type[T], *, where: str) -> T:
+    """Return the record that ``data`` holds.
+
+    Raises:
+        StateError: no JSON, wrong types, or a version that this Milo does not know.
+    """
+    try:
+        record = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise StateError(where, f"it is no valid {kind.__name__}: {exc}") from exc
+    version = getattr(record, "version", RECORD_VERSION)
+    if not 1 <= version <= RECORD_VERSION:
+        raise StateError(
+            where,
+            f"it was written with version {version}, and this Milo reads 1 to {RECORD_VERSION}. "
+            "Run at least the Milo that started the task",
+        )
+    return record

@@ -1,0 +1,179 @@
+"""Child processes of a task process: started with posix_spawn, reaped in one place.
+
+The task process is a subreaper, so that the container's first process becomes its child when
+``crun create`` has ended, and its exact wait status (exit code 137 and death by signal 9 are
+different things) can be taken from the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NAME: Final = 15
+REMEMBERED_STATUSES: Final = 64
+"""Statuses of children that nobody has asked for yet: enough for a burst of orphans."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, argument: int | bytes) -> None:
+    """Call prctl(2) with one argument; raises OSError."""
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become this process's children (Linux 3.4 and later)."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_process_name(name: str) -> None:
+    """Set the name that ps and pgrep show; the kernel keeps 15 bytes of it."""
+    prctl(PR_SET_NAME, name.encode())
+
+
+@attrs.frozen
+class WaitStatus:
+    """How a process ended: an exit code, or else a signal."""
+
+    exit_code: int
+    signal: int
+
+    @classmethod
+    def from_raw(cls, raw: int) -> WaitStatus:
+        """Split a status of waitpid(2)."""
+        code = os.waitstatus_to_exitcode(raw)
+        return cls(code, 0) if code >= 0 else cls(0, -code)
+
+    def __str__(self) -> str:
+        if self.signal:
+            return f"killed by signal {self.signal}"
+        return f"exit code {self.exit_code}"
+
+
+class Reaper:
+    """Waits for children by their id.
+
+    ``reap_all`` is for a process of its own, where every child that ends is Milo's to reap;
+    elsewhere (``milo run``, tests) only the children that were started here are touched.
+    """
+
+    def __init__(self, *, reap_all: bool) -> None:
+        self._reap_all = reap_all
+        self._watched: dict[int, trio.Event] = {}
+        self._statuses: dict[int, WaitStatus] = {}
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Reap until cancelled. Must be started before the first child."""
+        with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+            task_status.started()
+            async for _ in signals:
+                self.reap()
+
+    def reap(self) -> None:
+        """Take the status of every child that has ended."""
+        for pid in [pid for pid, event in self._watched.items() if not event.is_set()]:
+            with contextlib.suppress(ChildProcessError):
+                done, raw = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    self._record(pid, raw)
+        while self._reap_all:
+            try:
+                done, raw = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not done:
+                return
+            self._record(done, raw)
+
+    def _record(self, pid: int, raw: int) -> None:
+        self._statuses[pid] = WaitStatus.from_raw(raw)
+        if pid in self._watched:
+            self._watched[pid].set()
+            return
+        unasked = [known for known in self._statuses if known not in self._watched]
+        for old in unasked[:-REMEMBERED_STATUSES]:
+            del self._statuses[old]
+
+    def watch(self, pid: int) -> None:
+        """Keep the status of ``pid``, a child or soon to be one, until it is waited for."""
+        if pid not in self._watched:
+            self._watched[pid] = trio.Event()
+            if pid in self._statuses:
+                self._watched[pid].set()
+            self.reap()
+
+    async def wait(self, pid: int) -> WaitStatus:
+        """Return the status of ``pid`` once it has ended. Cancellation leaves it watched."""
+        self.watch(pid)
+        await self._watched[pid].wait()
+        return self._statuses[pid]
+
+    def forget(self, pid: int) -> None:
+        """Drop what is kept for ``pid``."""
+        self._watched.pop(pid, None)
+        self._statuses.pop(pid, None)
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        stdout: int,
+        stderr: int,
+        stdin: int | None = None,
+    ) -> int:
+        """Start ``argv`` (absolute path first) and return its process id.
+
+        Raises:
+            OSError: it could not be executed.
+        """
+        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
+            if stdin is None
+            else (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, stdout, 1),
+            (os.POSIX_SPAWN_DUP2, stderr, 2),
+        ]
+        pid = os.posix_spawn(
+            argv[0],
+            argv,
+            env,
+            file_actions=actions,
+            # Python ignores SIGPIPE and Milo more; an ignored signal survives an exec.
+            setsigdef=sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}),
+            setsigmask=(),
+        )
+        self.watch(pid)
+        return pid
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return field 22 of /proc/<pid>/stat, or None when there is no such process (or a zombie).
+
+    The second field is the name in parentheses, which may hold spaces and parentheses itself.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])
+
+
+if sys.platform != "linux":  # pragma: no cover
+    raise ImportError("Milo runs on Linux only")
