@@ -1,0 +1,166 @@
+"""The project's sessions. `./dev` makes the environment that they share, and calls them.
+
+Every session works in the interpreter of `.venv`: making one environment a session would
+cost minutes and gain nothing, as all of them need Milo with the same dependencies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nox
+
+ROOT = Path(__file__).parent
+VENV_PYTHON = ROOT / ".venv/bin/python"
+PYTHON = str(VENV_PYTHON if VENV_PYTHON.exists() else sys.executable)
+WORK = ROOT / ".nox"
+SUITES = ("unit", "integration", "acceptance")
+PRIVATE = ("-m", "tests.support.private_mounts")
+"""Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
+
+TOTAL_PERCENT = 90
+WHOLE = ("milo/task/fifo.py", "milo/task/pump.py")
+"""The modules that move log bytes: every line and branch of them is tested."""
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", *SUITES]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules, its formatting, and mypy's strict mode."""
+    session.run(PYTHON, "-m", "ruff", "check", external=True)
+    session.run(PYTHON, "-m", "ruff", "format", "--check", external=True)
+    session.run(PYTHON, "-m", "mypy", external=True)
+
+
+@nox.session
+def protos(session: nox.Session) -> None:
+    """Generate milo/wire from protos/ again."""
+    session.run(PYTHON, "tools/gen_protos.py", "milo/wire", *session.posargs, external=True)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Tests that need neither root nor other programs."""
+    _pytest(session, "unit")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Tests with the real crun, real FIFOs and real JVMs."""
+    _pytest(session, "integration")
+
+
+@nox.session
+def acceptance(session: nox.Session) -> None:
+    """Tests against a Nomad agent that they start and stop themselves."""
+    _pytest(session, "acceptance")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Combine what the suites measured, report it, and hold it to the project's limits."""
+    found = sorted(str(path) for path in WORK.glob("coverage-*"))
+    if not found:
+        session.error("Nothing was measured yet: run the suites first")
+    env = {"COVERAGE_FILE": str(WORK / "combined")}
+    command = (PYTHON, "-m", "coverage")
+    session.run(*command, "combine", "--quiet", "--keep", *found, env=env, external=True)
+    report = (*command, "report", "--show-missing")
+    session.run(*report, "--skip-covered", f"--fail-under={TOTAL_PERCENT}", env=env, external=True)
+    session.run(*report, f"--include={','.join(WHOLE)}", "--fail-under=100", env=env, external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, side by side, and write docs/benchmarks.md."""
+    session.run(PYTHON, *PRIVATE, PYTHON, "tests/bench/run.py", *session.posargs, external=True)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run a streaming JAR with the driver's own code, without Nomad."""
+    jar = WORK / "jars/streaming-test.jar"
+    session.run(PYTHON, "-m", "tests.support.jars", str(jar), external=True, silent=True)
+    milo = str(Path(PYTHON).with_name("milo"))
+    session.log("Ctrl-C stops it")
+    session.run(PYTHON, *PRIVATE, milo, "run", *session.posargs, str(jar), external=True)
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """All that this machine can run, then a plain account of it."""
+    shutil.rmtree(WORK / "reports", ignore_errors=True)
+    for name in ("lint", *SUITES, "summary"):
+        session.notify(name)
+
+
+@nox.session
+def summary(session: nox.Session) -> None:
+    """Say plainly what passed, what failed and what was skipped; used by `test`."""
+    passed = failed = skipped = 0
+    problems: list[str] = []
+    for suite in SUITES:
+        counts, reasons = _read_report(WORK / f"reports/{suite}.xml")
+        if counts is None:
+            problems.append(f"{suite}: did not run to its end")
+            continue
+        session.log("%s: %d passed, %d failed, %d skipped", suite, *counts)
+        for reason, times in sorted(reasons.items()):
+            session.log("%s: skipped %d: %s", suite, times, reason)
+        passed, failed, skipped = (
+            one + other for one, other in zip((passed, failed, skipped), counts, strict=True)
+        )
+        if counts[0] == 0 and (suite != "acceptance" or _nomad()):
+            problems.append(f"{suite}: not one test passed")
+    if not _nomad():
+        session.log("There is no nomad on PATH nor in NOMAD_BIN: no acceptance test was run")
+    complete = not problems and not failed and _nomad() is not None
+    if complete:
+        session.notify("coverage")
+    else:
+        session.log("Coverage is not judged, since not every test was run")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    if problems:
+        session.error("; ".join(problems))
+
+
+def _nomad() -> str | None:
+    return shutil.which(os.environ.get("NOMAD_BIN") or "nomad")
+
+
+def _pytest(session: nox.Session, suite: str) -> None:
+    WORK.mkdir(exist_ok=True)
+    data = WORK / f"coverage-{suite}"
+    report = WORK / f"reports/{suite}.xml"
+    for path in (report, *WORK.glob(f"{data.name}*")):
+        path.unlink(missing_ok=True)
+    session.run(
+        *(PYTHON, "-m", "coverage", "run", "-m", "pytest", f"tests/{suite}"),
+        f"--junitxml={report}",
+        *session.posargs,
+        env={"COVERAGE_FILE": str(data)},
+        external=True,
+    )
+
+
+def _read_report(path: Path) -> tuple[tuple[int, int, int] | None, dict[str, int]]:
+    """Return (passed, failed, skipped) and how often each reason to skip occurs."""
+    try:
+        suite = ElementTree.parse(path).getroot().find("testsuite")  # noqa: S314  # our own file
+    except (OSError, ElementTree.ParseError):
+        return None, {}
+    if suite is None:
+        return None, {}
+    failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+    skipped = int(suite.get("skipped", 0))
+    reasons: dict[str, int] = {}
+    for entry in suite.iter("skipped"):
+        reason = entry.get("message", "no reason given")
+        reasons[reason] = reasons.get(reason, 0) + 1
+    return (int(suite.get("tests", 0)) - failed - skipped, failed, skipped), reasons

@@ -1,0 +1,63 @@
+"""A private mount namespace without the cgroup v2 mount of a hybrid host.
+
+crun 1.8 refuses a hybrid cgroup hierarchy. Where the host mounts one, tests and the demo run
+in a mount namespace of their own, in which only the v1 controllers are mounted. Nothing
+outside of the namespace changes.
+
+As a program it runs a command in such a place: ``python -m tests.support.private_mounts CMD``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+HYBRID_MOUNT = "/sys/fs/cgroup/unified"
+# Linux: sched.h and sys/mount.h.
+CLONE_NEWNS = 0x00020000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+
+
+def is_hybrid(mounts: str) -> bool:
+    """Whether the mount table, in the format of /proc/self/mounts, is a hybrid hierarchy's."""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 2 and fields[1] == HYBRID_MOUNT and fields[2] == "cgroup2":
+            return True
+    return False
+
+
+def enter_if_hybrid() -> bool:
+    """On a hybrid host, move this thread to a mount namespace without the v2 mount.
+
+    Call it before other threads exist: a namespace belongs to the thread that asks, and is
+    inherited by what it starts. Returns whether the host is hybrid. Raises OSError when the
+    kernel refuses, as it does without root.
+    """
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        if not is_hybrid(table.read()):
+            return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(CLONE_NEWNS), "unshare")
+    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
+    _check(libc.umount2(HYBRID_MOUNT.encode(), 0), f"umount {HYBRID_MOUNT}")
+    return True
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def main() -> None:
+    """Run the command line's words where no hybrid hierarchy is mounted."""
+    if os.geteuid() == 0:
+        enter_if_hybrid()
+    os.execvp(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
