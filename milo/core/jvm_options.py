@@ -1,0 +1,74 @@
+"""Which JVM options a job may give: rules of the ``java`` launcher, not of the JVM.
+
+The launcher takes the first word that is no option for the main class, and some options
+take the word after them. Facts from the launcher of JDK 17 and 25 (its usage text, the
+strings of libjli.so, and tried with both).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from milo.errors import ConfigError
+
+_KEY = "jvm_options"
+_WITH_VALUE = frozenset(
+    (
+        "--add-exports",
+        "--add-modules",
+        "--add-opens",
+        "--add-reads",
+        "--enable-native-access",
+        "--limit-modules",
+        "--module-path",
+        "--patch-module",
+        "--upgrade-module-path",
+        "-p",
+    )
+)
+"""Options whose value may be the next word."""
+_CLASS_PATH = frozenset(("-classpath", "-cp", "--class-path"))
+_APPLICATION = frozenset(("-jar", "-m", "--module", "--source", "-d", "--describe-module"))
+"""Options that say what the launcher does, where the job's other keys do."""
+_CLASS_NAME = re.compile(r"[^\s/\\:;.\[\]-][^\s/\\:;.\[\]]*(?:\.[^\s/\\:;.\[\]]+)*")
+_CLASS_EXPECTED = "the full name of a class, such as com.example.Main"
+
+
+def check_jvm_options(options: Sequence[str]) -> None:
+    """Raise `ConfigError` when the launcher would take an option for something else."""
+    takes_value = ""
+    for index, option in enumerate(options):
+        key = f"{_KEY}[{index}]"
+        if takes_value:
+            takes_value = ""
+            continue
+        name = option.partition("=")[0]
+        if option in _CLASS_PATH or name == "--class-path":
+            raise ConfigError(key, f"{name} sets the class path", "the key class_path for that")
+        if option in _APPLICATION or name in ("--module", "--source", "--describe-module"):
+            raise ConfigError(
+                key, f"{name} chooses what is run", "the keys jar_path and class for that"
+            )
+        if option[:1] not in ("-", "@") or option in ("-", "@"):
+            raise ConfigError(
+                key,
+                f"{option[:60]!r} is no option, so that java would take it for the main class",
+                'words that begin with "-" (or "@", for a file of options), one for each '
+                "element of the list; arguments of the application belong into args",
+            )
+        takes_value = option if option in _WITH_VALUE else ""
+    if takes_value:
+        raise ConfigError(
+            f"{_KEY}[{len(options) - 1}]",
+            f"{takes_value} stands last, and needs a value",
+            f"its value as the next element, or {takes_value}=… as one",
+        )
+
+
+def check_class_name(name: str) -> None:
+    """Raise `ConfigError` when ``name``, of the key ``class``, cannot name a class."""
+    if name.endswith((".class", ".java")):
+        raise ConfigError("class", f"{name[:60]!r} names a file", _CLASS_EXPECTED)
+    if _CLASS_NAME.fullmatch(name) is None:
+        raise ConfigError("class", f"{name[:60]!r} is no name of a class", _CLASS_EXPECTED)
