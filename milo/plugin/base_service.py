@@ -1,0 +1,42 @@
+"""hashicorp.nomad.plugins.base.proto.BasePlugin: who we are, and our configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import milo
+from milo.core.options import PLUGIN_SCHEMA, parse_plugin_options
+from milo.plugin import convert
+from milo.wire.hashicorp.nomad.plugins.base import proto as base
+
+if TYPE_CHECKING:
+    from milo.host.registry import Registry
+
+# The only version of the plugin API that Nomad has ever had (plugins/drivers/versions.go).
+API_VERSION = "v0.1.0"
+
+
+class BaseService(base.BasePluginBase):
+    """Nomad asks these before anything else; SetConfig is left out when it reattaches."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def plugin_info(self, request: base.PluginInfoRequest) -> base.PluginInfoResponse:
+        """Name, type and versions."""
+        return base.PluginInfoResponse(
+            type=base.PluginType.from_string("DRIVER"),
+            plugin_api_versions=[API_VERSION],
+            plugin_version=milo.__version__,
+            name="milo",
+        )
+
+    async def config_schema(self, request: base.ConfigSchemaRequest) -> base.ConfigSchemaResponse:
+        """What the agent's plugin block may hold."""
+        return base.ConfigSchemaResponse(spec=convert.spec_from_schema(PLUGIN_SCHEMA))
+
+    async def set_config(self, request: base.SetConfigRequest) -> base.SetConfigResponse:
+        """Take the plugin block over. A value that is not valid changes nothing."""
+        block = convert.decode_config(request.msgpack_config, "plugin config")
+        await self._registry.configure(parse_plugin_options(block))
+        return base.SetConfigResponse()

@@ -1,0 +1,309 @@
+"""Between the wire and the core: the only module that knows both sides.
+
+Everything here is a pure function. What comes in from Nomad is trusted to be of the right
+shape, but nothing is trusted to be set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import betterproto
+import msgspec.msgpack
+
+from milo.core.launch import Device, Launch, Mount, Network, Resources
+from milo.core.options import Attr
+from milo.core.report import (
+    CpuUsage,
+    ExitResult,
+    Fingerprint,
+    MemoryUsage,
+    TaskEvent,
+    TaskStatus,
+    TaskUsage,
+)
+from milo.errors import ConfigError
+from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
+from milo.wire.hashicorp.nomad.plugins.shared import hclspec, structs
+
+_MIB = 1024 * 1024
+
+# Go's zero time. Nomad refuses a status without completed_at, so a running task gets this.
+_ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
+
+_CGROUP_ROOT = "/sys/fs/cgroup"
+_V1_CPUSET_ROOT = f"{_CGROUP_ROOT}/cpuset"
+
+# Of TaskHandle; Nomad reserves 0. driver_state carries a version of its own.
+HANDLE_VERSION = 1
+
+_Fields = TypeVar("_Fields", bound=betterproto.Enum)
+
+
+# ---- what comes in
+
+
+def launch_from_task(task: drivers.TaskConfig) -> Launch:
+    """The launch that a StartTask request asks for.
+
+    What only the host knows (``state_dir``, ``crun_path``, ``javas``, ``plugin``) is left
+    empty for the registry. Raises `ConfigError` when the config block is not msgpack.
+    """
+    linux = task.resources.linux_resources
+    cgroup_parent, cpuset_cgroup = cgroup_paths(linux.cpuset_cgroup, task.alloc_id, task.name)
+    return Launch(
+        task_id=task.id,
+        task_name=task.name,
+        alloc_id=task.alloc_id,
+        alloc_dir=task.alloc_dir,
+        stdout_path=task.stdout_path,
+        stderr_path=task.stderr_path,
+        state_dir="",
+        crun_path="",
+        javas=(),
+        config=decode_config(task.msgpack_driver_config, "config"),
+        env=dict(task.env),
+        user=task.user,
+        resources=_resources(task.resources),
+        cgroup_parent=cgroup_parent,
+        cpuset_cgroup=cpuset_cgroup,
+        mounts=tuple(
+            Mount(m.host_path, m.task_path, m.readonly, m.propagation_mode) for m in task.mounts
+        ),
+        devices=tuple(
+            Device(d.host_path, d.task_path, d.cgroup_permissions or "rwm") for d in task.devices
+        ),
+        network=_network(task),
+    )
+
+
+def decode_config(data: bytes, key: str) -> dict[str, Any]:
+    """A configuration block as Nomad packed it, without the keys that are not set.
+
+    No bytes at all, or a null, is an empty block. Raises `ConfigError`, naming ``key``, for
+    anything else that is not a map.
+    """
+    if not data:
+        return {}
+    try:
+        value = msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(key, f"it cannot be decoded ({error})", "MessagePack") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(key, f"it is a {type(value).__name__}", "a block of keys and values")
+    return _without_null(value)
+
+
+def cgroup_paths(cpuset_cgroup: str, alloc_id: str, task_name: str) -> tuple[str, str]:
+    """The task's cgroup below the hierarchy's root, and on v1 the cpuset group to join.
+
+    Nomad passes one path. On cgroup v2 it is the task's own scope. On v1 it is a group of the
+    cpuset controller, ``<parent>/share``, or ``<parent>/reserve/<scope>`` for a task with
+    cores of its own, while the other controllers hold ``<parent>/<scope>``, the scope being
+    ``<alloc id>.<task>``. Source: Nomad 2.0.5, client/lib/cgroupslib/{editor,init}.go.
+    """
+    if not cpuset_cgroup.startswith(_CGROUP_ROOT + "/"):
+        return "", ""
+    if not cpuset_cgroup.startswith(_V1_CPUSET_ROOT + "/"):
+        return cpuset_cgroup[len(_CGROUP_ROOT) :].rstrip("/"), ""
+    scope = f"{alloc_id}.{task_name}"
+    parent = cpuset_cgroup[len(_V1_CPUSET_ROOT) :].rstrip("/")
+    parent = parent.removesuffix(f"/{scope}").rpartition("/")[0]
+    return f"{parent}/{scope}", cpuset_cgroup
+
+
+def seconds(duration: timedelta) -> float:
+    """A duration in seconds; one that Nomad left out is 0."""
+    return duration.total_seconds()
+
+
+def _without_null(block: dict[Any, Any]) -> dict[str, Any]:
+    """Unset keys arrive as null, in nested blocks too."""
+    return {
+        str(key): _without_null(value) if isinstance(value, dict) else value
+        for key, value in block.items()
+        if value is not None
+    }
+
+
+def _resources(resources: drivers.Resources) -> Resources:
+    linux = resources.linux_resources
+    memory = resources.allocated_resources.memory
+    # -1 is Nomad's word for no upper limit (nomad/structs, MemoryNoLimit) and stays -1.
+    memory_max = memory.memory_max_mb
+    return Resources(
+        memory_bytes=memory.memory_mb * _MIB or linux.memory_limit_bytes,
+        memory_max_bytes=memory_max * _MIB if memory_max > 0 else memory_max,
+        cpu_shares=linux.cpu_shares or resources.allocated_resources.cpu.cpu_shares,
+        cpuset_cpus=linux.cpuset_cpus,
+        oom_score_adj=linux.oom_score_adj,
+    )
+
+
+def _network(task: drivers.TaskConfig) -> Network:
+    spec = task.network_isolation_spec
+    # Without a specification the task is on the host's network, which is also mode 0.
+    mode = drivers.NetworkIsolationSpecNetworkIsolationMode(spec.mode).name or "HOST"
+    return Network(
+        mode=mode.lower(),
+        namespace_path=spec.path,
+        hostname=spec.hosts_config.hostname,
+        address=spec.hosts_config.address,
+        dns_servers=tuple(task.dns.servers),
+        dns_searches=tuple(task.dns.searches),
+        dns_options=tuple(task.dns.options),
+    )
+
+
+# ---- what goes out
+
+
+def spec_from_schema(schema: Mapping[str, Attr]) -> hclspec.Spec:
+    """The HCL specification of a block with these keys, all of them optional."""
+    return hclspec.Spec(
+        object=hclspec.Object(attributes={key: _spec(key, item) for key, item in schema.items()})
+    )
+
+
+def _spec(key: str, item: Attr) -> hclspec.Spec:
+    # Inside of a default, Nomad does not imply the name from the key.
+    attr = hclspec.Spec(attr=hclspec.Attr(name=key, type=item.type))
+    if item.default is None:
+        return attr
+    literal = hclspec.Spec(literal=hclspec.Literal(value=item.default))
+    return hclspec.Spec(default=hclspec.Default(primary=attr, default=literal))
+
+
+def capabilities() -> drivers.DriverCapabilities:
+    """What Milo can do, as far as Nomad asks."""
+    return drivers.DriverCapabilities(
+        send_signals=True,
+        exec=False,
+        fs_isolation=drivers.DriverCapabilitiesFsIsolation.from_string("IMAGE"),
+        network_isolation_modes=[
+            drivers.NetworkIsolationSpecNetworkIsolationMode.from_string("HOST")
+        ],
+        mount_configs=drivers.DriverCapabilitiesMountConfigs.from_string("ANY_MOUNTS"),
+        # True would mean that Nomad starts no log collector for any task. A job that disables
+        # its logs needs no capability: its task gets /dev/null as paths.
+        disable_log_collection=False,
+    )
+
+
+def handle(task: drivers.TaskConfig, driver_state: bytes) -> drivers.TaskHandle:
+    """What Nomad is to keep of a started task."""
+    return drivers.TaskHandle(
+        version=HANDLE_VERSION,
+        config=task,
+        state=drivers.TaskState.from_string("RUNNING"),
+        driver_state=driver_state,
+    )
+
+
+def fingerprint(report: Fingerprint) -> drivers.FingerprintResponse:
+    """Health and node attributes."""
+    return drivers.FingerprintResponse(
+        attributes={key: _attribute(value) for key, value in report.attributes.items()},
+        health=drivers.FingerprintResponseHealthState.from_string(report.health.upper()),
+        health_description=report.description,
+    )
+
+
+def _attribute(value: str | bool | int | float) -> structs.Attribute:
+    if isinstance(value, bool):
+        return structs.Attribute(bool_val=value)
+    if isinstance(value, int):
+        return structs.Attribute(int_val=value)
+    if isinstance(value, float):
+        return structs.Attribute(float_val=value)
+    return structs.Attribute(string_val=value)
+
+
+def wait_response(result: ExitResult) -> drivers.WaitTaskResponse:
+    """The outcome of a task; one that is not known is an error."""
+    return drivers.WaitTaskResponse(result=_exit_result(result), err=result.error)
+
+
+def _exit_result(result: ExitResult) -> drivers.ExitResult:
+    return drivers.ExitResult(
+        exit_code=result.exit_code, signal=result.signal, oom_killed=result.oom_killed
+    )
+
+
+def inspect_response(status: TaskStatus) -> drivers.InspectTaskResponse:
+    """The answer to InspectTask."""
+    completed = status.completed_at_s
+    return drivers.InspectTaskResponse(
+        task=drivers.TaskStatus(
+            id=status.task_id,
+            name=status.name,
+            state=drivers.TaskState.from_string(status.state.name),
+            started_at=_timestamp(status.started_at_s),
+            completed_at=_ZERO_TIME if completed is None else _timestamp(completed),
+            result=_exit_result(status.result or ExitResult()),
+        ),
+        driver=drivers.TaskDriverStatus(attributes=dict(status.attributes)),
+    )
+
+
+def event(report: TaskEvent) -> drivers.DriverTaskEvent:
+    """A line of the task's event list."""
+    return drivers.DriverTaskEvent(
+        task_id=report.task_id,
+        alloc_id=report.alloc_id,
+        task_name=report.task_name,
+        timestamp=_timestamp(report.timestamp_s),
+        message=report.message,
+        annotations=dict(report.annotations),
+    )
+
+
+def stats(usage: TaskUsage) -> drivers.TaskStatsResponse:
+    """A sample of resource use."""
+    return drivers.TaskStatsResponse(
+        stats=drivers.TaskStats(
+            id=usage.task_id,
+            timestamp=_timestamp(usage.timestamp_s),
+            agg_resource_usage=drivers.TaskResourceUsage(
+                cpu=_cpu(usage.cpu), memory=_memory(usage.memory)
+            ),
+        )
+    )
+
+
+def _cpu(cpu: CpuUsage) -> drivers.CpuUsage:
+    return drivers.CpuUsage(
+        system_mode=cpu.system_percent,
+        user_mode=cpu.user_percent,
+        total_ticks=cpu.total_ticks,
+        throttled_periods=cpu.throttled_periods,
+        throttled_time=cpu.throttled_time_ns,
+        percent=cpu.percent,
+        measured_fields=_measured(drivers.CpuUsageFields, cpu.measured),
+    )
+
+
+def _memory(memory: MemoryUsage) -> drivers.MemoryUsage:
+    return drivers.MemoryUsage(
+        rss=memory.rss,
+        cache=memory.cache,
+        swap=memory.swap,
+        usage=memory.usage,
+        max_usage=memory.max_usage,
+        kernel_usage=memory.kernel_usage,
+        kernel_max_usage=memory.kernel_max_usage,
+        measured_fields=_measured(drivers.MemoryUsageFields, memory.measured),
+    )
+
+
+def _measured(fields: type[_Fields], names: tuple[str, ...]) -> list[_Fields]:
+    """Nomad's names, such as ``Max Usage``, are those of the wire in another spelling."""
+    return [fields.from_string(name.upper().replace(" ", "_")) for name in names]
+
+
+def _timestamp(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)

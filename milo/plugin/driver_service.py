@@ -1,0 +1,157 @@
+"""hashicorp.nomad.plugins.drivers.proto.Driver: the task driver itself, as thin as can be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from milo.core.options import TASK_SCHEMA
+from milo.plugin import convert
+from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
+
+if TYPE_CHECKING:
+    from milo.host.registry import Registry
+
+_NO_EXEC = "Error: Milo cannot run commands in a running task"
+_NO_NETWORK = "Error: Milo does not make network namespaces; Nomad does"
+
+_Report = TypeVar("_Report")
+_Response = TypeVar("_Response")
+
+
+async def _converted(
+    reports: AsyncIterator[_Report], convert_one: Callable[[_Report], _Response]
+) -> AsyncIterator[_Response]:
+    """Each report as it comes. When the client goes, the source is closed at once."""
+    try:
+        async for report in reports:
+            yield convert_one(report)
+    finally:
+        if isinstance(reports, AsyncGenerator):
+            await reports.aclose()
+
+
+class DriverService(drivers.DriverBase):
+    """Each method converts, asks the registry, and converts back."""
+
+    def __init__(self, registry: Registry, ended: trio.Event) -> None:
+        self._registry = registry
+        self._ended = ended
+
+    # ---- about the driver
+
+    async def init(self, request: drivers.InitRequest) -> drivers.InitResponse:
+        """Nothing is left to do after SetConfig."""
+        return drivers.InitResponse()
+
+    async def task_config_schema(
+        self, request: drivers.TaskConfigSchemaRequest
+    ) -> drivers.TaskConfigSchemaResponse:
+        """What a job's config block may hold."""
+        return drivers.TaskConfigSchemaResponse(spec=convert.spec_from_schema(TASK_SCHEMA))
+
+    async def capabilities(
+        self, request: drivers.CapabilitiesRequest
+    ) -> drivers.CapabilitiesResponse:
+        """What Milo can do."""
+        return drivers.CapabilitiesResponse(capabilities=convert.capabilities())
+
+    def fingerprint(
+        self, request: drivers.FingerprintRequest
+    ) -> AsyncIterator[drivers.FingerprintResponse]:
+        """Health and attributes, at once and whenever they change."""
+        return _converted(self._registry.fingerprints(), convert.fingerprint)
+
+    async def shutdown(self, request: drivers.ShutdownRequest) -> drivers.ShutdownResponse:
+        """Let the process end; tasks go on."""
+        self._ended.set()
+        return drivers.ShutdownResponse()
+
+    # ---- the life of a task
+
+    async def start_task(self, request: drivers.StartTaskRequest) -> drivers.StartTaskResponse:
+        """Start a task. Nomad learns of a failure by the error status alone."""
+        state = await self._registry.start(convert.launch_from_task(request.task))
+        return drivers.StartTaskResponse(
+            result=drivers.StartTaskResponseResult.from_string("SUCCESS"),
+            handle=convert.handle(request.task, state),
+        )
+
+    async def recover_task(
+        self, request: drivers.RecoverTaskRequest
+    ) -> drivers.RecoverTaskResponse:
+        """Find a running task again. The request's own task_id is always empty."""
+        await self._registry.recover(request.handle.config.id, request.handle.driver_state)
+        return drivers.RecoverTaskResponse()
+
+    async def wait_task(self, request: drivers.WaitTaskRequest) -> drivers.WaitTaskResponse:
+        """Answer when the task has ended; never because the driver ends."""
+        return convert.wait_response(await self._registry.wait(request.task_id))
+
+    async def stop_task(self, request: drivers.StopTaskRequest) -> drivers.StopTaskResponse:
+        """Signal, wait, kill; answer when the task is gone."""
+        timeout_s = convert.seconds(request.timeout)
+        await self._registry.stop(request.task_id, request.signal, timeout_s)
+        return drivers.StopTaskResponse()
+
+    async def destroy_task(
+        self, request: drivers.DestroyTaskRequest
+    ) -> drivers.DestroyTaskResponse:
+        """Forget a task and what it left behind."""
+        await self._registry.destroy(request.task_id, request.force)
+        return drivers.DestroyTaskResponse()
+
+    async def signal_task(self, request: drivers.SignalTaskRequest) -> drivers.SignalTaskResponse:
+        """Send a signal to the application."""
+        await self._registry.signal(request.task_id, request.signal)
+        return drivers.SignalTaskResponse()
+
+    # ---- looking at and into tasks
+
+    async def inspect_task(
+        self, request: drivers.InspectTaskRequest
+    ) -> drivers.InspectTaskResponse:
+        """What is known of a task."""
+        return convert.inspect_response(self._registry.inspect(request.task_id))
+
+    def task_stats(
+        self, request: drivers.TaskStatsRequest
+    ) -> AsyncIterator[drivers.TaskStatsResponse]:
+        """A sample of resource use each interval, until the task ends."""
+        interval_s = convert.seconds(request.collection_interval)
+        return _converted(self._registry.stats(request.task_id, interval_s), convert.stats)
+
+    def task_events(
+        self, request: drivers.TaskEventsRequest
+    ) -> AsyncIterator[drivers.DriverTaskEvent]:
+        """Every task's events as they happen."""
+        return _converted(self._registry.events(), convert.event)
+
+    async def exec_task(self, request: drivers.ExecTaskRequest) -> drivers.ExecTaskResponse:
+        """Not offered, and not among the capabilities."""
+        raise GRPCError(Status.UNIMPLEMENTED, _NO_EXEC)
+
+    async def exec_task_streaming(
+        self, requests: AsyncIterable[drivers.ExecTaskStreamingRequest]
+    ) -> AsyncIterator[drivers.ExecTaskStreamingResponse]:
+        """Not offered, and not among the capabilities."""
+        raise GRPCError(Status.UNIMPLEMENTED, _NO_EXEC)
+        yield drivers.ExecTaskStreamingResponse()  # makes this a generator
+
+    # ---- network namespaces
+
+    async def create_network(
+        self, request: drivers.CreateNetworkRequest
+    ) -> drivers.CreateNetworkResponse:
+        """Not offered: must_create_network is not among the capabilities."""
+        raise GRPCError(Status.UNIMPLEMENTED, _NO_NETWORK)
+
+    async def destroy_network(
+        self, request: drivers.DestroyNetworkRequest
+    ) -> drivers.DestroyNetworkResponse:
+        """Not offered: must_create_network is not among the capabilities."""
+        raise GRPCError(Status.UNIMPLEMENTED, _NO_NETWORK)

@@ -1,0 +1,109 @@
+"""The plugin process, in the order that start-up time and the spawner need.
+
+Nomad starts every plugin about three times at each boot of its agent, and waits for the
+handshake line each time. So the line goes out before anything is imported that only serving
+needs; the agent's first connection then waits in the socket's queue. The spawner is forked
+before that, while there is no event loop and no thread, once Trio and the task code are there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from milo.plugin.handshake import PluginSocket, announce, is_plugin_start, open_plugin_socket
+
+if TYPE_CHECKING:
+    from milo.host.registry import Registry
+    from milo.spawner import SpawnerProcess
+
+ForkSpawner = Callable[[], "SpawnerProcess"]
+MakeRegistry = Callable[["SpawnerProcess"], "Registry"]
+
+
+def run_plugin(
+    fork_spawner: ForkSpawner | None = None, make_registry: MakeRegistry | None = None
+) -> NoReturn:
+    """Be the plugin until the agent lets go of it; the process ends inside.
+
+    Ends with code 1, and the reason on stderr, when this was not started by Nomad or no
+    socket or process can be made; with 0 after a shutdown that the agent asked for, or
+    SIGTERM. Never answers what is pending then. The end of the agent alone changes nothing:
+    the next agent connects to the same socket again.
+
+    The parameters stand in for the spawner and the registry in tests.
+    """
+    # An agent in the foreground shares its terminal's Ctrl-C with its plugins. A handler
+    # that does nothing, and not SIG_IGN, which every task would inherit.
+    signal.signal(signal.SIGINT, _ignore)
+    if not is_plugin_start():
+        _fail("milo is a Nomad plugin, which Nomad's agent starts. Try milo --help.")
+    try:
+        spawner = (fork_spawner or _fork_spawner)()
+        plugin_socket = open_plugin_socket()
+    except OSError as error:
+        _fail(f"milo cannot start: {error}")
+    end_process = _ending(plugin_socket)
+    signal.signal(signal.SIGTERM, lambda *_: end_process())
+    try:
+        announce(plugin_socket)
+        _serve(plugin_socket, (make_registry or _make_registry)(spawner), end_process)
+    except BaseException as error:
+        plugin_socket.remove()
+        _log_end(error)
+        os._exit(1)
+
+
+def _serve(
+    plugin_socket: PluginSocket, registry: Registry, end_process: Callable[[], NoReturn]
+) -> NoReturn:
+    import trio
+
+    from milo.plugin.hclog import setup_logging
+    from milo.plugin.server import serve
+
+    setup_logging()
+    trio.run(serve, plugin_socket.listener, registry, end_process)
+    end_process()
+
+
+def _fork_spawner() -> SpawnerProcess:
+    from milo.spawner import fork_spawner
+
+    return fork_spawner()
+
+
+def _make_registry(spawner: SpawnerProcess) -> Registry:
+    from milo.host.registry import Registry
+
+    return Registry(spawner)
+
+
+def _ending(plugin_socket: PluginSocket) -> Callable[[], NoReturn]:
+    """What ends this process at once: nothing is unwound, so nothing pending is answered."""
+
+    def end_process() -> NoReturn:
+        plugin_socket.remove()
+        os._exit(0)
+
+    return end_process
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
+def _fail(text: str) -> NoReturn:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _log_end(error: BaseException) -> None:
+    import logging
+
+    logging.getLogger(__name__).critical("the plugin ends", exc_info=error)

@@ -1,0 +1,152 @@
+"""The bridge between grpclib's asyncio server and services written for Trio.
+
+A service is a subclass of the class that betterproto generated, its methods being Trio
+functions (a request in, a response out) and Trio async generators (for streams). `bridged`
+keeps the generated table of paths and types, and replaces what each path calls.
+
+What a handler raises ends that one call and nothing else:
+a `MiloError` becomes an error status with its text, anything unexpected is logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import trio_asyncio
+from grpclib.const import Handler, Status
+from grpclib.encoding.base import StatusDetailsCodecBase
+from grpclib.exceptions import GRPCError
+from grpclib.server import Stream
+
+from milo.errors import ConfigError, MiloError, TaskNotFoundError
+from milo.wire.google.rpc import Detail
+from milo.wire.google.rpc import Status as WireStatus
+from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
+
+log = logging.getLogger(__name__)
+
+AnyStream = Stream[Any, Any]
+Method = Callable[[Any], Any]
+
+
+class Service(Protocol):
+    """What betterproto generates for a service, and what grpclib serves."""
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """The handler of each path."""
+        ...
+
+
+class Bridged:
+    """A service as grpclib's server takes it."""
+
+    def __init__(self, mapping: dict[str, Handler]) -> None:
+        self._mapping = mapping
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return self._mapping
+
+
+def bridged(service: Service) -> Bridged:
+    """``service`` with its Trio methods behind asyncio handlers."""
+    mapping: dict[str, Handler] = {}
+    for path, generated in service.__mapping__().items():
+        # betterproto names its handler of the method stop_task __rpc_stop_task.
+        method = getattr(service, generated.func.__name__.removeprefix("__rpc_"))
+        handler = _handler(path.rpartition("/")[2], method, generated)
+        mapping[path] = generated._replace(func=handler)
+    return Bridged(mapping)
+
+
+def _handler(name: str, method: Method, generated: Handler) -> Callable[[AnyStream], Any]:
+    async def in_trio(stream: AnyStream) -> None:
+        with contained(name):
+            if generated.cardinality.client_streaming:
+                argument: Any = _requests(stream)
+            else:
+                argument = await trio_asyncio.aio_as_trio(stream.recv_message)()
+                if argument is None:
+                    raise GRPCError(Status.INVALID_ARGUMENT, f"{name} came without its message")
+            if not generated.cardinality.server_streaming:
+                response = await method(argument)
+                await trio_asyncio.aio_as_trio(stream.send_message)(response)
+                return
+            async with aclosing(method(argument)) as responses:
+                async for response in responses:
+                    await trio_asyncio.aio_as_trio(stream.send_message)(response)
+
+    async def in_asyncio(stream: AnyStream) -> None:
+        # When the client cancels or goes, grpclib cancels this, and that cancels `in_trio`.
+        await trio_asyncio.trio_as_aio(in_trio)(stream)
+
+    return in_asyncio
+
+
+async def _requests(stream: AnyStream) -> AsyncIterator[Any]:
+    """The client's messages, until it says that there are no more."""
+    while (message := await trio_asyncio.aio_as_trio(stream.recv_message)()) is not None:
+        yield message
+
+
+@contextlib.contextmanager
+def contained(name: str) -> Iterator[None]:
+    """Turn what the RPC ``name`` raises into a `GRPCError`."""
+    try:
+        yield
+    except GRPCError:
+        raise
+    except Exception as error:
+        expected = _first_milo_error(error)
+        if expected is not None:
+            log.info("%s failed: %s", name, expected)
+            raise status_error(expected) from error
+        log.exception("%s failed unexpectedly", name)
+        text = f"Error: Unexpected failure in {name}: {type(error).__name__}: {error}"
+        raise GRPCError(Status.INTERNAL, text) from error
+
+
+def _first_milo_error(error: BaseException) -> MiloError | None:
+    """The error itself, or the first one in the groups that nurseries wrap around it."""
+    if isinstance(error, MiloError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_first_milo_error, error.exceptions)), None)
+    return None
+
+
+def status_error(error: MiloError) -> GRPCError:
+    """The error status for ``error``.
+
+    UNAVAILABLE and CANCELLED are never used: Nomad takes them for the plugin's death. The
+    detail is what Nomad's client reads of a failed StartTask to decide whether the job's
+    restart policy applies; the result field of the response it does not read at all.
+    Source: Nomad 2.0.5, plugins/drivers/client.go.
+    """
+    status = Status.FAILED_PRECONDITION
+    if isinstance(error, TaskNotFoundError):
+        status = Status.NOT_FOUND
+    elif isinstance(error, ConfigError):
+        status = Status.INVALID_ARGUMENT
+    return GRPCError(status, str(error), RecoverableError(recoverable=error.recoverable))
+
+
+class StatusDetails(StatusDetailsCodecBase):
+    """The trailer grpc-status-details-bin, with a `RecoverableError` as its one detail."""
+
+    TYPE_URL = "type.googleapis.com/hashicorp.nomad.plugins.shared.structs.RecoverableError"
+
+    def encode(self, status: Status, message: str | None, details: Any) -> bytes:
+        """The bytes for ``details``, a `RecoverableError`."""
+        detail = Detail(type_url=self.TYPE_URL, value=bytes(details))
+        return bytes(WireStatus(code=status.value, message=message or "", details=[detail]))
+
+    def decode(self, status: Status, message: str | None, data: bytes) -> RecoverableError | None:
+        """The `RecoverableError` in ``data``, for clients (the tests)."""
+        for detail in WireStatus().parse(data).details:
+            if detail.type_url == self.TYPE_URL:
+                return RecoverableError().parse(detail.value)
+        return None

@@ -1,0 +1,56 @@
+"""grpclib's server on the plugin's socket, asyncio being confined to it by trio-asyncio.
+
+Imported only after the handshake line is out: it costs more than everything before.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+import trio_asyncio
+from grpclib.server import Server
+
+from milo.plugin.base_service import BaseService
+from milo.plugin.broker_service import BrokerService
+from milo.plugin.controller_service import ControllerService
+from milo.plugin.driver_service import DriverService
+from milo.plugin.health_service import HealthService
+from milo.plugin.rpc import Service, StatusDetails, bridged
+from milo.plugin.stdio_service import StdioService
+
+if TYPE_CHECKING:
+    from milo.host.registry import Registry
+
+# How long a shutdown's answer may take to leave; go-plugin's host waits 2 s for the end.
+_LAST_ANSWER_S = 0.05
+
+
+async def serve(
+    listener: socket.socket, registry: Registry, end_process: Callable[[], NoReturn]
+) -> NoReturn:
+    """Serve every service on ``listener`` until a shutdown is asked for, then ``end_process``.
+
+    Calls that are still pending then are never answered, which is why the process ends without
+    unwinding: any answer but a broken connection to a WaitTask makes Nomad destroy the task.
+    Cancelling closes every connection.
+    """
+    ended = trio.Event()
+    services: list[Service] = [
+        BaseService(registry),
+        DriverService(registry, ended),
+        BrokerService(),
+        StdioService(),
+        ControllerService(ended),
+        HealthService(),
+    ]
+    async with trio_asyncio.open_loop():
+        server = Server(
+            [bridged(service) for service in services], status_details_codec=StatusDetails()
+        )
+        await trio_asyncio.aio_as_trio(server.start)(sock=listener)
+        await ended.wait()
+        await trio.sleep(_LAST_ANSWER_S)
+        end_process()
