@@ -1,0 +1,315 @@
+"""Nomad's log FIFOs: found without following what a task may have planted, opened to write.
+
+A task owns the directory its FIFOs lie in and may swap a FIFO, or a directory above it, for
+a symlink at any time (CVE-2026-6959 and CVE-2026-8052 were that bug elsewhere). So every
+name below the allocation's directory is looked up from a held directory, without following
+symlinks; the thing found is held (``O_PATH``) and seen to be a FIFO before it is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import fcntl
+import os
+import select
+import stat
+import struct
+import termios
+from collections.abc import Iterator
+
+import trio
+
+from milo.errors import FifoError
+
+PIPE_BYTES = 1 << 20
+"""Wanted capacity of each log pipe, 1 MiB: what Linux lets everyone have by default
+(``/proc/sys/fs/pipe-max-size``), and what the pump's pause was measured with."""
+
+FIRST_PAUSE_S = 0.010
+LAST_PAUSE_S = 0.250
+"""Between attempts to open a FIFO: short while logmon is starting, then four a second."""
+
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class LogTarget(enum.Enum):
+    """Where one of the task's streams goes."""
+
+    FIFO = "fifo"
+    DEV_NULL = "/dev/null"
+    """Log collection is disabled: the container gets /dev/null itself and there is no pump."""
+
+
+def check_log_path(path: str, *, beneath: str) -> LogTarget:
+    """Say what the log path ``path`` is, without opening it.
+
+    Opening and closing would be an end of file to logmon, which then never reads again.
+    Raises `FifoError` when it is neither /dev/null nor a FIFO that may be written to.
+    """
+    if path == os.devnull:
+        return LogTarget.DEV_NULL
+    with _held(path, beneath) as held:
+        if not os.access(_proc(held), os.W_OK, effective_ids=True):
+            raise FifoError(path, f"permission denied for user id {os.geteuid()}")
+    return LogTarget.FIFO
+
+
+def open_fifo_writer(path: str, *, beneath: str) -> int | None:
+    """Open the FIFO at ``path`` to write, without blocking; None while it has no reader.
+
+    No component below the trusted directory ``beneath`` may be a symlink; of a path that
+    does not lie below it, the parent directory is trusted. The descriptor is non-blocking
+    and close-on-exec, and the caller's. Raises `FifoError` for anything but a FIFO that may
+    be written to, which is then never opened at all.
+    """
+    with _held(path, beneath) as held:
+        try:
+            return os.open(_proc(held), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise FifoError(path, _words(error)) from error
+
+
+def raise_capacity(fd: int, wanted_bytes: int = PIPE_BYTES) -> int:
+    """Enlarge the pipe behind ``fd`` as far as the host allows; return its capacity in bytes.
+
+    Never shrinks it and never fails: an unprivileged user has a limit and a quota.
+    """
+    capacity = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    while wanted_bytes > capacity:
+        try:
+            return fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, wanted_bytes)
+        except OSError:
+            wanted_bytes //= 2
+    return capacity
+
+
+def waiting_bytes(fd: int) -> int:
+    """How many bytes the pipe behind ``fd``, either of its ends, holds."""
+    answer = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    return int(struct.unpack("i", answer)[0])
+
+
+def growing_pauses() -> Iterator[float]:
+    """Yield for ever the seconds to pause between attempts: 10 ms, doubled up to 250 ms."""
+    pause = FIRST_PAUSE_S
+    while True:
+        yield pause
+        pause = min(2 * pause, LAST_PAUSE_S)
+
+
+class FifoSink:
+    """The write end of one of Nomad's FIFOs, opened once there is a reader.
+
+    ``fd`` is an already open write end that the sink takes over, as a successor process
+    does. Whoever made the sink closes it, both streams' together: logmon ends at the first
+    end of file.
+    """
+
+    def __init__(self, path: str, *, beneath: str, fd: int | None = None) -> None:
+        self.path = path
+        self.beneath = beneath
+        self.fd: int | None = None
+        self.capacity = 0
+        """In bytes; 0 while not open."""
+        if fd is not None:
+            self._take(fd)
+
+    def _take(self, fd: int) -> None:
+        self.fd = fd
+        self.capacity = raise_capacity(fd)
+
+    def try_open(self) -> bool:
+        """Open the FIFO if it has a reader; return whether it is open now.
+
+        Raises `FifoError` as `open_fifo_writer` does.
+        """
+        if self.fd is None:
+            fd = open_fifo_writer(self.path, beneath=self.beneath)
+            if fd is not None:
+                self._take(fd)
+        return self.fd is not None
+
+    async def open_when_ready(self) -> None:
+        """Return once the FIFO has had a reader and is open. Raises `FifoError`."""
+        for pause in growing_pauses():  # pragma: no branch  (endless)
+            if self.try_open():
+                return
+            await trio.sleep(pause)
+
+    def has_reader(self) -> bool:
+        """Whether the FIFO is open and somebody has its other end open."""
+        if self.fd is None:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, 0)  # POLLERR is always reported: here it means no reader
+        return not poll.poll(0)
+
+    def waiting_bytes(self) -> int:
+        """How many bytes lie in the FIFO, not yet read."""
+        return 0 if self.fd is None else waiting_bytes(self.fd)
+
+    def replaced(self) -> bool:
+        """Whether the path now names another FIFO than the one that is open.
+
+        Raises `FifoError` when it names no FIFO any more.
+        """
+        if self.fd is None:
+            return False
+        ours = os.fstat(self.fd)
+        with _held(self.path, self.beneath) as held:
+            return not os.path.samestat(ours, os.fstat(held))
+
+    def reopen(self) -> int | None:
+        """Change over to the FIFO that the path names now; None if that has no reader yet.
+
+        What the old FIFO still holds, and nobody can read any more, is moved to the new one
+        first. Returns the number of bytes that did not fit there and are lost (none, when
+        the new FIFO is empty and as large). Raises `FifoError`.
+        """
+        new = open_fifo_writer(self.path, beneath=self.beneath)
+        if new is None:
+            return None
+        old, orphaned = self.fd, not self.has_reader()
+        self._take(new)
+        if old is None:
+            return 0
+        try:
+            return _rescue(old, new) if orphaned else 0
+        finally:
+            os.close(old)
+
+    async def write_all(self, data: bytes) -> None:
+        """Write ``data`` to the open FIFO, waiting while it is full.
+
+        Raises BrokenPipeError when the reader has gone. A cancellation may leave part of
+        the data written.
+        """
+        assert self.fd is not None, "the FIFO is not open"
+        await trio.lowlevel.checkpoint()
+        while data:
+            try:
+                data = data[os.write(self.fd, data) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self.fd)
+
+    def close(self) -> None:
+        """Close the FIFO, if it is open; the sink may be opened again."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd, self.capacity = None, 0
+
+
+async def write_text(
+    stdout_path: str, stderr_path: str, text: str, *, beneath: str, timeout_s: float = 2.0
+) -> bool:
+    """Write ``text`` to the task's stderr, for a task that has no process to say it.
+
+    Both FIFOs are opened together and closed together (logmon counts itself running only
+    while both streams are). Returns whether the text was written whole within ``timeout_s``
+    seconds; trouble with a FIFO is never raised.
+    """
+    if stderr_path == os.devnull:
+        return False
+    stdout = FifoSink(stdout_path, beneath=beneath)
+    stderr = FifoSink(stderr_path, beneath=beneath)
+    written = False
+    with contextlib.ExitStack() as stack:
+        stack.callback(stdout.close)
+        stack.callback(stderr.close)
+        with trio.move_on_after(timeout_s):
+            try:
+                for pause in growing_pauses():  # pragma: no branch  (endless)
+                    if all([_open_if_any(stdout), stderr.try_open()]):
+                        break
+                    await trio.sleep(pause)
+                await stderr.write_all(text.rstrip("\n").encode() + b"\n")
+                written = True
+            except (FifoError, BrokenPipeError):
+                written = False
+    return written
+
+
+def _open_if_any(stdout: FifoSink) -> bool:
+    """Open stdout; one that cannot be opened at all does not keep the text from stderr."""
+    if stdout.path == os.devnull:
+        return True
+    try:
+        return stdout.try_open()
+    except FifoError:
+        return True
+
+
+@contextlib.contextmanager
+def _held(path: str, beneath: str) -> Iterator[int]:
+    """Hold (``O_PATH``: found, not opened) the FIFO at ``path``. Raises `FifoError`."""
+    root, names = _split(path, beneath)
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.ExitStack() as stack:
+        at = path
+        try:
+            fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            for name in names[:-1]:
+                at = name
+                fd = os.open(name, flags | os.O_DIRECTORY, dir_fd=fd)
+                stack.callback(os.close, fd)
+            fd = os.open(names[-1], flags, dir_fd=fd)
+            stack.callback(os.close, fd)
+        except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                problem = f"{at!r} in it is a symlink or no directory, and is not followed"
+                raise FifoError(path, problem) from error
+            raise FifoError(path, _words(error)) from error
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            raise FifoError(path, "it is a symlink, which is not followed")
+        if not stat.S_ISFIFO(mode):
+            raise FifoError(path, f"it is not a FIFO but {_KINDS[stat.S_IFMT(mode)]}")
+        yield fd
+
+
+def _split(path: str, beneath: str) -> tuple[str, list[str]]:
+    """Return the trusted directory, and the names to look up below it one by one."""
+    root = beneath.rstrip("/")
+    if root and path.startswith(f"{root}/"):
+        rest = path[len(root) + 1 :]
+    else:
+        root, _, rest = path.rpartition("/")
+    names = [name for name in rest.split("/") if name not in ("", ".")]
+    if not names or ".." in names:
+        raise FifoError(path, "it is not the plain path of a file")
+    return root or "/", names
+
+
+def _rescue(old: int, new: int) -> int:
+    """Move what the FIFO ``old`` holds, which has no reader, to ``new``; return what is left."""
+    reader = os.open(_proc(old), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while (left := waiting_bytes(reader)) > 0:
+                os.splice(reader, new, left, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
+        return waiting_bytes(reader)
+    finally:
+        os.close(reader)
+
+
+def _proc(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
+
+
+def _words(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "it does not exist"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"permission denied for user id {os.geteuid()}"
+    return error.strerror or str(error)

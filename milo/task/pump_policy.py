@@ -1,0 +1,316 @@
+"""What a log pump decides: when to pause, to warn, to drop, to give up. No I/O, no clock.
+
+Times are seconds of whatever clock the caller uses throughout; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+import attrs
+
+SMALL_BYTES = 64 << 10
+QUICK_S = 0.0005
+PAUSE_S = 0.001
+STREAK = 4
+LARGE_PIPE_BYTES = 512 << 10
+"""The pause under load: after `STREAK` chunks in a row that were smaller than `SMALL_BYTES`
+and came less than `QUICK_S` apart, pause `PAUSE_S` and let the pipe gather, if both pipes
+hold at least `LARGE_PIPE_BYTES`. Measured in docs/spikes/4-large-volumes.md: splicing every
+small write on its own costs several times the CPU; with pipes of 64 KiB the pause hurts."""
+
+
+class EventKind(enum.StrEnum):
+    """What happened to a stream, for the task's log and its events in Nomad."""
+
+    READER_MISSING = "reader missing"
+    """Nobody has opened the FIFO to read since the pump began, ``seconds`` ago."""
+    READER_LOST = "reader lost"
+    """The reader closed the FIFO; ``bytes`` wait for another one."""
+    READER_BACK = "reader back"
+    """There is a reader again, after ``seconds`` without."""
+    STALLED = "stalled"
+    """There is a reader, but it read nothing for ``seconds`` and ``bytes`` wait."""
+    MOVING = "moving"
+    """Bytes move again, after a stall of ``seconds`` that was reported."""
+    DROPPING = "dropping"
+    """Output is being thrown away from now on, ``seconds`` after the last byte moved."""
+    DROPPED = "dropped"
+    """``bytes`` of output were thrown away since the last report, within ``seconds``."""
+    REFUSED = "refused"
+    """The path names nothing that may be opened; ``problem`` says why. Tried again."""
+    SWITCHED = "switched"
+    """The path named another FIFO, which is written to from now on."""
+
+
+@attrs.frozen
+class PumpEvent:
+    """One thing worth telling about a stream."""
+
+    kind: EventKind
+    stream: str
+    """The pump's name: ``stdout`` or ``stderr``."""
+    bytes: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+
+@attrs.frozen
+class PumpPolicy:
+    """How a pump treats a sink that takes nothing."""
+
+    drop_when_full: bool = False
+    """``log_overflow = "drop"``: the application never waits."""
+    block_timeout_s: float = 30.0
+    """With ``"block"``: after so long without a byte moving, drop as well; 0 never does."""
+    drain_timeout_s: float = 5.0
+    """At the task's end: give up after so long without a byte moving."""
+    stall_warning_s: float = 5.0
+    """A reader that reads nothing for so long is reported, once a stall."""
+    report_pause_s: float = 60.0
+    """An event is not repeated sooner: Nomad keeps the last ten events of a task."""
+
+
+@attrs.frozen
+class PumpCounters:
+    """A snapshot of what passed through one pump. Exact, but for one chunk after a kill."""
+
+    bytes_moved: int = 0
+    bytes_dropped: int = 0
+    bytes_waiting: int = 0
+    """In the container's pipe, not in the FIFO yet."""
+    stalled_s: float = 0.0
+    """In all: how long bytes waited that the FIFO did not take."""
+    reader_present: bool = False
+
+
+class Block(enum.Enum):
+    """Why the sink takes nothing."""
+
+    NO_READER_YET = enum.auto()
+    NO_READER = enum.auto()
+    FULL = enum.auto()
+
+
+class Pacer:
+    """Decides on the pause under load."""
+
+    def __init__(self) -> None:
+        self._streak = 0
+        self._last = -math.inf
+
+    def pause_after(self, moved_bytes: int, now: float, *, smallest_pipe_bytes: int) -> float:
+        """Return how long to pause after a chunk that came at ``now``; mostly 0."""
+        quick = now - self._last < QUICK_S
+        self._last = now
+        if not quick or moved_bytes >= SMALL_BYTES or smallest_pipe_bytes < LARGE_PIPE_BYTES:
+            self._streak = 0
+            return 0.0
+        self._streak += 1
+        if self._streak < STREAK:
+            return 0.0
+        # The chunk that the pause gathers is to count as following at once.
+        self._last = now + PAUSE_S
+        return PAUSE_S
+
+
+class _Notices:
+    """Which conditions have been announced, so that none is over and over."""
+
+    def __init__(self, stream: str, pause_s: float) -> None:
+        self._stream = stream
+        self._pause_s = pause_s
+        self._last: dict[EventKind, float] = {}
+        self._announced: set[EventKind] = set()
+
+    def say(
+        self,
+        kind: EventKind,
+        now: float,
+        *,
+        waiting: int = 0,
+        seconds: float = 0,
+        problem: str = "",
+    ) -> list[PumpEvent]:
+        """Announce ``kind``, unless it was announced a short while ago."""
+        if now - self._last.get(kind, -math.inf) < self._pause_s:
+            return []
+        self._last[kind] = now
+        return [PumpEvent(kind, self._stream, waiting, seconds, problem)]
+
+    def begin(
+        self, kind: EventKind, now: float, *, waiting: int = 0, seconds: float = 0
+    ) -> list[PumpEvent]:
+        """Announce that the condition ``kind`` holds, once until it ends."""
+        if kind in self._announced:
+            return []
+        events = self.say(kind, now, waiting=waiting, seconds=seconds)
+        self._announced.update(event.kind for event in events)
+        return events
+
+    def holds(self, kind: EventKind) -> bool:
+        """Whether ``kind`` has been announced and has not ended."""
+        return kind in self._announced
+
+    def end(self, kind: EventKind, ended: EventKind, seconds: float) -> list[PumpEvent]:
+        """Announce ``ended`` if ``kind`` has been announced and holds no more."""
+        if kind not in self._announced:
+            return []
+        self._announced.discard(kind)
+        return [PumpEvent(ended, self._stream, seconds=seconds)]
+
+
+class Watch:
+    """What one pump knows about the trouble with its sink; says what is to be reported."""
+
+    def __init__(self, stream: str, policy: PumpPolicy) -> None:
+        self._policy = policy
+        self._notices = _Notices(stream, policy.report_pause_s)
+        self._stream = stream
+        self._since: float | None = None
+        """When the first byte that still waits could not move."""
+        self._no_reader_since: float | None = None
+        self._draining_since: float | None = None
+        self._dropping_since: float | None = None
+        self._unreported_bytes = 0
+        self._ended_stalls_s = 0.0
+        self.troubled = False
+        """Whether `moved` has anything to do."""
+
+    def begin_drain(self, now: float) -> None:
+        """The task has ended at ``now``."""
+        if self._draining_since is None:
+            self._draining_since = now
+
+    @property
+    def draining(self) -> bool:
+        """Whether `begin_drain` has been called."""
+        return self._draining_since is not None
+
+    def blocked(self, why: Block, now: float, waiting: int) -> list[PumpEvent]:
+        """``waiting`` bytes of output could not move at ``now``; return what to report."""
+        self.troubled = True
+        if not waiting:
+            self.emptied(now)
+        elif self._since is None:
+            self._since = now
+        if why is Block.FULL:
+            events = self._reader_seen(now)
+            stalled_s = self._stuck_s(now)
+            if stalled_s >= self._policy.stall_warning_s:
+                events += self._notices.begin(
+                    EventKind.STALLED, now, waiting=waiting, seconds=stalled_s
+                )
+            return events
+        if self._no_reader_since is None:
+            self._no_reader_since = now
+        if why is Block.NO_READER:
+            return self._notices.begin(EventKind.READER_LOST, now, waiting=waiting)
+        missing_s = now - self._no_reader_since
+        if missing_s < self._policy.stall_warning_s:
+            return []
+        return self._notices.begin(
+            EventKind.READER_MISSING, now, waiting=waiting, seconds=missing_s
+        )
+
+    def moved(self, now: float) -> list[PumpEvent]:
+        """The sink took something at ``now``; return what to report."""
+        events = self._reader_seen(now)
+        events += self._notices.end(EventKind.STALLED, EventKind.MOVING, self._stuck_s(now))
+        self.emptied(now)
+        if self._unreported_bytes:
+            events += self._report_dropped(now)
+        self.troubled = bool(self._unreported_bytes)
+        return events
+
+    def emptied(self, now: float) -> None:
+        """At ``now`` nothing waits any more that could not move."""
+        self._ended_stalls_s += self._stuck_s(now)
+        self._since = None
+
+    def dropped(self, count: int, now: float) -> list[PumpEvent]:
+        """``count`` bytes were thrown away at ``now``; return what to report."""
+        if not count:
+            return []
+        self.troubled = True
+        self._unreported_bytes += count
+        if self._dropping_since is not None:
+            return []
+        self._dropping_since = now
+        return self._notices.say(EventKind.DROPPING, now, seconds=self._stuck_s(now))
+
+    def refused(self, problem: str, now: float) -> list[PumpEvent]:
+        """The path cannot be used at ``now``, as ``problem`` says; return what to report."""
+        return self._notices.say(EventKind.REFUSED, now, problem=problem)
+
+    def switched(self, now: float) -> list[PumpEvent]:
+        """Another FIFO is written to from ``now`` on; return what to report."""
+        return self._notices.say(EventKind.SWITCHED, now)
+
+    def finish(self, now: float) -> list[PumpEvent]:
+        """The pump ends at ``now``; return what is left to report."""
+        self.emptied(now)
+        return [self._dropped_event(now)] if self._unreported_bytes else []
+
+    @property
+    def warned(self) -> bool:
+        """Whether the reader is stuck, and that has been reported."""
+        return self._notices.holds(EventKind.STALLED)
+
+    def may_drop(self, now: float) -> bool:
+        """Whether output that finds no room may be thrown away by now."""
+        if self._policy.drop_when_full:
+            return True
+        timeout = self._policy.block_timeout_s
+        return timeout > 0 and self._stuck_s(now) >= timeout
+
+    def gave_up(self, now: float) -> bool:
+        """Whether the task has ended and nothing moved for as long as that is waited for."""
+        return self._drain_deadline() <= now
+
+    def next_change_s(self, now: float) -> float:
+        """How many seconds from ``now`` on this answers differently, if nothing moves."""
+        deadlines = [self._drain_deadline()]
+        if self._since is not None:
+            deadlines.append(self._since + self._policy.stall_warning_s)
+            if self._policy.block_timeout_s > 0:
+                deadlines.append(self._since + self._policy.block_timeout_s)
+        return min((at - now for at in deadlines if at > now), default=math.inf)
+
+    def stalled_s(self, now: float) -> float:
+        """For how many seconds in all bytes have waited that the sink did not take."""
+        return self._ended_stalls_s + self._stuck_s(now)
+
+    def _stuck_s(self, now: float) -> float:
+        return 0.0 if self._since is None else now - self._since
+
+    def _drain_deadline(self) -> float:
+        if self._draining_since is None:
+            return math.inf
+        last_moved = self._draining_since if self._since is None else self._since
+        return max(self._draining_since, last_moved) + self._policy.drain_timeout_s
+
+    def _reader_seen(self, now: float) -> list[PumpEvent]:
+        if self._no_reader_since is None:
+            return []
+        gone_s = now - self._no_reader_since
+        self._no_reader_since = None
+        return [
+            event
+            for kind in (EventKind.READER_LOST, EventKind.READER_MISSING)
+            for event in self._notices.end(kind, EventKind.READER_BACK, gone_s)
+        ]
+
+    def _report_dropped(self, now: float) -> list[PumpEvent]:
+        event = self._dropped_event(now)
+        if not self._notices.say(EventKind.DROPPED, now):
+            return []  # told together with the next ones, or at the end
+        self._unreported_bytes, self._dropping_since = 0, None
+        return [event]
+
+    def _dropped_event(self, now: float) -> PumpEvent:
+        began = now if self._dropping_since is None else self._dropping_since
+        return PumpEvent(
+            EventKind.DROPPED, self._stream, self._unreported_bytes, seconds=now - began
+        )
