@@ -1,0 +1,284 @@
+"""A real Nomad agent, server and client in one, as HashiCorp's service unit would start it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+import attrs
+
+from tests.support import leftovers
+from tests.support.nomad import Nomad, hcl
+from tests.support.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+MILO = ROOT / ".venv/bin/milo"
+LOGS = ROOT / ".nox/agents"
+READY_S = 30
+"""A dev agent is ready in 1.5 s on an idle machine, any other in about 4 s."""
+STOP_S = 20
+
+
+def missing() -> str | None:
+    """Return why no agent can run here, or None."""
+    name = os.environ.get("NOMAD_BIN") or "nomad"
+    if shutil.which(name) is None:
+        return f"there is no Nomad here ({name!r}; install it, or set NOMAD_BIN)"
+    if os.geteuid() != 0:
+        return "a Nomad client with this driver needs root"
+    return None
+
+
+@cache
+def service_score() -> int:
+    """Return the OOM score adjustment for the agent: never 0, which is what a task must get.
+
+    HashiCorp's service unit says -1000. Without CAP_SYS_RESOURCE no process may go below 0;
+    there 500 shows as well whether a task inherits its agent's score.
+    """
+    tried = subprocess.run(["choom", "-n", "-1000", "--", "true"], capture_output=True)
+    return -1000 if tried.returncode == 0 else 500
+
+
+@attrs.define
+class Agent:
+    """One agent with directories of its own, which it keeps when it is started again."""
+
+    base: Path
+    """Short, since unix sockets lie below it (108 bytes); removed at the end."""
+    dev: bool
+    config: Path
+    log: Path
+    ports: tuple[int, int, int]
+    env: dict[str, str]
+    nomad: Nomad
+    process: subprocess.Popen[bytes] | None = None
+    allocations: set[str] = attrs.field(factory=set)
+    """Every allocation seen, to look for what is left of it at the end."""
+    _notify: socket.socket | None = None
+    _output: IO[bytes] | None = None
+
+    @property
+    def state_dir(self) -> Path:
+        """The plugin's ``state_dir``."""
+        return self.base / "state"
+
+    @property
+    def plugin_dir(self) -> Path:
+        """The agent's ``plugin_dir``."""
+        return self.base / "plugins"
+
+    def start(self) -> None:
+        """Start the agent and wait until its node is ready and its drivers have reported.
+
+        It gets a NOTIFY_SOCKET and an OOM score adjustment, as a service does.
+        """
+        assert self.process is None
+        if self._notify is None:
+            self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._notify.bind(str(self.base / "notify"))
+        self._output = self.log.open("ab")
+        self.process = subprocess.Popen(
+            ["choom", "-n", str(service_score()), "--", self.nomad.binary, "agent"]
+            + (["-dev"] if self.dev else [])
+            + ["-bind=127.0.0.1", "-network-interface=lo", f"-config={self.config}"],
+            env={**self.env, "NOTIFY_SOCKET": str(self.base / "notify")},
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            cwd=self.base,
+        )
+        try:
+            wait_for("the agent's node to be ready", self._ready, READY_S, pause_s=0.1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tail()}") from None
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if (status := self.process.poll()) is not None:
+            raise AssertionError(f"nomad agent ended with {status}")
+        try:
+            [stub] = self.nomad.get("/v1/nodes") or [{}]
+            drivers = stub.get("Drivers") or {}
+        except OSError:
+            return False
+        return stub.get("Status") == "ready" and "raw_exec" in drivers
+
+    def stop(self) -> None:
+        """End the agent as a service manager does, by SIGINT, and wait for it."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the agent by SIGKILL: nothing of it can react, its plugins live on."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+            finally:
+                self.process = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+    def note_allocations(self) -> None:
+        """Remember which allocations there are, before they are collected."""
+        self.allocations |= {alloc["ID"] for alloc in self.nomad.get("/v1/allocations")}
+
+    def purge(self) -> None:
+        """Stop and forget every job, and wait until the client holds no allocation."""
+        self.note_allocations()
+        for job in self.nomad.get("/v1/jobs"):
+            self.nomad.cli("job", "stop", "-purge", "-detach", job["ID"])
+        wait_for("all allocations to end", self._all_ended, 60)
+        self.nomad.cli("system", "gc")
+        wait_for("the allocation directories to go", self._no_directories, 60)
+
+    def _all_ended(self) -> bool:
+        allocs = self.nomad.get("/v1/allocations")
+        return all(
+            alloc["ClientStatus"] in ("complete", "failed", "lost")
+            and all(task["State"] == "dead" for task in (alloc["TaskStates"] or {}).values())
+            for alloc in allocs
+        )
+
+    def _no_directories(self) -> bool:
+        return not any((self.base / "data/alloc").glob("*-*"))
+
+    def left(self) -> list[str]:
+        """Return a line for each thing that is still there though the agent has ended."""
+        return [
+            *leftovers.processes(self.base),
+            *leftovers.mounts(self.base),
+            *leftovers.cgroups(self.allocations),
+            *leftovers.files(self.state_dir),
+        ]
+
+    def tail(self, start: int = 0, limit: int = 20000) -> str:
+        """Return the end of what the agent has logged since byte ``start`` of its log."""
+        with self.log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(start, end - limit))
+            return file.read().decode(errors="replace")
+
+    def close(self) -> None:
+        """End the agent if it runs, and remove its directories."""
+        self._end(signal.SIGKILL)
+        if self._notify is not None:
+            self._notify.close()
+        for mount in leftovers.mount_points(self.base):
+            subprocess.run(["umount", "-l", mount], check=False)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+@contextmanager
+def agent(
+    name: str,
+    *,
+    dev: bool = True,
+    milo: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    strict: bool = True,
+) -> Iterator[Agent]:
+    """Make and start an agent; at the end stop it and fail when something of it is left.
+
+    ``milo`` adds keys to the plugin's configuration and ``env`` to the agent's environment.
+    Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
+    kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller.
+    """
+    base = Path(tempfile.mkdtemp(prefix="milo-", dir="/tmp"))
+    base.chmod(0o755)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    (LOGS / f"{name}.log").unlink(missing_ok=True)
+    ports = _free_ports()
+    one = Agent(
+        base=base,
+        dev=dev,
+        config=base / "agent.hcl",
+        log=LOGS / f"{name}.log",
+        ports=ports,
+        env={**os.environ, **(env or {})},
+        nomad=Nomad(
+            binary=shutil.which(os.environ.get("NOMAD_BIN") or "nomad") or "nomad",
+            address=f"http://127.0.0.1:{ports[0]}",
+        ),
+    )
+    try:
+        one.plugin_dir.mkdir()
+        subprocess.run([MILO, "install", one.plugin_dir], check=True, capture_output=True)
+        options = {"state_dir": str(one.state_dir), **(milo or {})}
+        one.config.write_text(_configuration(one, options))
+        one.start()
+        yield one
+        if one.process is None:
+            one.start()
+        one.purge()
+        one.stop()
+        if strict:
+            _wait_nothing_left(one)
+    finally:
+        one.close()
+
+
+def _wait_nothing_left(one: Agent) -> None:
+    left: list[str] = []
+
+    def probe() -> bool:
+        left[:] = one.left()
+        return not left
+
+    try:
+        wait_for("nothing to be left", probe, 10, pause_s=0.2)
+    except AssertionError:
+        raise AssertionError("left behind:\n" + "\n".join(left)) from None
+
+
+def _configuration(one: Agent, options: Mapping[str, object]) -> str:
+    http, rpc, serf = one.ports
+    lines = [
+        f'data_dir = "{one.base}/data"',
+        f'plugin_dir = "{one.plugin_dir}"',
+        'log_level = "DEBUG"',
+        "disable_update_check = true",
+        "leave_on_interrupt = false",
+        f"ports {{\n http = {http}\n rpc = {rpc}\n serf = {serf}\n}}",
+        "advertise {\n"
+        + "".join(f' {name} = "127.0.0.1"\n' for name in ("http", "rpc", "serf"))
+        + "}",
+        'telemetry {\n collection_interval = "1s"\n}',
+        'http_api_response_headers {\n Access-Control-Allow-Origin = "*"\n}',
+        "server {\n enabled = true\n bootstrap_expect = 1\n raft_multiplier = 1\n}",
+        'client {\n enabled = true\n gc_interval = "1s"\n options {\n'
+        '  "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"\n'
+        " }\n}",
+        'plugin "raw_exec" {\n config {\n  enabled = true\n }\n}',
+        'plugin "milo" {\n config {\n'
+        + "".join(f"  {key} = {hcl(value)}\n" for key, value in options.items())
+        + " }\n}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _free_ports() -> tuple[int, int, int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    try:
+        http, rpc, serf = (int(one.getsockname()[1]) for one in sockets)
+        return http, rpc, serf
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,39 @@
+"""Job files for tests: one group, one task, never restarted unless a test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+from tests.support.nomad import hcl
+
+_numbers = count(1)
+
+
+def job_file(
+    *,
+    name: str = "",
+    kind: str = "batch",
+    driver: str = "milo",
+    config: Mapping[str, object] | None = None,
+    artifact: str = "",
+    task: str = "",
+    cpu: int = 100,
+    memory: int = 128,
+    attempts: int = 0,
+) -> str:
+    """Return a job file's text. Each has a ``name`` of its own unless one is given.
+
+    ``config`` defaults to ``args = []``: Nomad refuses a task whose block is empty. ``task``
+    is more text for the task's block, ``attempts`` how often a failed task is restarted.
+    """
+    lines = [f'job "{name or f"test-{next(_numbers)}"}" {{', f'type = "{kind}"', 'group "g" {']
+    lines += [f'restart {{\nattempts = {attempts}\ndelay = "1s"\nmode = "fail"\n}}']
+    lines += ["reschedule {\nattempts = 0\nunlimited = false\n}"]
+    lines += ['task "app" {', f'driver = "{driver}"', "config {"]
+    lines += [f"{key} = {hcl(value)}" for key, value in (config or {"args": []}).items()]
+    lines += ["}", f"resources {{\ncpu = {cpu}\nmemory = {memory}\n}}"]
+    if artifact:
+        lines += [f'artifact {{\nsource = "{artifact}"\n}}']
+    lines += [task, "}", "}", "}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,81 @@
+"""What a run left behind that it should not have: processes, mounts, cgroups and files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def processes(base: Path) -> list[str]:
+    """Return a line for each process that works below ``base``, but for this one.
+
+    It counts when its command line, environment, working directory, a descriptor or the
+    source of a mount in its namespace lies there.
+    """
+    needle = os.fsencode(base)
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit() and int(directory.name) != os.getpid():
+            try:
+                used = _uses(directory, needle)
+                words = (
+                    (directory / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                )
+                name = (directory / "comm").read_text().strip()
+            except OSError:
+                continue
+            if used:
+                found.append(f"process {directory.name} {name} ({used}): {words[:200]}")
+    return found
+
+
+def _uses(directory: Path, needle: bytes) -> str:
+    for name in ("cmdline", "environ"):
+        if needle in (directory / name).read_bytes():
+            return name
+    for link in (directory / "cwd", *(directory / "fd").iterdir()):
+        if needle in os.fsencode(os.readlink(link)):
+            return "cwd" if link.name == "cwd" else f"fd {link.name}"
+    own = Path("/proc/self/ns/mnt").readlink()
+    if (directory / "ns/mnt").readlink() != own and needle in (
+        directory / "mountinfo"
+    ).read_bytes():
+        return "mounts"
+    return ""
+
+
+def mounts(base: Path) -> list[str]:
+    """Return a line for each mount of this namespace on or from below ``base``."""
+    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return [f"mount {line}" for line in table.splitlines() if str(base) in line]
+
+
+def mount_points(base: Path) -> list[str]:
+    """Return the mount points of this namespace below ``base``, the innermost first."""
+    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    points = [line.split()[4] for line in table.splitlines()]
+    return sorted((point for point in points if point.startswith(f"{base}/")), reverse=True)
+
+
+def cgroups(names: Iterable[str]) -> list[str]:
+    """Return a line for each cgroup whose path contains one of ``names``."""
+    wanted = list(names)
+    return [
+        f"cgroup {path}" for path in _directories(CGROUPS) if any(name in path for name in wanted)
+    ]
+
+
+def _directories(top: Path) -> Iterator[str]:
+    for path, _, _ in os.walk(top):
+        yield path
+
+
+def files(state_dir: Path) -> list[str]:
+    """Return a line for each file below a plugin's state directory."""
+    return [f"file {path}" for path in sorted(state_dir.rglob("*")) if state_dir.is_dir()]

@@ -1,0 +1,215 @@
+"""What a user does with Nomad: the ``nomad`` command, and the HTTP API behind the web UI."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+
+from tests.support.waiting import wait_for
+
+READ_S = 30
+"""How long a response may be silent; the API sends a heartbeat every 10 s to followers."""
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@attrs.frozen
+class Nomad:
+    """One agent, seen from its HTTP address."""
+
+    binary: str
+    address: str
+
+    def open(self, path: str, **query: object) -> HTTPResponse:
+        """Send GET ``path`` with ``query``; the response streams when the API does.
+
+        Raises urllib.error.HTTPError for any status but 2xx.
+        """
+        url = f"{self.address}{path}?{urllib.parse.urlencode(query)}"
+        response: HTTPResponse = _OPENER.open(url, timeout=READ_S)
+        return response
+
+    def get(self, path: str, **query: object) -> Any:
+        """Return what GET ``path`` answers, decoded from JSON."""
+        with self.open(path, **query) as response:
+            return json.load(response)
+
+    def command(self, *words: str) -> tuple[list[str], dict[str, str]]:
+        """Return the words and the environment that run ``nomad`` against this agent."""
+        env = {**os.environ, "NOMAD_ADDR": self.address, "NOMAD_CLI_NO_COLOR": "1"}
+        return [self.binary, *words], env
+
+    def cli(self, *words: str, timeout_s: float = 60, check: bool = True) -> str:
+        """Run the ``nomad`` command and return its stdout, exactly.
+
+        Raises AssertionError with all that it printed when it fails and ``check`` is set.
+        """
+        return self.cli_bytes(*words, timeout_s=timeout_s, check=check).decode()
+
+    def cli_bytes(self, *words: str, timeout_s: float = 60, check: bool = True) -> bytes:
+        """As `cli`, without decoding."""
+        command, env = self.command(*words)
+        done = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"nomad {' '.join(words)} ended with {done.returncode}\n"
+                f"{done.stdout.decode(errors='replace')}\n{done.stderr.decode(errors='replace')}"
+            )
+        return done.stdout
+
+    def run(self, job_file: str, *options: str) -> Job:
+        """Submit the job file's text with ``nomad job run``, without waiting for it to run."""
+        with tempfile.NamedTemporaryFile("w", suffix=".nomad.hcl") as file:
+            file.write(job_file)
+            file.flush()
+            return self.run_file(Path(file.name), "-detach", *options)
+
+    def run_file(self, path: Path, *options: str) -> Job:
+        """Run ``nomad job run OPTIONS PATH``."""
+        described = json.loads(self.cli("job", "run", "-output", *_variables(options), str(path)))
+        self.cli("job", "run", *options, str(path))
+        return Job(self, (described.get("Job") or described)["ID"])
+
+    def node(self) -> dict[str, Any]:
+        """Return the one client node in full."""
+        [stub] = self.get("/v1/nodes")
+        node: dict[str, Any] = self.get(f"/v1/node/{stub['ID']}")
+        return node
+
+    def driver(self, name: str) -> dict[str, Any]:
+        """Return what the node says of a driver: Detected, Healthy, HealthDescription ..."""
+        found: dict[str, Any] = (self.node()["Drivers"] or {}).get(name) or {}
+        return found
+
+
+@attrs.frozen
+class Job:
+    """A submitted job of one group and one task, as all jobs here are."""
+
+    nomad: Nomad
+    id: str
+
+    def status(self) -> str:
+        """Return the job's status: pending, running or dead."""
+        return str(self.nomad.get(f"/v1/job/{self.id}")["Status"])
+
+    def allocations(self) -> list[dict[str, Any]]:
+        """Return the job's allocations, the newest first."""
+        found: list[dict[str, Any]] = self.nomad.get(f"/v1/job/{self.id}/allocations")
+        return sorted(found, key=lambda alloc: -int(alloc["CreateIndex"]))
+
+    def allocation(self, timeout_s: float = 20) -> str:
+        """Wait until the job has an allocation and return the newest one's id."""
+        found = wait_for(f"an allocation of {self.id}", self.allocations, timeout_s)
+        return str(found[0]["ID"])
+
+    def task(self) -> dict[str, Any]:
+        """Return the state of the newest allocation's task: State, Failed, Events ..."""
+        for alloc in self.allocations()[:1]:
+            for state in (alloc["TaskStates"] or {}).values():
+                found: dict[str, Any] = state
+                return found
+        return {}
+
+    def events(self) -> list[str]:
+        """Return the task's events as ``type: message`` lines, the oldest first."""
+        return [
+            f"{event['Type']}: {event['DisplayMessage']}" for event in self.task().get("Events", [])
+        ]
+
+    def wait_state(self, state: str, timeout_s: float = 60) -> dict[str, Any]:
+        """Wait until the task is ``pending``, ``running`` or ``dead``, and return its state."""
+
+        def probe() -> dict[str, Any] | None:
+            task = self.task()
+            return task if task.get("State") == state else None
+
+        try:
+            return wait_for(f"task of {self.id} to be {state}", probe, timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; events: {self.events()}") from None
+
+    def wait_event(self, text: str, timeout_s: float = 60) -> str:
+        """Wait until one of the task's events contains ``text``, and return that event."""
+
+        def probe() -> str | None:
+            return next((event for event in self.events() if text in event), None)
+
+        try:
+            return wait_for(f"an event with {text!r}", probe, timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; events: {self.events()}") from None
+
+    def exit_code(self) -> int:
+        """Return the exit code that Nomad shows in the last Terminated event."""
+        ends = [event for event in self.task()["Events"] if event["Type"] == "Terminated"]
+        return int(ends[-1]["Details"]["exit_code"])
+
+    def logs(self, *options: str) -> bytes:
+        """Return what ``nomad alloc logs`` prints; ``-stderr`` among ``options`` for stderr."""
+        return self.nomad.cli_bytes("alloc", "logs", *options, self.allocation())
+
+    def wait_logs(self, text: str, *options: str, timeout_s: float = 30) -> str:
+        """Wait until ``nomad alloc logs`` shows ``text``, and return all that it shows."""
+        shown = ""
+
+        def probe() -> bool:
+            nonlocal shown
+            shown = self.logs(*options).decode(errors="replace")
+            return text in shown
+
+        try:
+            wait_for(f"{text!r} in the logs of {self.id}", probe, timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; shown: {shown[-2000:]!r}, {self.events()}") from None
+        return shown
+
+    @contextmanager
+    def follow(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run ``nomad alloc logs -f`` while the context lasts; its stdout is a pipe."""
+        command, env = self.nomad.command("alloc", "logs", "-f", *options, self.allocation())
+        with subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+
+    def stop(self) -> None:
+        """Stop the job and wait until its task has ended."""
+        self.nomad.cli("job", "stop", "-detach", self.id)
+        self.wait_state("dead")
+
+
+def stdout_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    """Return the process's stdout pipe, for which mypy needs to know that there is one."""
+    assert process.stdout is not None
+    return process.stdout
+
+
+def hcl(value: object) -> str:
+    """Write a value in the language of job files; JSON is a part of it."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {hcl(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
+
+
+def _variables(options: tuple[str, ...]) -> list[str]:
+    return [option for option in options if option.startswith("-var")]
