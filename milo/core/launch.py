@@ -57,6 +57,9 @@ class Resources:
     memory_max_bytes: int = 0
     cpu_shares: int = 0
     """Nomad's MHz, used as cgroup v1 shares (and as weight, converted, on v2)."""
+    cpu_percent_ticks: float = 0.0
+    """LinuxResources.percent_ticks: the task's MHz over all MHz that the client offers (0 to 1);
+    what ``cpu_hard_limit`` holds the task to."""
     cpuset_cpus: str = ""
     oom_score_adj: int = 0
 

@@ -1,0 +1,178 @@
+"""cgroup arithmetic and the text formats of cgroup files, on both hierarchies. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+import attrs
+
+MIN_SHARES: Final = 2
+MAX_SHARES: Final = 262144
+"""What the kernel takes as cpu.shares (kernel/sched/sched.h); crun converts to a v2 weight."""
+
+CPU_PERIOD_US: Final = 100_000
+"""The kernel's own default, cpu.cfs_period_us."""
+MIN_QUOTA_US: Final = 1_000
+"""The kernel refuses less."""
+
+NOMAD_V1_CONTROLLERS: Final = ("cpu", "freezer", "memory")
+"""Where Nomad 2.0 makes and removes a task's scope itself (client/lib/cgroupslib)."""
+
+CRUN_CGROUP_ROOT: Final = "/sys/fs/cgroup"
+"""Compiled into crun: the hierarchies are always below it."""
+
+
+class Mode(enum.Enum):
+    """Which cgroup hierarchy the host has, as crun tells them apart."""
+
+    V1 = "v1"
+    V2 = "v2"
+    HYBRID = "hybrid"
+    """v1 with an additional, empty v2 hierarchy in ``unified``; crun 1.8 may refuse it."""
+    NONE = "none"
+
+
+@attrs.frozen
+class Hierarchy:
+    """Where the cgroup file systems are mounted."""
+
+    mode: Mode
+    mounts: dict[str, str]
+    """v1: controller to directory (``memory`` to ``/sys/fs/cgroup/memory``), named ones as
+    ``name=systemd``. v2: only ``""``, to the one root."""
+
+    def directory(self, controller: str, path: str) -> str | None:
+        """Return the directory of the cgroup ``path`` for one controller, or None if there is
+        no such controller. On v2 all controllers share one directory."""
+        root = self.mounts.get("" if self.mode is Mode.V2 else controller)
+        return None if root is None else f"{root}/{path.strip('/')}".rstrip("/")
+
+
+def parse_mountinfo(text: str) -> Hierarchy:
+    """Return the hierarchy that ``/proc/<pid>/mountinfo`` describes; proc(5).
+
+    Only what is mounted below `CRUN_CGROUP_ROOT` counts, as it does for crun.
+    """
+    mounts: dict[str, str] = {}
+    unified = hybrid = False
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) < 6 or len(kind) < 3:
+            continue
+        point = fields[4]
+        if point != CRUN_CGROUP_ROOT and not point.startswith(CRUN_CGROUP_ROOT + "/"):
+            continue
+        if kind[0] == "cgroup2":
+            if point == CRUN_CGROUP_ROOT:
+                unified = True
+            else:
+                hybrid = True
+        elif kind[0] == "cgroup":
+            for option in kind[2].split(","):
+                if option not in ("rw", "ro", "xattr", "clone_children", "noprefix", "none"):
+                    mounts.setdefault(option, point)
+    if unified:
+        return Hierarchy(Mode.V2, {"": CRUN_CGROUP_ROOT})
+    if mounts:
+        return Hierarchy(Mode.HYBRID if hybrid else Mode.V1, mounts)
+    return Hierarchy(Mode.NONE, {})
+
+
+def parse_proc_cgroup(text: str) -> dict[str, str]:
+    """Return controller to path from ``/proc/<pid>/cgroup``; v2's entry has the key ``""``."""
+    result: dict[str, str] = {}
+    for line in text.splitlines():
+        parts = line.split(":", 2)
+        if len(parts) == 3:
+            for controller in parts[1].split(","):
+                result[controller] = parts[2]
+    return result
+
+
+def parse_value(text: str) -> int | None:
+    """Return the number of a single-value file, or None for ``max`` and for anything else."""
+    word = text.strip()
+    return int(word) if word.isdecimal() else None
+
+
+def parse_keyed(text: str) -> dict[str, int]:
+    """Return a flat-keyed file (``memory.stat``, ``cpu.stat``); what is no number is left out."""
+    result: dict[str, int] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if value.isdecimal():
+            result[key] = int(value)
+    return result
+
+
+def container_path(parent: str, name: str) -> str:
+    """Return ``cgroupsPath`` of one container: a child of its own in Nomad's group.
+
+    A group of its own an invocation, because v2's memory.events and v1's peak accumulate.
+    Outside of Nomad (no ``parent``) it is right below the root: a directory shared with other
+    containers could be removed by one while another is about to use it.
+    """
+    return f"/{parent.strip('/')}/{name}" if parent.strip("/") else f"/{name}"
+
+
+def clamp_shares(shares: int) -> int:
+    """Return ``shares`` (Nomad's MHz) within what the kernel takes."""
+    return min(max(shares, MIN_SHARES), MAX_SHARES)
+
+
+def cpu_quota(percent_ticks: float, cores: int, period_us: int = CPU_PERIOD_US) -> int:
+    """Return the quota in microseconds a period that holds a task to its share of the host.
+
+    ``percent_ticks`` is LinuxResources.percent_ticks: the task's MHz over all MHz that the
+    client offers (1.0: all). ``cores`` is how many the host has. Nomad's docker driver
+    computes its ``cpu_hard_limit`` like this.
+    """
+    return max(int(percent_ticks * period_us * cores), MIN_QUOTA_US)
+
+
+def memory_limits(memory_bytes: int, memory_max_bytes: int) -> dict[str, Any]:
+    """Return the OCI ``memory`` object; empty when there is no limit.
+
+    With memory_max, that is the limit and ``memory`` the reservation (crun writes it to
+    memory.soft_limit_in_bytes or memory.low); a negative memory_max is Nomad's "no limit".
+    ``swap`` counts memory and swap together, so the same number turns swap off; crun ignores
+    a kernel without swap accounting.
+    """
+    result: dict[str, Any] = {}
+    limit = memory_bytes
+    if memory_max_bytes < 0:
+        limit = 0
+        result["reservation"] = memory_bytes
+    elif memory_max_bytes > memory_bytes:
+        limit = memory_max_bytes
+        result["reservation"] = memory_bytes
+    if limit > 0:
+        result["limit"] = limit
+        result["swap"] = limit
+    if result.get("reservation", 1) <= 0:
+        del result["reservation"]
+    return result
+
+
+def leftover_directories(
+    hierarchy: Hierarchy, cgroup_path: str, cgroup_parent: str
+) -> tuple[str, ...]:
+    """Return the directories to remove after ``crun delete``, innermost first, if empty.
+
+    The container's own group, everywhere. On v1 crun makes the whole path in every controller,
+    so Nomad's scope ``cgroup_parent`` too, where Nomad has none (`NOMAD_V1_CONTROLLERS`). The
+    level above, ``/nomad``, stays: another task's crun may be about to make a group in it.
+    """
+    result: list[str] = []
+    nomads = {hierarchy.directory(controller, cgroup_parent) for controller in NOMAD_V1_CONTROLLERS}
+    for controller in hierarchy.mounts:
+        for path in (cgroup_path, cgroup_parent):
+            directory = hierarchy.directory(controller, path)
+            if not path.strip("/") or directory is None or directory in result:
+                continue
+            if path == cgroup_parent and (hierarchy.mode is Mode.V2 or directory in nomads):
+                continue
+            result.append(directory)
+    return tuple(result)

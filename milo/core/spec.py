@@ -1,0 +1,232 @@
+"""Builds the OCI ``config.json`` of a task's container. Pure.
+
+The facts come from `milo.task.bundle`. What a container may do is decided here and in
+`milo.core.mounts`, and nowhere else: namespaces, mounts, privileges and limits. The defaults
+follow those of podman where the JVM has no need of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+
+from milo.core import cgroup, mounts
+from milo.core.launch import Resources
+from milo.errors import ConfigError
+
+OCI_VERSION: Final = "1.0.2"
+"""What crun 1.8 and every later one accept."""
+
+PIDS_LIMIT: Final = 4096
+"""Threads and processes together. podman's default is 2048; a JVM with a thread for each
+connection gets twice that, and a fork bomb still ends far below the host's own limit."""
+
+NOFILE_LIMIT: Final = 1_048_576
+"""Open files; podman's default for a container of root's. The JVM uses its hard limit."""
+
+RLIM_INFINITY: Final = 2**64 - 1
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+HOME: Final = "/tmp"  # noqa: S108
+"""The task's own /tmp: the one directory that any user can write and that counts as its disk."""
+
+
+@attrs.frozen
+class User:
+    """Who the application runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    """Supplementary groups."""
+    name: str = ""
+    """Empty when the host's user database has no name for it."""
+
+
+@attrs.frozen
+class DeviceNode:
+    """A device node of the host that the container gets too."""
+
+    path: str
+    """In the container."""
+    kind: str
+    """``c`` or ``b``."""
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+    access: str
+    """Of ``r``, ``w`` and ``m`` (make the node)."""
+
+
+@attrs.frozen
+class ContainerPlan:
+    """Everything that decides what ``config.json`` says."""
+
+    rootfs: str
+    args: tuple[str, ...]
+    env: dict[str, str]
+    user: User
+    hostname: str
+    cgroup_path: str
+    """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
+    binds: tuple[mounts.Bind, ...] = ()
+    """In the order of mounting."""
+    devices: tuple[DeviceNode, ...] = ()
+    resources: Resources = attrs.field(factory=Resources)
+    cpu_quota_us: int = 0
+    """CPU time a `cgroup.CPU_PERIOD_US`, over all cores; 0 is no hard limit."""
+    cpuset_cpus: str = ""
+    """cgroup v2 only: on v1 the container's processes join Nomad's own cpuset group."""
+    network_mode: str = "host"
+    network_path: str = ""
+    """With ``group``: the network namespace that Nomad made."""
+    nofile_limit: int = NOFILE_LIMIT
+    nproc_limit: int = RLIM_INFINITY
+    """RLIMIT_NPROC counts all processes of a user on the host, and every task is ``nobody``
+    by default, so it may not be what holds a task back: `PIDS_LIMIT` is."""
+    seccomp: dict[str, Any] | None = None
+    """The OCI ``linux.seccomp`` object."""
+
+
+def build_spec(plan: ContainerPlan) -> dict[str, Any]:
+    """Return the content of ``config.json``.
+
+    Raises:
+        ConfigError: a mount's destination lies where none may (see `mounts.check_binds`), or an
+            argument or variable holds a NUL character.
+    """
+    mounts.check_binds(plan.binds)
+    check_strings(plan.args, plan.env)
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(plan),
+        "resources": _resources(plan),
+        "cgroupsPath": plan.cgroup_path,
+        "devices": [_device(device) for device in plan.devices],
+        "maskedPaths": list(mounts.MASKED_PATHS),
+        "readonlyPaths": list(mounts.READONLY_PATHS),
+        "rootfsPropagation": "rprivate",
+    }
+    if plan.seccomp is not None:
+        linux["seccomp"] = plan.seccomp
+    return {
+        "ociVersion": OCI_VERSION,
+        "root": {"path": plan.rootfs, "readonly": True},
+        "hostname": plan.hostname,
+        "process": _process(plan),
+        "mounts": [*mounts.system_mounts(), *(mounts.bind_mount(bind) for bind in plan.binds)],
+        "linux": linux,
+    }
+
+
+def build_env(job_env: dict[str, str], *, java_home: str, user: User) -> dict[str, str]:
+    """Return the application's environment: the job's, and what every program expects.
+
+    The job's own values win. Nothing of the agent's or of Milo's environment is in it.
+    """
+    name = user.name or str(user.uid)
+    env = {"HOME": HOME, "USER": name, "LOGNAME": name, "PATH": DEFAULT_PATH}
+    if java_home:
+        env["JAVA_HOME"] = java_home
+        env["PATH"] = f"{java_home}/bin:{DEFAULT_PATH}"
+    return env | job_env
+
+
+def check_strings(args: tuple[str, ...], env: dict[str, str]) -> None:
+    """Refuse what execve(2) cannot pass on.
+
+    Raises:
+        ConfigError: a NUL character, or a variable without a proper name.
+    """
+    for arg in args:
+        if "\0" in arg:
+            raise ConfigError("args", "an argument holds a NUL character", "text without it")
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ConfigError(
+                "env", f"variable {name!r}", "a name without '=', and no NUL character in either"
+            )
+
+
+def _process(plan: ContainerPlan) -> dict[str, Any]:
+    nofile = min(plan.nofile_limit, NOFILE_LIMIT)
+    # Empty sets, all five: a set that is left out would be filled with crun's own default.
+    capabilities: dict[str, list[str]] = {
+        kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
+    }
+    return {
+        "terminal": False,
+        "user": {
+            "uid": plan.user.uid,
+            "gid": plan.user.gid,
+            "additionalGids": list(plan.user.groups),
+        },
+        "args": list(plan.args),
+        "env": [f"{name}={value}" for name, value in plan.env.items()],
+        "cwd": "/",
+        "capabilities": capabilities,
+        "noNewPrivileges": True,
+        "oomScoreAdj": plan.resources.oom_score_adj,
+        # Always given, since the agent's own would be inherited. No core files: the host's
+        # core_pattern may pipe them, with the application's secrets, to a program outside.
+        "rlimits": [
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            {"type": "RLIMIT_NOFILE", "soft": nofile, "hard": nofile},
+            {"type": "RLIMIT_NPROC", "soft": plan.nproc_limit, "hard": plan.nproc_limit},
+        ],
+    }
+
+
+def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
+    namespaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
+    if plan.network_mode == "group":
+        namespaces.append({"type": "network", "path": plan.network_path})
+    elif plan.network_mode == "none":
+        namespaces.append({"type": "network"})
+    return namespaces
+
+
+def _resources(plan: ContainerPlan) -> dict[str, Any]:
+    resources = plan.resources
+    # crun adds the minimal devices of /dev to the permitted ones itself.
+    devices: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    devices += [
+        {
+            "allow": True,
+            "type": device.kind,
+            "major": device.major,
+            "minor": device.minor,
+            "access": device.access,
+        }
+        for device in plan.devices
+    ]
+    result: dict[str, Any] = {"devices": devices, "pids": {"limit": PIDS_LIMIT}}
+    memory = cgroup.memory_limits(resources.memory_bytes, resources.memory_max_bytes)
+    if memory:
+        result["memory"] = memory
+    cpu: dict[str, Any] = {}
+    if resources.cpu_shares:
+        cpu["shares"] = cgroup.clamp_shares(resources.cpu_shares)
+    if plan.cpu_quota_us:
+        cpu["period"] = cgroup.CPU_PERIOD_US
+        cpu["quota"] = plan.cpu_quota_us
+    if plan.cpuset_cpus:
+        cpu["cpus"] = plan.cpuset_cpus
+    if cpu:
+        result["cpu"] = cpu
+    return result
+
+
+def _device(device: DeviceNode) -> dict[str, Any]:
+    return {
+        "path": device.path,
+        "type": device.kind,
+        "major": device.major,
+        "minor": device.minor,
+        "fileMode": device.mode,
+        "uid": device.uid,
+        "gid": device.gid,
+    }

@@ -1,0 +1,247 @@
+"""The container's root: what of the host it shows, and the empty skeleton to mount that on.
+
+No file of the host is copied. ``/etc`` is the container's own; of the host's only what
+`HOST_ETC` names is there, never the whole directory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from milo.core.launch import Launch
+from milo.core.mounts import Bind, is_inside
+from milo.core.spec import HOME, User
+from milo.errors import ConfigError, StateError
+from milo.task.users import group_name
+
+MERGED_DIRS: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
+"""Symlinks into /usr on a merged host, recreated as they are; else directories, bound."""
+
+HOST_ETC: Final = (
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/fonts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/pki/java",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/timezone",
+    "/var/lib/ca-certificates",
+)
+"""Public everywhere: certificates (Debian, Fedora, SUSE), time zone, fonts, linker cache.
+/etc/pki and /etc/ssl hold private keys beside them, so only these parts are named."""
+
+SKELETON_DIRS: Final = ("/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
+SKELETON_LINKS: Final = {"/etc/mtab": "/proc/self/mounts", "/var/run": "/run", "/var/tmp": "/tmp"}  # noqa: S108
+
+MAX_ETC_BYTES: Final = 64 * 1024
+STUB_RESOLVER: Final = "127.0.0.53"
+"""systemd-resolved's own address, which only the host's network namespace can reach."""
+REAL_RESOLV_CONF: Final = "/run/systemd/resolve/resolv.conf"
+
+
+@attrs.frozen
+class HostView:
+    """The host's part of the container's root."""
+
+    binds: tuple[Bind, ...]
+    links: dict[str, str]
+    """Path in the container to what the symlink there says."""
+
+
+def view_host(extra: Iterable[str], *, recursive: bool) -> HostView:
+    """Return what of this host the container shows, with the paths ``extra`` (the JDK) added.
+
+    ``recursive``: what is mounted below these paths is shown too.
+
+    Raises:
+        ConfigError: a path of ``extra`` does not exist.
+    """
+    binds: list[Bind] = []
+    links: dict[str, str] = {}
+
+    def covered(path: str) -> bool:
+        return any(is_inside(path, bind.destination) for bind in binds)
+
+    def add(path: str, source: str) -> None:
+        directory = os.path.isdir(source)
+        binds.append(Bind(source, path, directory=directory, recursive=recursive and directory))
+
+    add("/usr", os.path.realpath("/usr"))
+    for path in MERGED_DIRS:
+        if os.path.islink(path):
+            links[path] = os.readlink(path)
+        elif os.path.isdir(path):
+            add(path, path)
+    for path in HOST_ETC:
+        if covered(path) or not os.path.lexists(path):
+            continue
+        if os.path.islink(path) and _stays(os.path.realpath(path), binds):
+            links[path] = os.readlink(path)
+        elif os.path.exists(path):
+            add(path, os.path.realpath(path))
+    for path in sorted(extra):
+        if covered(path) or path in links:
+            continue
+        if not os.path.exists(path):
+            raise ConfigError("java_home", f"{path} does not exist", "a complete JDK")
+        add(path, os.path.realpath(path))
+    return HostView(tuple(binds), links)
+
+
+def _stays(target: str, binds: list[Bind]) -> bool:
+    """Whether what a symlink leads to is in the container, under the same path."""
+    return any(bind.source == bind.destination and is_inside(target, bind.source) for bind in binds)
+
+
+def etc_files(launch: Launch, user: User, hostname: str) -> dict[str, str]:
+    """Return the container's own files in /etc: path to text."""
+    return {
+        "/etc/passwd": _passwd(user),
+        "/etc/group": _group(user),
+        "/etc/hostname": f"{hostname}\n",
+        "/etc/hosts": _hosts(launch, hostname),
+        "/etc/resolv.conf": _resolv_conf(launch),
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    }
+
+
+def write_skeleton(
+    rootfs: str, binds: Iterable[Bind], links: dict[str, str], files: dict[str, str]
+) -> None:
+    """Make the root: directories, mount points, symlinks and the files of /etc.
+
+    ``rootfs`` must not exist. Binds inside another bind are left out: their mount points are
+    not in this tree. Modes are set without regard to the umask, since the agent's may be 077.
+
+    Raises:
+        OSError: the state directory's file system refuses.
+    """
+    os.mkdir(rootfs)
+    os.chmod(rootfs, 0o755)  # noqa: S103 - the container's own root directory
+    for path in SKELETON_DIRS:
+        _make_directory(rootfs, path)
+    destinations: list[str] = []
+    for bind in binds:
+        if not any(is_inside(bind.destination, other) for other in destinations):
+            if bind.directory:
+                _make_directory(rootfs, bind.destination)
+            else:
+                _make_file(rootfs, bind.destination, "")
+        destinations.append(bind.destination)
+    for path, text in files.items():
+        _make_file(rootfs, path, text)
+    for path, target in (SKELETON_LINKS | links).items():
+        _make_directory(rootfs, os.path.dirname(path))
+        os.symlink(target, rootfs + path)
+
+
+def check_directory(path: str) -> None:
+    """Make sure that ``path`` is a directory and no symlink, before it is mounted.
+
+    Raises:
+        StateError: it is missing, a symlink or something else.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError as exc:
+        raise StateError(path, f"the task's directory is not there: {exc.strerror}") from exc
+    if not stat.S_ISDIR(mode):
+        raise StateError(path, "a directory is expected here, and no symlink")
+
+
+def _make_directory(rootfs: str, path: str) -> None:
+    current = rootfs
+    for part in path.strip("/").split("/"):
+        current = f"{current}/{part}"
+        if not os.path.isdir(current):
+            os.mkdir(current)
+            os.chmod(current, 0o755)  # noqa: S103 - a directory of the container's
+
+
+def _make_file(rootfs: str, path: str, text: str) -> None:
+    _make_directory(rootfs, os.path.dirname(path))
+    fd = os.open(rootfs + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+        os.fchmod(fd, 0o644)
+        file.write(text)
+
+
+def _passwd(user: User) -> str:
+    shell = "/bin/sh"
+    lines = [f"root:x:0:0:root:/:{shell}"]
+    if user.uid != 0:
+        lines.append(f"{user.name or 'task'}:x:{user.uid}:{user.gid}::{HOME}:{shell}")
+    if user.name != "nobody" and user.uid != 65534:
+        lines.append("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin")
+    return "\n".join(lines) + "\n"
+
+
+def _group(user: User) -> str:
+    names = {0: "root", 5: "tty", 65534: group_name(65534)}
+    for gid in (user.gid, *user.groups):
+        names[gid] = group_name(gid)
+    return "".join(
+        f"{name}:x:{gid}:{user.name if gid in user.groups else ''}\n"
+        for gid, name in sorted(names.items())
+    )
+
+
+def _hosts(launch: Launch, hostname: str) -> str:
+    network = launch.network
+    text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    if network.mode == "host":
+        # The host's own network, so the host's own names too.
+        text = _read_text("/etc/hosts") or text
+    names = {word for line in text.splitlines() for word in line.partition("#")[0].split()[1:]}
+    if hostname not in names:
+        text = text.rstrip("\n") + f"\n{network.address or '127.0.1.1'} {hostname}\n"
+    return text
+
+
+def _resolv_conf(launch: Launch) -> str:
+    network = launch.network
+    text = _read_text("/etc/resolv.conf")
+    if network.mode != "host" and STUB_RESOLVER in text:
+        text = _read_text(REAL_RESOLV_CONF) or text
+    own: list[str] = []
+    replaced: set[str] = set()
+    for keyword, values in (
+        ("nameserver", network.dns_servers),
+        ("search", network.dns_searches),
+        ("options", network.dns_options),
+    ):
+        if values:
+            replaced.add(keyword)
+            lines = values if keyword == "nameserver" else (" ".join(values),)
+            own += [f"{keyword} {value}" for value in lines]
+    if "search" in replaced:
+        replaced.add("domain")
+    kept = [
+        line for line in text.splitlines() if line.split()[:1] and line.split()[0] not in replaced
+    ]
+    return "\n".join([*own, *kept]) + "\n"
+
+
+def _read_text(path: str) -> str:
+    """Return a small text file of the host's, or nothing when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_ETC_BYTES).decode(errors="surrogateescape")
+    except OSError:
+        return ""
