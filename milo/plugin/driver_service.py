@@ -116,7 +116,7 @@ class DriverService(drivers.DriverBase):
         self, request: drivers.InspectTaskRequest
     ) -> drivers.InspectTaskResponse:
         """What is known of a task."""
-        return convert.inspect_response(self._registry.inspect(request.task_id))
+        return convert.inspect_response(await self._registry.inspect(request.task_id))
 
     def task_stats(
         self, request: drivers.TaskStatsRequest

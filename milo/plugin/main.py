@@ -79,8 +79,9 @@ def _fork_spawner() -> SpawnerProcess:
 
 def _make_registry(spawner: SpawnerProcess) -> Registry:
     from milo.host.registry import Registry
+    from milo.host.spawner_client import SpawnerClient
 
-    return Registry(spawner)
+    return Registry(SpawnerClient(spawner))
 
 
 def _ending(plugin_socket: PluginSocket) -> Callable[[], NoReturn]:

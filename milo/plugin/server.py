@@ -46,7 +46,8 @@ async def serve(
         ControllerService(ended),
         HealthService(),
     ]
-    async with trio_asyncio.open_loop():
+    async with trio.open_nursery() as nursery, trio_asyncio.open_loop():
+        await nursery.start(registry.run)
         server = Server(
             [bridged(service) for service in services], status_details_codec=StatusDetails()
         )

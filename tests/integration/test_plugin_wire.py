@@ -54,6 +54,9 @@ def make_registry(spawner):
 
     class Registry:
         options = None
+        async def run(self, task_status):
+            task_status.started()
+            await trio.sleep_forever()
         async def configure(self, options):
             self.options = options
         async def start(self, launch):
@@ -74,7 +77,7 @@ def make_registry(spawner):
             return report.ExitResult(42, 0, False)
         async def stop(self, task_id, signal, timeout_s): pass
         async def destroy(self, task_id, force): pass
-        def inspect(self, task_id):
+        async def inspect(self, task_id):
             return report.TaskStatus(task_id, "app", report.TaskState.RUNNING, 1.5)
         async def signal(self, task_id, signal): pass
         async def stats(self, task_id, interval_s):
