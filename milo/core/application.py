@@ -1,0 +1,150 @@
+"""Which application a task runs, and the command line for it: the decisions, no I/O.
+
+`milo.task.artifact` looks at the task's directories and asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from milo.core.launch import Application, JavaRuntime, TaskOptions
+from milo.errors import ArtifactError
+
+SHOWN_NAMES = 10
+"""So many names of a directory are listed in an error text."""
+
+MAX_LISTED = 4096
+"""So many entries of ``local/`` are looked at when the job names no JAR."""
+
+PLACES = "local/, secrets/ or /alloc/"
+"""The task's directories, for texts; jar_path may lead into these alone."""
+
+
+@attrs.frozen
+class Found:
+    """One entry directly under the task's ``local/``."""
+
+    name: str
+    is_directory: bool = False
+
+
+def is_jar_name(name: str) -> bool:
+    """Tell whether a file's name ends in ``.jar``, in whatever case."""
+    return name.lower().endswith(".jar") and len(name) > len(".jar")
+
+
+def check_jar_name(path: str) -> None:
+    """Raise `ArtifactError` unless the last component of ``path`` is the name of a JAR."""
+    name = path.rstrip("/").rpartition("/")[2]
+    if not is_jar_name(name):
+        raise ArtifactError(f"Artifact must be a .jar file, got: {name or path}", path=path)
+
+
+def choose_jar(found: Sequence[Found], *, complete: bool) -> str:
+    """Return the name of the one JAR among the entries of ``local/``.
+
+    ``complete`` is false when ``local/`` holds more than was looked at (`MAX_LISTED`).
+    Raises `ArtifactError` when it cannot be decided, with what was found and what to do.
+    """
+    if not complete:
+        raise ArtifactError(
+            f"The task's local/ holds more than {MAX_LISTED} entries, too many to look for "
+            "its JAR. Set jar_path in the job's config to the JAR to run.",
+            path="local",
+        )
+    jars = sorted(entry.name for entry in found if is_jar_name(entry.name))
+    jars = [name for name in jars if Found(name, is_directory=True) not in found]
+    if len(jars) == 1:
+        try:
+            jars[0].encode()
+        except UnicodeEncodeError as error:
+            raise ArtifactError(
+                "The name of the JAR under the task's local/ is not valid UTF-8: "
+                f"{printable(jars[0])}. Rename it.",
+                path="local",
+            ) from error
+        return jars[0]
+    if jars:
+        raise ArtifactError(
+            f"Expected one JAR under the task's local/, found {len(jars)}: {listed(jars)}. "
+            "Set jar_path in the job's config to the one to run, for example "
+            f'jar_path = "local/{jars[0]}".',
+            path="local",
+        )
+    files = sorted(entry.name for entry in found if not entry.is_directory)
+    directories = sorted(entry.name + "/" for entry in found if entry.is_directory)
+    if files and not directories:
+        raise ArtifactError(f"Artifact must be a .jar file, got: {listed(files)}", path="local")
+    if not found:
+        raise ArtifactError(
+            "No JAR was found: the task's local/ is empty. Add an artifact block that "
+            "downloads the JAR, or set jar_path in the job's config.",
+            path="local",
+        )
+    raise ArtifactError(
+        "No JAR was found directly under the task's local/, which holds "
+        f"{listed(directories + files)}. Set jar_path in the job's config to the JAR's path, "
+        f'for example jar_path = "local/{directories[0]}app.jar".',
+        path="local",
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names in one line, at most `SHOWN_NAMES` of them, each safe to print."""
+    shown = ", ".join(printable(name) for name in names[:SHOWN_NAMES])
+    more = len(names) - SHOWN_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def printable(name: str) -> str:
+    """Return a name that a hostile artifact may have chosen, bounded and in one line."""
+    text = "".join(char if char.isprintable() else "?" for char in name[:101])
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+def absolute_class_path(class_path: str) -> str:
+    """Return a class path whose relative entries are made relative to the container's root.
+
+    So it does not depend on the working directory; an empty entry, which means the working
+    directory to Java, becomes ``/``.
+    """
+    return ":".join(
+        part if part.startswith("/") else "/" + part.removeprefix("./")
+        for part in class_path.split(":")
+    )
+
+
+def compose(java: JavaRuntime, options: TaskOptions, jar: str, notes: Sequence[str]) -> Application:
+    """Return the application for ``jar``, a path in the container, or empty.
+
+    With ``class``, the JAR is put on the class path, in front of ``class_path``, since
+    ``java -jar`` runs nothing but the JAR's own Main-Class; without, ``-jar`` runs it.
+    """
+    class_path = absolute_class_path(options.class_path) if options.class_path else ""
+    if options.main_class and jar:
+        class_path = f"{jar}:{class_path}" if class_path else jar
+    return Application(
+        java=java,
+        jar=jar,
+        main_class=options.main_class,
+        class_path=class_path,
+        notes=tuple(notes),
+    )
+
+
+def java_arguments(app: Application, options: TaskOptions) -> tuple[str, ...]:
+    """Return the command line of the JVM, in the order of Nomad's java driver.
+
+    That is the launcher, ``jvm_options``, the class path, the JAR or the main class, and the
+    application's own arguments. Paths are the container's; the JDK has the host's there.
+    """
+    arguments = [f"{app.java.home}/bin/java", *options.jvm_options]
+    if app.class_path:
+        arguments += ["-cp", app.class_path]
+    if app.main_class:
+        arguments.append(app.main_class)
+    else:
+        arguments += ["-jar", app.jar]
+    return (*arguments, *options.args)
