@@ -156,23 +156,33 @@ def memory_limits(memory_bytes: int, memory_max_bytes: int) -> dict[str, Any]:
     return result
 
 
+def parent_directories(hierarchy: Hierarchy, cgroup_parent: str) -> tuple[str, ...]:
+    """Return Nomad's scope of a task as a directory of every v1 controller; none on v2.
+
+    On v2 the scope is one group, which Nomad has made. On v1 Nomad makes it in three
+    hierarchies, and crun wants to be in all.
+    """
+    if hierarchy.mode is Mode.V2 or not cgroup_parent.strip("/"):
+        return ()
+    directories = (hierarchy.directory(name, cgroup_parent) for name in hierarchy.mounts)
+    return tuple(sorted({directory for directory in directories if directory}))
+
+
 def leftover_directories(
     hierarchy: Hierarchy, cgroup_path: str, cgroup_parent: str
 ) -> tuple[str, ...]:
     """Return the directories to remove after ``crun delete``, innermost first, if empty.
 
-    The container's own group, everywhere. On v1 crun makes the whole path in every controller,
-    so Nomad's scope ``cgroup_parent`` too, where Nomad has none (`NOMAD_V1_CONTROLLERS`). The
-    level above, ``/nomad``, stays: another task's crun may be about to make a group in it.
+    The container's own group in every hierarchy; on v1 also Nomad's scope ``cgroup_parent`` and
+    what is above it, in the controllers that Nomad leaves alone (`NOMAD_V1_CONTROLLERS`).
     """
-    result: list[str] = []
-    nomads = {hierarchy.directory(controller, cgroup_parent) for controller in NOMAD_V1_CONTROLLERS}
-    for controller in hierarchy.mounts:
-        for path in (cgroup_path, cgroup_parent):
-            directory = hierarchy.directory(controller, path)
-            if not path.strip("/") or directory is None or directory in result:
-                continue
-            if path == cgroup_parent and (hierarchy.mode is Mode.V2 or directory in nomads):
-                continue
-            result.append(directory)
+    own = {hierarchy.directory(name, cgroup_path) for name in hierarchy.mounts}
+    result = sorted(directory for directory in own if directory)
+    nomads = {hierarchy.directory(name, cgroup_parent) for name in NOMAD_V1_CONTROLLERS}
+    above = parent_directories(hierarchy, cgroup_parent)
+    for directory in (path for path in above if path not in nomads):
+        depth = len(cgroup_parent.strip("/").split("/"))
+        # The container's cpuset group is below the scope's path, Nomad's own are beside it.
+        levels = 1 if directory == hierarchy.directory("cpuset", cgroup_parent) else depth
+        result += [directory.rsplit("/", level)[0] for level in range(levels)]
     return tuple(result)

@@ -53,6 +53,9 @@ def write_bundle(
 ) -> Bundle:
     """Write ``<state_dir>/bundle`` for the task, replacing what an earlier try left there.
 
+    On cgroup v1 it also makes the parents of the container's cgroup. `remove_bundle` and
+    `cgroups.remove_leftovers` take it all away again.
+
     ``argv`` is the application's command line inside the container.
 
     Raises:
@@ -111,6 +114,7 @@ def write_bundle(
         _make_inner_mount_points(binds)
     except OSError as exc:
         raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc
+    cgroups.make_parents(launch.cgroup_parent)
     return bundle
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 from typing import Final
 
 from milo.core import cgroup
@@ -13,6 +12,9 @@ from milo.core.cgroup import Hierarchy, Mode
 from milo.errors import StateError
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
+
+MAKE_ATTEMPTS: Final = 5
+"""Each failure takes another task's end in the very microseconds between two calls."""
 
 
 def detect() -> Hierarchy:
@@ -64,6 +66,27 @@ def join_cpuset(pid: int, cpuset_cgroup: str, cpuset_cpus: str = "") -> None:
     if cpuset_cpus:
         _write(f"{cpuset_cgroup}/cpuset.cpus", cpuset_cpus)
     _write(f"{cpuset_cgroup}/cgroup.procs", str(pid))
+
+
+def make_parents(cgroup_parent: str) -> None:
+    """Make Nomad's scope in the v1 controllers where Nomad has none, as crun would.
+
+    Made here, since `remove_leftovers` of another task may remove the level above while it is
+    empty, and crun does not try again.
+
+    Raises:
+        StateError: the kernel refuses.
+    """
+    for directory in cgroup.parent_directories(detect(), cgroup_parent):
+        for attempt in range(MAKE_ATTEMPTS):
+            try:
+                os.makedirs(directory, exist_ok=True)
+            except OSError as exc:
+                gone = exc.errno in (errno.ENOENT, errno.ENODEV) and attempt + 1 < MAKE_ATTEMPTS
+                if not gone:
+                    raise StateError(directory, f"no cgroup there: {exc.strerror}") from exc
+            else:
+                break
 
 
 def remove_leftovers(cgroup_path: str, cgroup_parent: str = "") -> tuple[str, ...]:
