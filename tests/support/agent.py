@@ -169,6 +169,10 @@ class Agent:
             *leftovers.files(self.state_dir),
         ]
 
+    def log_size(self) -> int:
+        """Return how many bytes the agent has logged so far."""
+        return self.log.stat().st_size
+
     def tail(self, start: int = 0, limit: int = 20000) -> str:
         """Return the end of what the agent has logged since byte ``start`` of its log."""
         with self.log.open("rb") as file:
@@ -201,7 +205,7 @@ def agent(
     Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller.
     """
-    base = Path(tempfile.mkdtemp(prefix="milo-", dir="/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / f"{name}.log").unlink(missing_ok=True)

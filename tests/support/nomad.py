@@ -30,7 +30,7 @@ class Nomad:
     binary: str
     address: str
 
-    def open(self, path: str, **query: object) -> HTTPResponse:
+    def open(self, path: str, /, **query: object) -> HTTPResponse:
         """Send GET ``path`` with ``query``; the response streams when the API does.
 
         Raises urllib.error.HTTPError for any status but 2xx.
@@ -39,7 +39,7 @@ class Nomad:
         response: HTTPResponse = _OPENER.open(url, timeout=READ_S)
         return response
 
-    def get(self, path: str, **query: object) -> Any:
+    def get(self, path: str, /, **query: object) -> Any:
         """Return what GET ``path`` answers, decoded from JSON."""
         with self.open(path, **query) as response:
             return json.load(response)
@@ -167,6 +167,8 @@ class Job:
 
         def probe() -> bool:
             nonlocal shown
+            if self.task().get("State") not in ("running", "dead"):
+                return False  # Nomad answers 404 until then.
             shown = self.logs(*options).decode(errors="replace")
             return text in shown
 

@@ -1,0 +1,80 @@
+"""A real Nomad agent for all acceptance tests, and an HTTP server with the test JARs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import artifacts
+from tests.support.agent import Agent, agent, missing
+from tests.support.jobs import job_file
+from tests.support.nomad import Job, Nomad
+
+RunJar = Callable[..., Job]
+
+
+@pytest.fixture(scope="session")
+def jar_url(jar_dir: Path) -> Iterator[str]:
+    """The base URL under which the test JARs are served."""
+    with artifacts.serve(jar_dir) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def dev_agent() -> Iterator[Agent]:
+    """The dev agent that most tests share; at the end nothing of it may be left."""
+    if reason := missing():
+        pytest.skip(f"NO ACCEPTANCE TEST IS RUN: {reason}")
+    with agent("shared") as one:
+        yield one
+
+
+@pytest.fixture
+def nomad(dev_agent: Agent) -> Iterator[Nomad]:
+    """The shared agent's client; the test's jobs are stopped and forgotten afterwards."""
+    yield dev_agent.nomad
+    dev_agent.note_allocations()
+    for job in dev_agent.nomad.get("/v1/jobs"):
+        dev_agent.nomad.cli("job", "stop", "-purge", "-detach", job["ID"])
+
+
+@pytest.fixture
+def run_jar(nomad: Nomad, jar_url: str) -> RunJar:
+    """Run a test JAR by its name: ``run_jar("hello.jar", args=["x"], kind="service")``.
+
+    ``args`` and ``jvm_options`` go to the task's config, everything else to `job_file`.
+    """
+
+    def run(jar: str, **options: object) -> Job:
+        config = {
+            "args": [],
+            **{key: options.pop(key) for key in ("args", "jvm_options") if key in options},
+        }
+        return nomad.run(
+            job_file(config=config, artifact=f"{jar_url}/{jar}", **options)  # type: ignore[arg-type]
+        )
+
+    return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the agents logged during a test that failed."""
+    report = yield
+    funcargs = getattr(item, "funcargs", {})
+    for one in funcargs.values():
+        if isinstance(one, Agent):
+            key = f"agent log {one.log}"
+            if call.when == "setup":
+                item.stash.setdefault(_STARTS, {})[key] = one.log_size()
+            elif report.failed:
+                start = item.stash.get(_STARTS, {}).get(key, 0)
+                report.sections.append((key, one.tail(start)))
+    return report
+
+
+_STARTS = pytest.StashKey[dict[str, int]]()
