@@ -132,8 +132,10 @@ class Pump:
     async def run(self) -> None:
         """Move bytes until the source has ended and all are delivered, or drained.
 
-        Trouble with the sink is reported and tried again, never raised. May be cancelled at
-        any time: each byte is then still in the source or already in the sink.
+        Trouble with the sink is reported and tried again, never raised. A FIFO that has had
+        no reader yet is waited for also when the source has ended (until `begin_drain`):
+        logmon counts itself running only once both streams' FIFOs have been opened. May be
+        cancelled at any time: each byte is then still in the source or already in the sink.
         """
         await trio.lowlevel.checkpoint()
         burst = 0
@@ -161,8 +163,9 @@ class Pump:
 
     def _step(self, now: float) -> _Wait | None:
         """Try to move one chunk; return what to wait for then, or None when all is done."""
-        if self._sink.fd is None:
+        if self._sink.fd is None and not self._try_path(now):
             return self._blocked(Block.NO_READER_YET, now)
+        assert self._sink.fd is not None
         try:
             count = os.splice(self._source, self._sink.fd, PIPE_BYTES, flags=_FLAGS)
         except BlockingIOError:
@@ -188,7 +191,8 @@ class Pump:
         ready = events[0][1] if events else 0
         if not ready & select.POLLIN:
             # A full FIFO hides the end of the source from splice, so it is looked for here.
-            if ready & select.POLLHUP or self._watch.draining:
+            ended = ready & select.POLLHUP and why is not Block.NO_READER_YET
+            if ended or self._watch.draining:
                 return _DONE
             if why is not Block.NO_READER_YET:
                 self._watch.emptied(now)

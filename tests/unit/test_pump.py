@@ -1,0 +1,506 @@
+"""The log path under faults: readers that go, come back or read nothing; overflow; the end."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from milo.task.fifo import PIPE_BYTES, raise_capacity
+from milo.task.pump import Pump
+from milo.task.pump_policy import EventKind, PumpEvent, PumpPolicy
+from tests.support.log_rig import Rig, descriptors, running, settle
+
+BLOCK = PumpPolicy()
+DROP = PumpPolicy(drop_when_full=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Whatever a test does: no descriptor and no thread more or less afterwards."""
+    before, threads = descriptors(), threading.active_count()
+    yield
+    assert descriptors() == before
+    assert threading.active_count() == threads
+
+
+async def test_no_reader_never_blocks(tmp_path: Path, autojump_clock: Any) -> None:
+    """A FIFO without a reader blocks nothing; once one comes, it gets all from the start."""
+    rig = Rig(tmp_path)
+    rig.write(b"from the start")
+    async with running(rig):
+        await trio.sleep(1)
+        assert not rig.pump.counters.reader_present
+        rig.open_reader()
+        began = trio.current_time()
+        await rig.read_exactly(14)
+        assert trio.current_time() - began <= 0.25
+        rig.end_source()
+    assert rig.events == []
+    assert rig.pump.counters.stalled_s == pytest.approx(1, abs=0.25)
+    rig.close()
+
+
+async def test_missing_reader_is_told_once(tmp_path: Path, autojump_clock: Any) -> None:
+    """That nobody has opened the FIFO is reported once, and so is its end."""
+    rig = Rig(tmp_path)
+    async with running(rig):
+        await trio.sleep(100)
+        assert rig.kinds == [EventKind.READER_MISSING]
+        assert rig.events[0].seconds == pytest.approx(5, abs=0.25)
+        rig.write(b"something")
+        rig.open_reader()
+        await trio.sleep(1)
+        rig.end_source()
+    assert rig.kinds == [EventKind.READER_MISSING, EventKind.READER_BACK]
+    assert rig.events[1].seconds == pytest.approx(100, abs=0.25)
+    rig.close()
+
+
+async def test_broken_pipe_waits_for_a_reader(tmp_path: Path, autojump_clock: Any) -> None:
+    """Unit 2: a broken pipe is handled gracefully: reported, and the next reader gets all."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.write(b"unread, ")
+        await settle()
+        rig.close_reader()
+        rig.write(b"waiting")
+        await trio.sleep(7)
+        assert rig.events == [PumpEvent(EventKind.READER_LOST, "stdout", bytes=7)]
+        assert rig.pump.counters.bytes_waiting == 7
+        rig.open_reader()
+        assert await rig.read_exactly(15) == b"unread, waiting"
+        rig.end_source()
+    assert rig.kinds == [EventKind.READER_LOST, EventKind.READER_BACK]
+    assert rig.events[1].seconds == pytest.approx(7, abs=0.25)
+    rig.close()
+
+
+async def test_waiting_for_a_reader_is_cheap(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FIFO without a reader polls as writable: nevertheless it is tried only now and then."""
+    calls = 0
+    splice = os.splice
+
+    def counted(*args: Any, **kwargs: Any) -> int:
+        nonlocal calls
+        calls += 1
+        return splice(*args, **kwargs)
+
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.write(b"x")
+        await settle()
+        rig.close_reader()
+        monkeypatch.setattr(os, "splice", counted)
+        rig.write(b"y")
+        await trio.sleep(10)
+        assert calls <= 50
+        rig.open_reader()
+        await rig.read_exactly(1)
+        rig.end_source()
+    rig.close()
+
+
+async def test_reader_back_to_a_full_fifo(tmp_path: Path, autojump_clock: Any) -> None:
+    """A reader is seen to be back even while the FIFO it found is full."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        rig.fill_fifo()
+        rig.close_reader()
+        rig.write(b"z")
+        await trio.sleep(1)
+        rig.open_reader()
+        await trio.sleep(1)
+        assert rig.kinds == [EventKind.READER_LOST, EventKind.READER_BACK]
+        assert len(rig.read()) >= PIPE_BYTES
+        rig.end_source()
+    assert rig.read() in (b"", b"z")
+    rig.close()
+
+
+async def test_replaced_fifo_is_written_to(tmp_path: Path, autojump_clock: Any) -> None:
+    """After a broken pipe, another FIFO at the path is taken, with what the old one held."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.write(b"one ")
+        await settle()
+        rig.close_reader()
+        rig.path.unlink()
+        rig.write(b"two ")
+        await trio.sleep(1)
+        assert rig.kinds == [EventKind.READER_LOST, EventKind.REFUSED]
+        assert "does not exist" in rig.events[1].problem
+        os.mkfifo(rig.path)
+        await trio.sleep(1)
+        rig.open_reader()
+        assert await rig.read_exactly(8) == b"one two "
+        rig.end_source()
+    assert rig.kinds[2:] == [EventKind.SWITCHED, EventKind.READER_BACK]
+    assert rig.pump.counters.bytes_moved == 8
+    assert rig.pump.counters.bytes_dropped == 0
+    rig.close()
+
+
+async def test_replaced_full_fifo_counts_what_is_lost(tmp_path: Path, autojump_clock: Any) -> None:
+    """What the old FIFO held and the new one has no room for counts as dropped, not moved."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.write(bytes(5000))
+        await settle()
+        rig.close_reader()
+        rig.path.unlink()
+        os.mkfifo(rig.path)
+        rig.open_reader()
+        filler = os.open(rig.path, os.O_WRONLY | os.O_NONBLOCK)
+        raise_capacity(filler)
+        assert os.write(filler, bytes(PIPE_BYTES)) == PIPE_BYTES
+        rig.write(b"more")
+        await trio.sleep(1)
+        rig.pump.begin_drain()
+    os.close(filler)
+    counters = rig.pump.counters
+    assert (counters.bytes_moved, counters.bytes_dropped) == (0, 5004)
+    assert rig.kinds[-1] is EventKind.DROPPED
+    rig.close()
+
+
+@pytest.mark.parametrize("plant", ["symlink", "file"])
+async def test_swapped_fifo_is_refused(tmp_path: Path, autojump_clock: Any, plant: str) -> None:
+    """A symlink or a file that a task put in the FIFO's place is reported, once, and left alone."""
+    rig = Rig(tmp_path)
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    rig.path.rename(tmp_path / "moved")
+    if plant == "symlink":
+        rig.path.symlink_to(target)
+    else:
+        rig.path.write_text("a file")
+    rig.write(b"kept")
+    async with running(rig):
+        await trio.sleep(30)
+        assert rig.kinds == [EventKind.REFUSED, EventKind.READER_MISSING]
+        rig.path.unlink()
+        (tmp_path / "moved").rename(rig.path)
+        rig.open_reader()
+        assert await rig.read_exactly(4) == b"kept"
+        rig.end_source()
+    assert target.read_text() == "precious"
+    rig.close()
+
+
+async def test_full_fifo_gets_one_warning(tmp_path: Path, autojump_clock: Any) -> None:
+    """A reader that does not read is warned of once, with how long and how much waits."""
+    rig = Rig(tmp_path, PumpPolicy(block_timeout_s=0))
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        rig.fill_fifo()
+        rig.write(b"w" * 1000)
+        await trio.sleep(3600)
+        (event,) = rig.events
+        assert (event.kind, event.bytes) == (EventKind.STALLED, 1000)
+        assert event.seconds == pytest.approx(5)
+        rig.read()
+        await trio.sleep(1)
+        assert rig.read() == b"w" * 1000
+        rig.end_source()
+    assert rig.kinds == [EventKind.STALLED, EventKind.MOVING]
+    assert rig.events[1].seconds == pytest.approx(3600, abs=0.3)
+    assert rig.pump.counters.stalled_s == pytest.approx(3600, abs=0.3)
+    assert rig.pump.counters.bytes_dropped == 0
+    rig.close()
+
+
+async def test_stuck_reader_of_a_replaced_fifo(tmp_path: Path, autojump_clock: Any) -> None:
+    """A reader that is stuck is left with its FIFO once the path names another that is read."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        rig.fill_fifo()
+        rig.write(b"next")
+        await trio.sleep(10)
+        stuck, rig.reader = rig.reader, None
+        rig.path.unlink()
+        os.mkfifo(rig.path)
+        rig.open_reader()
+        assert await rig.read_exactly(4) == b"next"
+        rig.end_source()
+    assert rig.kinds == [EventKind.STALLED, EventKind.SWITCHED, EventKind.MOVING]
+    assert stuck is not None
+    os.close(stuck)
+    rig.close()
+
+
+async def test_block_waits_and_loses_nothing(tmp_path: Path, autojump_clock: Any) -> None:
+    """With "block" the application waits while the pipes are full, and nothing is lost."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        filled = rig.fill_fifo()
+        rig.write(b"b" * PIPE_BYTES)
+        await trio.sleep(29)
+        assert rig.write(b"more") == 0
+        got = await rig.read_exactly(filled + PIPE_BYTES)
+        assert got[filled:] == b"b" * PIPE_BYTES
+        rig.end_source()
+    assert rig.pump.counters.bytes_dropped == 0
+    rig.close()
+
+
+async def test_block_drops_after_its_timeout(tmp_path: Path, autojump_clock: Any) -> None:
+    """A dead log collector stops the application for log_block_timeout, and no longer."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        filled = rig.fill_fifo()
+        assert rig.write(bytes(PIPE_BYTES)) == PIPE_BYTES
+        await trio.sleep(29.9)
+        assert rig.write(b"x") == 0
+        await trio.sleep(0.2)
+        assert rig.write(b"fits again") == 10
+        dropped = rig.pump.counters.bytes_dropped
+        assert dropped == PIPE_BYTES * 3 // 4
+        assert rig.kinds == [EventKind.STALLED, EventKind.DROPPING]
+        # The reader moves again: from then on nothing more is dropped.
+        got = await rig.read_exactly(filled + PIPE_BYTES // 4 + 10)
+        assert got.endswith(b"fits again")
+        await settle()
+        assert rig.kinds[2:] == [EventKind.MOVING, EventKind.DROPPED]
+        assert rig.events[3].bytes == dropped
+        filled = rig.fill_fifo()
+        rig.write(bytes(PIPE_BYTES))
+        await trio.sleep(10)
+        assert rig.write(b"y") == 0
+        await rig.read_exactly(filled + PIPE_BYTES)
+        rig.end_source()
+    assert rig.pump.counters.bytes_dropped == dropped
+    assert rig.pump.counters.bytes_moved == PIPE_BYTES // 4 + 10 + PIPE_BYTES
+    rig.close()
+
+
+@pytest.mark.parametrize("trouble", ["full", "reader gone", "no reader yet"])
+async def test_drop_never_lets_the_application_wait(
+    tmp_path: Path, autojump_clock: Any, trouble: str
+) -> None:
+    """With "drop" there is always room; the latest output is kept and the rest counted."""
+    rig = Rig(tmp_path, DROP)
+    if trouble != "no reader yet":
+        rig.open_reader()
+    written = 0
+    async with running(rig):
+        await settle()
+        if trouble == "full":
+            rig.fill_fifo()
+        elif trouble == "reader gone":
+            rig.close_reader()
+        for index in range(200):
+            line = b"%6d" % index + b"." * 100_000 + b"\n"
+            assert rig.write(line) == len(line)
+            written += len(line)
+            await trio.sleep(0.001 if index % 3 else 0.010)
+        counters = rig.pump.counters
+        assert counters.bytes_dropped > 10 * PIPE_BYTES
+        assert counters.bytes_waiting + counters.bytes_dropped == written
+        assert EventKind.DROPPING in rig.kinds
+        if rig.reader is None:
+            rig.open_reader()
+        rig.end_source()
+        got = await rig.read_exactly(counters.bytes_waiting)
+        while rig.pump.counters.bytes_waiting:
+            got += await rig.read_exactly(1)
+        got += rig.read()
+    assert got.endswith(line)
+    assert rig.kinds.count(EventKind.DROPPED) == 1
+    counters = rig.pump.counters
+    assert counters.bytes_moved + counters.bytes_dropped == written
+    rig.close()
+
+
+async def test_repeated_drops_are_reported_rarely(tmp_path: Path, autojump_clock: Any) -> None:
+    """A reader that is always a little too slow makes few events, whose sum is right."""
+    rig = Rig(tmp_path, DROP)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        for _ in range(1000):
+            rig.write(bytes(PIPE_BYTES))
+            await trio.sleep(0.05)
+            rig.write(bytes(PIPE_BYTES))
+            await trio.sleep(0.05)
+            rig.read()
+        rig.end_source()
+        while rig.pump.counters.bytes_waiting:
+            rig.read()
+            await trio.sleep(0.01)
+    drops = [event for event in rig.events if event.kind is EventKind.DROPPED]
+    assert 2 <= len(drops) <= 4
+    assert sum(event.bytes for event in drops) == rig.pump.counters.bytes_dropped > 0
+    assert rig.kinds.count(EventKind.DROPPING) <= 3
+    rig.close()
+
+
+async def test_source_ends_while_the_fifo_is_full(tmp_path: Path, autojump_clock: Any) -> None:
+    """The end of the source is noticed behind a full FIFO: there is nothing to wait for."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        rig.fill_fifo()
+        rig.end_source()
+    assert trio.current_time() < 1
+    rig.close()
+
+
+async def test_idle_source_behind_a_full_fifo(tmp_path: Path, autojump_clock: Any) -> None:
+    """While nothing waits, a full FIFO is no stall."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.write(b"x")
+        await settle()
+        rig.fill_fifo()
+        rig.write(b"y")
+        await settle()
+        assert os.read(rig.read_fd, 10) == b"y"  # as another process's pump does
+        assert rig.read()
+        await trio.sleep(100)
+        assert rig.pump.counters.stalled_s < 1
+        rig.end_source()
+    assert rig.events == []
+    rig.close()
+
+
+async def test_drain_ends_when_empty(tmp_path: Path, autojump_clock: Any) -> None:
+    """Draining ends with the pipe empty, although a descendant still holds its write end."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.write(b"last words")
+        rig.pump.begin_drain()
+        rig.pump.begin_drain()
+    assert rig.read() == b"last words"
+    assert trio.current_time() < 1
+    rig.close()
+
+
+async def test_drain_wakes_an_idle_pump(tmp_path: Path, autojump_clock: Any) -> None:
+    """A pump that waits for output returns at once when it is told to drain."""
+    for reader in (True, False):
+        rig = Rig(tmp_path)
+        if reader:
+            rig.open_reader()
+        async with running(rig):
+            await settle()
+            rig.pump.begin_drain()
+        rig.close()
+    assert trio.current_time() < 1
+
+
+async def test_drain_goes_on_while_bytes_move(tmp_path: Path, autojump_clock: Any) -> None:
+    """Draining lasts as long as the reader reads, however slowly."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    got = b""
+    async with running(rig):
+        await settle()
+        filled = rig.fill_fifo()
+        rig.write(b"d" * PIPE_BYTES)
+        rig.pump.begin_drain()
+        assert rig.reader is not None
+        while len(got) < filled + PIPE_BYTES:
+            await trio.sleep(4)
+            got += os.read(rig.reader, 128 << 10)
+    assert got[filled:] == b"d" * PIPE_BYTES
+    assert trio.current_time() > 30
+    assert rig.pump.counters.bytes_dropped == 0
+    rig.close()
+
+
+@pytest.mark.parametrize("trouble", ["full", "reader gone", "no reader yet"])
+async def test_drain_gives_up(tmp_path: Path, autojump_clock: Any, trouble: str) -> None:
+    """Draining gives up after 5 s without a byte moving, and counts the rest as dropped."""
+    rig = Rig(tmp_path)
+    if trouble != "no reader yet":
+        rig.open_reader()
+    async with running(rig):
+        await settle()
+        if trouble == "full":
+            rig.fill_fifo()
+        elif trouble == "reader gone":
+            rig.close_reader()
+        rig.write(b"r" * 100_000)
+        await trio.sleep(2)
+        rig.pump.begin_drain()
+    assert trio.current_time() == pytest.approx(7, abs=0.01)
+    assert rig.pump.counters.bytes_dropped == 100_000
+    assert rig.pump.counters.bytes_waiting == 0
+    last = rig.events[-1]
+    assert (last.kind, last.bytes) == (EventKind.DROPPED, 100_000)
+    rig.close()
+
+
+async def test_drop_race_with_another_reader(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what was thrown away is counted, when another pump emptied the pipe meanwhile."""
+    monkeypatch.setattr("milo.task.pump.waiting_bytes", lambda _fd: PIPE_BYTES)
+    for ended in (False, True):
+        rig = Rig(tmp_path)
+        async with running(rig):
+            rig.write(b"abc")
+            await trio.sleep(1)
+            if ended:
+                rig.end_source()
+            rig.pump.begin_drain()
+        assert rig.pump.counters.bytes_dropped == 3
+        rig.close()
+
+
+@pytest.mark.parametrize("state", ["idle", "full", "reader gone", "no reader yet", "moving"])
+async def test_cancellation_leaves_nothing(tmp_path: Path, autojump_clock: Any, state: str) -> None:
+    """A pump cancelled in any state leaves no descriptor, thread or byte behind."""
+    rig = Rig(tmp_path)
+    if state != "no reader yet":
+        rig.open_reader()
+    with trio.CancelScope() as scope:
+        async with running(rig):
+            await settle()
+            if state == "full":
+                rig.fill_fifo()
+            elif state == "reader gone":
+                rig.close_reader()
+            if state != "idle":
+                rig.write(b"kept")
+            if state != "moving":
+                await trio.sleep(1)
+            scope.cancel()
+    counters = rig.pump.counters
+    assert counters.bytes_waiting + counters.bytes_moved == (0 if state == "idle" else 4)
+    assert counters.bytes_dropped == 0
+    # A successor with the same descriptors delivers them.
+    successor = Pump("stdout", rig.read_fd, rig.sink, BLOCK, rig.events.append)
+    if rig.reader is None:
+        rig.open_reader()
+    rig.end_source()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(successor.run)
+        await settle()
+        got = rig.read()
+    assert (got + rig.read()).endswith(b"" if state == "idle" else b"kept")
+    rig.close()
