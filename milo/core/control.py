@@ -139,9 +139,7 @@ class Done(Message, frozen=True, tag="done"):
     error: str = ""
 
 
-Notice = (
-    Welcome | Started | StartFailed | Exited | Event | Log | Status | Descriptors | Done
-)
+Notice = Welcome | Started | StartFailed | Exited | Event | Log | Status | Descriptors | Done
 
 _requests: Final = msgspec.json.Decoder(Request)
 _notices: Final = msgspec.json.Decoder(Notice)
@@ -164,17 +162,19 @@ def encode(message: Message) -> bytes:
 def decode_request(packet: bytes) -> Request:
     """Return the request in ``packet``; raises `ControlError` when it is none."""
     try:
-        return _requests.decode(packet)
+        request: Request = _requests.decode(packet)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ControlError(f"Not a request of the control protocol: {exc}") from exc
+    return request
 
 
 def decode_notice(packet: bytes) -> Notice:
     """Return the notice in ``packet``; raises `ControlError` when it is none."""
     try:
-        return _notices.decode(packet)
+        notice: Notice = _notices.decode(packet)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ControlError(f"Not a message of a task process: {exc}") from exc
+    return notice
 
 
 def cut(text: str) -> str:

@@ -8,39 +8,16 @@ different things) can be taken from the kernel.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import trio
 
-PR_SET_CHILD_SUBREAPER: Final = 36
-PR_SET_NAME: Final = 15
 REMEMBERED_STATUSES: Final = 64
 """Statuses of children that nobody has asked for yet: enough for a burst of orphans."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, argument: int | bytes) -> None:
-    """Call prctl(2) with one argument; raises OSError."""
-    if _libc.prctl(option, argument, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-
-
-def become_subreaper() -> None:
-    """Let orphaned descendants become this process's children (Linux 3.4 and later)."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def set_process_name(name: str) -> None:
-    """Set the name that ps and pgrep show; the kernel keeps 15 bytes of it."""
-    prctl(PR_SET_NAME, name.encode())
 
 
 @attrs.frozen
@@ -127,7 +104,7 @@ class Reaper:
 
     def spawn(
         self,
-        argv: Sequence[str],
+        argv: list[str],
         env: Mapping[str, str],
         *,
         stdout: int,
@@ -157,23 +134,3 @@ class Reaper:
         )
         self.watch(pid)
         return pid
-
-
-def start_ticks(pid: int) -> int | None:
-    """Return field 22 of /proc/<pid>/stat, or None when there is no such process (or a zombie).
-
-    The second field is the name in parentheses, which may hold spaces and parentheses itself.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-    except OSError:
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[19])
-
-
-if sys.platform != "linux":  # pragma: no cover
-    raise ImportError("Milo runs on Linux only")

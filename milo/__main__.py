@@ -1,0 +1,5 @@
+"""``python -m milo``."""
+
+from milo.entry import main
+
+main()

@@ -1,0 +1,73 @@
+"""``milo install``: an executable for Nomad's plugin directory."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Final
+
+import milo
+from milo.errors import ConfigError, StateError
+
+SHEBANG_BYTES: Final = 126
+"""Linux before 5.1 cuts an interpreter line at 127 bytes, and no line may hold a blank in
+the interpreter's path; execve(2)."""
+
+LAUNCHER: Final = """\
+import sys
+sys.path.insert(0, {packages!r})
+from milo.entry import main
+main()
+"""
+
+ADVICE: Final = """\
+{path} is in place. Put this into the agent's configuration and restart the agent:
+
+    plugin_dir = "{plugin_dir}"
+
+    plugin "milo" {{
+      config {{
+      }}
+    }}
+
+Nomad 2.0 skips a plugin that no plugin block names. Then: nomad node status -self
+"""
+
+
+def launcher(interpreter: str, packages: str) -> str:
+    """Return the text of the executable.
+
+    ``-I`` keeps the agent's PYTHON* variables and working directory out of it.
+    """
+    body = LAUNCHER.format(packages=packages)
+    line = f"#!{interpreter} -I"
+    if len(line.encode()) <= SHEBANG_BYTES and " " not in interpreter:
+        return f"{line}\n{body}"
+    # A shell that Python reads as a string: the interpreter may then have any path.
+    return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} -I \"$0\" \"$@\"\n' '''\n{body}"
+
+
+def install(plugin_dir: str) -> int:
+    """Write ``PLUGIN_DIR/milo`` and say what to configure; returns the exit status.
+
+    Raises:
+        ConfigError: the path is no directory.
+        StateError: it cannot be written.
+    """
+    plugin_dir = os.path.abspath(plugin_dir)
+    path = os.path.join(plugin_dir, "milo")
+    packages = os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(plugin_dir, exist_ok=True)
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(launcher(sys.executable, packages))
+        os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
+        os.replace(temporary, path)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise ConfigError("PLUGIN_DIR", f"{plugin_dir} is no directory", "a directory") from exc
+    except OSError as exc:
+        raise StateError(path, f"{exc.strerror}. Run it as a user who may write there") from exc
+    print(ADVICE.format(path=path, plugin_dir=plugin_dir), end="")
+    return 0

@@ -1,0 +1,33 @@
+"""Sentences about a task, for ``nomad alloc status`` and people. Pure."""
+
+from __future__ import annotations
+
+import signal
+
+from milo.core.records import ExitRecord
+
+
+def signal_name(number: int) -> str:
+    """Return e.g. ``SIGKILL``, or ``signal 50`` for a number without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
+    """Return the event that tells how a task ended.
+
+    ``stopped`` says that Nomad had asked for the stop, so that death by its signal is no
+    surprise.
+    """
+    if record.error:
+        return f"How the task ended is not known: {record.error}"
+    if record.oom_killed:
+        return "Task was killed by the kernel because it reached its memory limit (OOM)"
+    if record.signal:
+        by = "as asked" if stopped else "unexpectedly"
+        return f"Task was ended {by} by {signal_name(record.signal)} (signal {record.signal})"
+    if record.exit_code:
+        return f"Task failed with exit code {record.exit_code}"
+    return "Task completed successfully"

@@ -1,0 +1,63 @@
+"""Files of a task's state directory: written whole or not at all, never through a symlink.
+
+Used by the driver and by the task process, which may not import each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import Final
+
+from milo.errors import StateError
+
+MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
+"""A job's environment and config are in the launch file; Nomad bounds a job far below this."""
+
+
+def write_file(path: str, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace ``path`` by a file that holds ``data``, synced before it gets its name.
+
+    Raises:
+        StateError: the file system refuses (full, read-only, not there).
+    """
+    temporary = f"{path}.{secrets.token_hex(4)}"
+    try:
+        fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode
+        )
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise StateError(path, f"{exc.strerror}. Free space there, or set state_dir") from exc
+
+
+def read_file(path: str) -> bytes | None:
+    """Return what ``path`` holds, or None when there is no such file.
+
+    Raises:
+        StateError: it cannot be read, or is larger than `MAX_RECORD_BYTES`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StateError(path, f"it cannot be opened: {exc.strerror}") from exc
+    with os.fdopen(fd, "rb") as file:
+        try:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        except OSError as exc:
+            raise StateError(path, f"it cannot be read: {exc.strerror}") from exc
+    if len(data) > MAX_RECORD_BYTES:
+        raise StateError(path, f"it is larger than {MAX_RECORD_BYTES} bytes")
+    return data

@@ -1,0 +1,90 @@
+"""Removes what tasks left: containers, task processes, cgroups and state directories."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Collection
+from typing import Final
+
+import trio
+
+from milo.core import records
+from milo.core.launch import Launch
+from milo.errors import ControlError, MiloError, StateError
+from milo.host.spawner_client import SpawnerClient
+from milo.host.state_store import StateStore
+from milo.host.task_client import TaskClient
+
+CLEAN_TIMEOUT_S: Final = 60.0
+"""crun's own bound is 30 s a command."""
+
+_log = logging.getLogger(__name__)
+
+
+class Cleaner:
+    """Cleans up after tasks that no living `ManagedTask` stands for."""
+
+    def __init__(self, spawner: SpawnerClient) -> None:
+        self._spawner = spawner
+
+    async def remove_unclaimed(
+        self, store: StateStore, launch: Launch, claimed: Collection[str]
+    ) -> None:
+        """Remove what an earlier start of the same task left, but nothing in ``claimed``.
+
+        When the plugin dies inside StartTask, Nomad repeats it with the same id; when the
+        agent dies there, it comes back with a new one. Neither may find a second JVM.
+        """
+        for path in store.directories():
+            if path in claimed:
+                continue
+            try:
+                old = store.read_launch(path)
+            except StateError as exc:
+                _log.warning("a state directory is not readable: %s", exc)
+                continue
+            same = old is not None and (old.alloc_id, old.task_name) == (
+                launch.alloc_id,
+                launch.task_name,
+            )
+            if same or path == store.task_dir(launch.task_id):
+                _log.warning("removing an earlier instance of the task: %s", path)
+                await self.clean(path, keep_exit=False)
+
+    async def clean(self, state_dir: str, *, keep_exit: bool = True) -> None:
+        """Kill whatever runs for ``state_dir`` and remove it. Never raises a MiloError."""
+        if not os.path.isdir(state_dir):
+            return
+        store = StateStore(os.path.dirname(state_dir))
+        try:
+            if os.path.exists(os.path.join(state_dir, records.LAUNCH_FILE)):
+                with trio.move_on_after(CLEAN_TIMEOUT_S) as scope:
+                    await self._end(store, state_dir)
+                if scope.cancelled_caught:
+                    _log.error("cleaning up %s took more than %g s", state_dir, CLEAN_TIMEOUT_S)
+            store.remove(state_dir, keep_exit=keep_exit)
+        except (MiloError, OSError) as exc:
+            _log.error("cleaning up %s failed: %s", state_dir, exc)
+
+    async def _end(self, store: StateStore, state_dir: str) -> None:
+        """Have the task's own process end it, or a new process if that one is gone."""
+        try:
+            client = await TaskClient.connect(state_dir, lambda _: None)
+        except ControlError:
+            # Whoever served this socket is gone; nobody else may come to serve it.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(state_dir, records.CONTROL_SOCKET))
+            await self.spawn(store, "clean", state_dir)
+            client = await TaskClient.connect(state_dir, lambda _: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)  # which ends with the other process
+            with contextlib.suppress(ControlError):
+                await client.stop(signal.SIGKILL, 0.0)
+
+    async def spawn(self, store: StateStore, mode: str, state_dir: str) -> None:
+        """Have a task process forked that serves the control socket of ``state_dir``."""
+        with store.listen(state_dir) as listener:
+            await self._spawner.spawn(mode, state_dir, [listener.fileno()])

@@ -1,0 +1,121 @@
+"""The driver's health and attributes, watched: what is installed later is found later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import trio
+
+import milo
+from milo.core.launch import JavaRuntime, PluginOptions
+from milo.core.report import Fingerprint
+from milo.errors import CrunMissingError, NoJavaError
+from milo.host.java import JavaFinder
+
+PERIOD_S: Final = 30.0
+CRUN_TIMEOUT_S: Final = 10.0
+FALLBACK_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_log = logging.getLogger(__name__)
+
+
+def find_program(name: str, environ: Mapping[str, str]) -> str:
+    """Return the absolute path of ``name``, or an empty text when it is not installed."""
+    path = ":".join(part for part in (environ.get("PATH", ""), FALLBACK_PATH) if part)
+    found = shutil.which(name, path=path)
+    return os.path.abspath(found) if found else ""
+
+
+class Fingerprinter:
+    """Looks for crun and Java, and says when the answer has changed."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._options = PluginOptions()
+        self._finder = JavaFinder()
+        self._crun_versions: dict[tuple[str, int, int], str] = {}
+        self._changed = trio.Event()
+
+    def configure(self, options: PluginOptions) -> None:
+        """Use ``options``, and look again at once."""
+        self._options = options
+        self._changed.set()
+
+    def note_start(self, timings_s: Mapping[str, float]) -> None:
+        """Log how long the steps of a start took."""
+        _log.debug(
+            "a task started", extra={"fields": {k: f"{v:.4f}" for k, v in timings_s.items()}}
+        )
+
+    async def javas(self) -> tuple[JavaRuntime, ...]:
+        """Return the Java runtimes of the host, the default one first."""
+        return await self._finder.find(self._options.java_home, self._environ)
+
+    async def fingerprint(self) -> Fingerprint:
+        """Look once."""
+        javas = await self.javas()
+        crun = find_program(self._options.crun_path, self._environ)
+        version = await self._crun_version(crun) if crun else ""
+        if not crun:
+            return Fingerprint("unhealthy", str(CrunMissingError(self._options.crun_path)))
+        if not version:
+            return Fingerprint(
+                "unhealthy",
+                f"Error: {crun} --version does not answer like crun. "
+                "Install the package crun, or set crun_path in the plugin's configuration.",
+            )
+        if not javas:
+            return Fingerprint("unhealthy", str(NoJavaError()))
+        return Fingerprint(
+            "healthy",
+            "Healthy",
+            {
+                "driver.milo": True,
+                "driver.milo.version": milo.__version__,
+                "driver.milo.crun.version": version,
+                "driver.milo.java.version": javas[0].version,
+            },
+        )
+
+    async def watch(self) -> AsyncIterator[Fingerprint]:
+        """Yield the fingerprint now, and again whenever it has changed."""
+        last: Fingerprint | None = None
+        while True:
+            self._changed = trio.Event()
+            found = await self.fingerprint()
+            if found != last:
+                last = found
+                yield found
+            with trio.move_on_after(PERIOD_S):
+                await self._changed.wait()
+
+    async def _crun_version(self, crun: str) -> str:
+        """Return the version that ``crun --version`` prints, run once for each file."""
+        try:
+            found = os.stat(crun)
+        except OSError:
+            return ""
+        key = (crun, found.st_ino, found.st_mtime_ns)
+        if key not in self._crun_versions:
+            try:
+                with trio.fail_after(CRUN_TIMEOUT_S):
+                    done = await trio.run_process(
+                        [crun, "--version"],
+                        capture_stdout=True,
+                        stderr=subprocess.DEVNULL,
+                        env={"PATH": FALLBACK_PATH},
+                        check=False,
+                    )
+            except (OSError, trio.TooSlowError):
+                return ""
+            match = re.search(rb"^crun version (\S+)", done.stdout, re.MULTILINE)
+            if match is None:
+                return ""
+            self._crun_versions[key] = match[1].decode(errors="replace")
+        return self._crun_versions[key]

@@ -1,0 +1,319 @@
+"""Every task of this driver, and what Nomad asks of them.
+
+One nursery holds a reader for each task process. What goes wrong with one task is that
+task's: it is logged, told to whoever waits for it, and touches no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from milo.core import control, records
+from milo.core.describe import exit_sentence
+from milo.core.launch import Launch, PluginOptions
+from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
+from milo.core.signals import parse_signal
+from milo.errors import (
+    ControlError,
+    TaskNotFoundError,
+    TaskRunningError,
+    TaskStartError,
+)
+from milo.host.cleaner import Cleaner
+from milo.host.events import Broadcast
+from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.managed import ManagedTask, exit_result
+from milo.host.spawner_client import SpawnerClient
+from milo.host.state_store import StateStore
+from milo.host.task_client import TaskClient
+from milo.host.usage import follow_usage
+
+DEFAULT_KILL_SIGNAL: Final = "SIGINT"
+"""What Nomad documents as the default of ``kill_signal``."""
+STOP_GRACE_S: Final = 60.0
+"""Beyond the kill timeout: 5 s of draining, and a crun under load."""
+
+LEVELS: Final = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
+
+_log = logging.getLogger(__name__)
+
+
+class Registry:
+    """The tasks of one driver process. Use within ``async with trio.open_nursery()``: see `run`."""
+
+    def __init__(self, spawner: SpawnerClient, *, environ: Mapping[str, str] | None = None) -> None:
+        self._options = PluginOptions()
+        self._cleaner = Cleaner(spawner)
+        self._environ = dict(os.environ if environ is None else environ)
+        self._tasks: dict[str, ManagedTask] = {}
+        self._starting: set[str] = set()
+        self._events: Broadcast[TaskEvent] = Broadcast()
+        self._fingerprinter = Fingerprinter(self._environ)
+        self._store = StateStore(self._options.state_dir)
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the readers of all tasks until cancelled. Cancelling ends no task."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def configure(self, options: PluginOptions) -> None:
+        """Use ``options`` from now on; tasks that run keep theirs."""
+        self._options = options
+        self._store = StateStore(options.state_dir)
+        self._fingerprinter.configure(options)
+
+    # ---- starting -----------------------------------------------------------------------
+
+    async def start(self, launch: Launch) -> bytes:
+        """Start a task and return the state that its recovery needs.
+
+        Raises:
+            MiloError: it did not start, and nothing of it is left.
+        """
+        task_id = launch.task_id
+        if task_id in self._tasks or task_id in self._starting:
+            raise TaskRunningError(task_id, "it cannot be started a second time")
+        self._starting.add(task_id)
+        try:
+            return await self._start(launch)
+        finally:
+            self._starting.discard(task_id)
+
+    async def _start(self, launch: Launch) -> bytes:
+        claimed = self._claimed() - {self._store.task_dir(launch.task_id)}
+        await self._cleaner.remove_unclaimed(self._store, launch, claimed)
+        launch = attrs.evolve(
+            launch,
+            state_dir=self._store.task_dir(launch.task_id),
+            crun_path=find_program(self._options.crun_path, self._environ)
+            or self._options.crun_path,
+            javas=await self._fingerprinter.javas(),
+            plugin=self._options,
+        )
+        task = self._new_task(launch)
+        try:
+            self._store.make(launch)
+            await self._cleaner.spawn(self._store, "run", launch.state_dir)
+            await self._connect(task)
+            started = await task.wait_started()
+        except BaseException as exc:
+            with trio.CancelScope(shield=True):
+                if task.client is not None:
+                    task.client.close()
+                await self._cleaner.clean(launch.state_dir, keep_exit=False)
+            if isinstance(exc, TaskStartError):
+                self._tell(task, str(exc), time.time())
+            raise
+        self._tasks[launch.task_id] = task
+        self._fingerprinter.note_start(started.timings_s)
+        for note in started.notes:
+            self._tell(task, note, started.started_at_s)
+        return records.encode(task.handle(started))
+
+    async def _connect(self, task: ManagedTask) -> None:
+        task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+        assert self._nursery is not None
+        self._nursery.start_soon(self._follow, task)
+
+    async def _follow(self, task: ManagedTask) -> None:
+        """Read what the task process says; find out how the task ended when it goes."""
+        try:
+            await task.require_client().run()
+            if not task.ended.is_set() and task.failed is None:
+                await self._after_silence(task)
+        except Exception as exc:
+            log("error", "following a task failed", task_id=task.task_id, error=repr(exc))
+            task.lose(f"the driver failed to follow it: {exc!r}")
+        if task.exit is not None:
+            self._tell(
+                task,
+                exit_sentence(task.exit, stopped=task.stop_requested),
+                task.exit.ended_at_s,
+            )
+
+    async def _after_silence(self, task: ManagedTask) -> None:
+        record = self._store.read_exit(task.launch.state_dir)
+        if record is not None:
+            task.finish(record)
+            return
+        log("error", "a task process has died", task_id=task.task_id)
+        await self._cleaner.clean(task.launch.state_dir)
+        task.lose("its task process was killed, and the container was stopped")
+
+    # ---- recovering ---------------------------------------------------------------------
+
+    async def recover(self, task_id: str, driver_state: bytes) -> None:
+        """Take over a task that another driver process started.
+
+        Raises:
+            StateError: the state is not readable.
+            TaskNotFoundError: neither the task nor its exit record is there any more.
+        """
+        if task_id in self._tasks:
+            return
+        handle = records.decode(driver_state, records.Handle, where="the task handle")
+        store = StateStore(os.path.dirname(handle.state_dir))
+        launch = store.read_launch(handle.state_dir)
+        record = store.read_exit(handle.state_dir)
+        if launch is None:
+            raise TaskNotFoundError(task_id)
+        task = self._new_task(launch)
+        try:
+            await self._connect(task)
+            await task.wait_started()
+        except (ControlError, TaskStartError):
+            record = record or store.read_exit(handle.state_dir)
+            if record is None:
+                raise TaskNotFoundError(task_id) from None
+            task.finish(record)
+        self._tasks[task_id] = task
+
+    # ---- asking -------------------------------------------------------------------------
+
+    async def wait(self, task_id: str) -> ExitResult:
+        """Return how the task ended, once it has. Raises `TaskNotFoundError`."""
+        task = self._find(task_id)
+        await task.ended.wait()
+        assert task.exit is not None
+        return exit_result(task.exit)
+
+    async def inspect(self, task_id: str) -> TaskStatus:
+        """Return what is known of the task. Raises `TaskNotFoundError`."""
+        task = self._find(task_id)
+        attributes = {"state_dir": task.launch.state_dir}
+        if task.started is not None:
+            attributes["container_id"] = task.started.container_id
+            attributes["container_pid"] = str(task.started.container.pid)
+        if task.exit is not None:
+            streams = {"stdout": task.exit.stdout, "stderr": task.exit.stderr}
+        elif task.client is not None:
+            try:
+                status = await task.client.status()
+            except ControlError:
+                # It is ending at this moment, or stopped by a debugger: the rest still holds.
+                return task.status(attributes)
+            attributes["phase"] = status.phase
+            streams = {"stdout": status.stdout, "stderr": status.stderr}
+        else:
+            streams = {}
+        for name, counters in streams.items():
+            attributes[f"{name}.bytes_moved"] = str(counters.bytes_moved)
+            attributes[f"{name}.bytes_dropped"] = str(counters.bytes_dropped)
+            attributes[f"{name}.stalled_seconds"] = f"{counters.stalled_s:.3f}"
+        return task.status(attributes)
+
+    async def stats(self, task_id: str, interval_s: float) -> AsyncIterator[TaskUsage]:
+        """Yield the task's resource use every ``interval_s`` until it has ended."""
+        task = self._find(task_id)
+        if task.started is None:
+            return
+        async for usage in follow_usage(task_id, task.started.cgroup_path, interval_s, task.ended):
+            yield usage
+
+    def events(self) -> AsyncIterator[TaskEvent]:
+        """Yield the events of all tasks as they happen."""
+        return self._events.subscribe()
+
+    def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        """Yield the driver's health and attributes, at once and whenever they change."""
+        return self._fingerprinter.watch()
+
+    # ---- stopping -----------------------------------------------------------------------
+
+    async def stop(self, task_id: str, signal: str, timeout_s: float) -> None:
+        """Stop a task: ``signal``, then SIGKILL after ``timeout_s``; return when it has ended.
+
+        An unknown or ended task is a success: Nomad would repeat any other answer for minutes.
+        """
+        task = self._tasks.get(task_id)
+        if task is None or task.ended.is_set():
+            return
+        task.stop_requested = True
+        number = parse_signal(signal or DEFAULT_KILL_SIGNAL)
+        try:
+            await task.require_client().stop(number, timeout_s)
+        except ControlError:
+            if not task.ended.is_set():
+                await self._after_silence(task)
+            return
+        with trio.move_on_after(timeout_s + STOP_GRACE_S):
+            await task.ended.wait()
+        if not task.ended.is_set():
+            raise ControlError(
+                f"Error: Task {task_id!r} has not ended {STOP_GRACE_S:g} s after its SIGKILL. "
+                "Look at its task process with `ps` and at the agent's log"
+            )
+
+    async def signal(self, task_id: str, signal: str) -> None:
+        """Send a signal to the application; raises MiloError when that is not possible."""
+        await self._find(task_id).require_client().signal(parse_signal(signal))
+
+    async def destroy(self, task_id: str, force: bool) -> None:
+        """Forget a task and remove what is left of it, all but its exit record.
+
+        An id that this process does not know is looked for on disk.
+
+        Raises:
+            TaskRunningError: it runs, and ``force`` is not set.
+        """
+        task = self._tasks.get(task_id)
+        if task is None:
+            await self._cleaner.clean(self._store.task_dir(task_id))
+            return
+        if not task.ended.is_set():
+            if not force:
+                raise TaskRunningError(task_id, "stop it first, or destroy it with force")
+            await self.stop(task_id, "SIGKILL", 0.0)
+        del self._tasks[task_id]
+        if task.client is not None:
+            task.client.close()
+        StateStore(os.path.dirname(task.launch.state_dir)).remove(
+            task.launch.state_dir, keep_exit=True
+        )
+        self._store.sweep(self._claimed())
+
+    # ---- small things -------------------------------------------------------------------
+
+    def _find(self, task_id: str) -> ManagedTask:
+        try:
+            return self._tasks[task_id]
+        except KeyError:
+            raise TaskNotFoundError(task_id) from None
+
+    def _claimed(self) -> set[str]:
+        """Return the state directories that belong to a task of this driver."""
+        return {task.launch.state_dir for task in self._tasks.values()} | {
+            self._store.task_dir(task_id) for task_id in self._starting
+        }
+
+    def _new_task(self, launch: Launch) -> ManagedTask:
+        return ManagedTask(launch, on_event=self._tell, on_log=self._relay)
+
+    def _tell(self, task: ManagedTask, text: str, at_s: float) -> None:
+        self._events.publish(
+            TaskEvent(
+                task_id=task.task_id,
+                alloc_id=task.launch.alloc_id,
+                task_name=task.launch.task_name,
+                message=text,
+                timestamp_s=at_s,
+            )
+        )
+
+    def _relay(self, task: ManagedTask, line: control.Log) -> None:
+        log(line.level, line.text, task_id=task.task_id, **line.fields)
+
+
+def log(level: str, text: str, **fields: object) -> None:
+    """Write a line to the agent's log; ``level`` is one of hclog's."""
+    _log.log(LEVELS.get(level, logging.INFO), "%s", text, extra={"fields": fields})

@@ -1,0 +1,112 @@
+"""The driver's end of the spawner: asks for task processes, and replaces a dead spawner."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import trio
+
+import milo
+from milo.errors import ControlError
+
+ANSWER_TIMEOUT_S: Final = 10.0
+SPAWNED_FD: Final = 3
+"""Where an executed spawner finds its socket."""
+
+
+class _Process(Protocol):
+    """What `milo.spawner.fork_spawner` returns."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def sock(self) -> socket.socket: ...
+
+
+class SpawnerClient:
+    """Has task processes forked, one request at a time."""
+
+    def __init__(self, process: _Process | None = None) -> None:
+        self._sock: trio.socket.SocketType | None = None
+        self.pid = 0
+        self._first = process
+        self._lock = trio.Lock()
+
+    async def spawn(self, mode: str, state_dir: str, fds: Sequence[int]) -> int:
+        """Have a task process forked for ``state_dir`` and return its id.
+
+        ``mode`` is that of `milo.task.main.main`. ``fds`` are duplicated into it: the
+        listening control socket first. A spawner that has died is replaced once.
+
+        Raises:
+            ControlError: no process could be forked.
+        """
+        async with self._lock:
+            try:
+                return await self._request(f"{mode} {state_dir}", fds)
+            except (OSError, EOFError):
+                self.close()
+            try:
+                return await self._request(f"{mode} {state_dir}", fds)
+            except (OSError, EOFError) as exc:
+                self.close()
+                raise ControlError(f"Error: The spawner of task processes died: {exc}") from exc
+
+    def close(self) -> None:
+        """Let the spawner go; its task processes stay."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self._first is not None:
+            self._first.sock.close()
+            self._first = None
+
+    async def _request(self, request: str, fds: Sequence[int]) -> int:
+        if self._sock is None:
+            self._sock = self._open()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        with trio.move_on_after(ANSWER_TIMEOUT_S) as scope:
+            await self._sock.sendmsg([os.fsencode(request)], rights)
+            answer = (await self._sock.recv(4096)).decode()
+        if scope.cancelled_caught:
+            # A late answer would be taken for that of the next request.
+            self.close()
+            raise ControlError(f"Error: The spawner did not answer in {ANSWER_TIMEOUT_S:g} s")
+        if not answer:
+            raise EOFError("it closed its socket")
+        if answer.startswith("error"):
+            raise ControlError(f"Error: {answer.removeprefix('error: ')}")
+        return int(answer)
+
+    def _open(self) -> trio.socket.SocketType:
+        if self._first is not None:
+            process, self._first = self._first, None
+            self.pid = process.pid
+            return trio.socket.from_stdlib_socket(process.sock)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.pid = _execute_spawner(theirs)
+        return trio.socket.from_stdlib_socket(ours)
+
+
+def _execute_spawner(sock: socket.socket) -> int:
+    """Start a spawner as a new program: a fork of a process with an event loop is not clean."""
+    package_parent = os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from milo.spawner import main; main()"
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-c", code, package_parent],
+        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, sock.fileno(), SPAWNED_FD),
+        ],
+    )

@@ -1,0 +1,124 @@
+"""The driver's view of the state directory: one subdirectory a task."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+from milo.core import records
+from milo.core.launch import Launch
+from milo.errors import StateError
+from milo.files import read_file, write_file
+
+SOCKET_BACKLOG: Final = 16
+
+T = TypeVar("T")
+
+
+class StateStore:
+    """Makes, finds and removes task directories below ``state_dir`` (default /run/milo).
+
+    Every method raises `StateError` when the file system refuses.
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self.root = state_dir
+
+    def prepare(self) -> None:
+        """Make the root, for root's eyes only, and refuse one that others could have made."""
+        try:
+            os.makedirs(self.root, mode=0o700, exist_ok=True)
+            found = os.lstat(self.root)
+        except OSError as exc:
+            raise StateError(self.root, f"{exc.strerror}. Set state_dir to a usable one") from exc
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            raise StateError(self.root, "it is no directory of this user's. Set another state_dir")
+        if found.st_mode & 0o077:
+            with contextlib.suppress(OSError):
+                os.chmod(self.root, 0o700)
+
+    def task_dir(self, task_id: str) -> str:
+        """Return the directory of a task, which may not be there."""
+        return os.path.join(self.root, records.short_id(task_id))
+
+    def make(self, launch: Launch) -> None:
+        """Make the directory of ``launch`` and write what its task process is to read."""
+        self.prepare()
+        try:
+            os.mkdir(launch.state_dir, 0o700)
+        except OSError as exc:
+            raise StateError(launch.state_dir, f"{exc.strerror}") from exc
+        write_file(os.path.join(launch.state_dir, records.LAUNCH_FILE), records.encode(launch))
+
+    def listen(self, state_dir: str) -> socket.socket:
+        """Return a listening control socket, made here so that nobody has to wait for it."""
+        path = os.path.join(state_dir, records.CONTROL_SOCKET)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.bind(path)
+            os.chmod(path, 0o600)
+            sock.listen(SOCKET_BACKLOG)
+        except OSError as exc:
+            sock.close()
+            raise StateError(path, f"no socket can be made there: {exc.strerror}") from exc
+        return sock
+
+    def read_task(self, state_dir: str) -> records.TaskRecord | None:
+        """Return the record of the task in ``state_dir``, or None when there is none."""
+        return _read(state_dir, records.TASK_FILE, records.TaskRecord)
+
+    def read_exit(self, state_dir: str) -> records.ExitRecord | None:
+        """Return how the task in ``state_dir`` ended, or None when that is not written."""
+        return _read(state_dir, records.EXIT_FILE, records.ExitRecord)
+
+    def read_launch(self, state_dir: str) -> Launch | None:
+        """Return the launch in ``state_dir``, or None when there is none."""
+        return _read(state_dir, records.LAUNCH_FILE, Launch)
+
+    def directories(self) -> Iterator[str]:
+        """Yield the directory of every task that left anything here."""
+        try:
+            names = sorted(os.listdir(self.root))
+        except OSError:
+            return
+        for name in names:
+            path = os.path.join(self.root, name)
+            if len(name) == records.SHORT_ID_CHARS and os.path.isdir(path):
+                yield path
+
+    def remove(self, state_dir: str, *, keep_exit: bool) -> None:
+        """Remove a task's directory, all but its exit record when ``keep_exit``."""
+        if os.path.dirname(state_dir) != self.root:
+            raise StateError(state_dir, f"it is not directly below {self.root}")
+        if keep_exit and os.path.exists(os.path.join(state_dir, records.EXIT_FILE)):
+            for entry in os.scandir(state_dir):
+                if entry.name == records.EXIT_FILE:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
+            return
+        shutil.rmtree(state_dir, ignore_errors=True)
+
+    def sweep(self, living: set[str]) -> None:
+        """Remove the exit records whose allocation is gone; never a directory in ``living``."""
+        for path in self.directories():
+            if path in living or os.path.exists(os.path.join(path, records.TASK_FILE)):
+                continue
+            with contextlib.suppress(StateError):
+                record = self.read_exit(path)
+                if record is not None and not os.path.isdir(record.alloc_dir):
+                    self.remove(path, keep_exit=False)
+
+
+def _read(state_dir: str, name: str, kind: type[T]) -> T | None:
+    path = os.path.join(state_dir, name)
+    data = read_file(path)
+    return None if data is None else records.decode(data, kind, where=path)

@@ -1,0 +1,148 @@
+"""The driver's connection to one task process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from milo.core import control, records
+from milo.errors import ControlError
+
+CONNECT_TIMEOUT_S: Final = 10.0
+ANSWER_TIMEOUT_S: Final = 10.0
+
+
+class TaskClient:
+    """Reads what one task process says and asks it for things.
+
+    `run` feeds every notice to ``on_notice``, which must not block or raise.
+    """
+
+    def __init__(
+        self,
+        sock: trio.socket.SocketType,
+        welcome: control.Welcome,
+        on_notice: Callable[[control.Notice], None],
+    ) -> None:
+        self.welcome = welcome
+        self._sock = sock
+        self._on_notice = on_notice
+        self._answers: dict[int, control.Notice | None] = {}
+        self._answered: dict[int, trio.Event] = {}
+        self._numbers = itertools.count(1)
+        self._closed = False
+
+    @classmethod
+    async def connect(
+        cls,
+        state_dir: str,
+        on_notice: Callable[[control.Notice], None],
+        *,
+        role: str = control.ROLE_DRIVER,
+    ) -> TaskClient:
+        """Connect to the task process that serves ``state_dir``.
+
+        Raises:
+            ControlError: nobody answers there, or not in this protocol.
+        """
+        path = os.path.join(state_dir, records.CONTROL_SOCKET)
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                await sock.connect(path)
+                hello = control.Hello(version=control.PROTOCOL_VERSION, role=role)
+                await sock.send(control.encode(hello))
+                welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
+        except trio.TooSlowError as exc:
+            sock.close()
+            raise ControlError(
+                f"Error: The task process behind {path} did not answer in {CONNECT_TIMEOUT_S:g} s"
+            ) from exc
+        except OSError as exc:
+            sock.close()
+            raise ControlError(f"Error: No task process answers at {path}: {exc.strerror}") from exc
+        except BaseException:
+            sock.close()
+            raise
+        if not isinstance(welcome, control.Welcome):
+            sock.close()
+            raise ControlError(f"Error: The process behind {path} is no task process of Milo's")
+        return cls(sock, welcome, on_notice)
+
+    async def run(self) -> None:
+        """Hand on what the task process says until it closes the connection."""
+        try:
+            while True:
+                packet = await self._sock.recv(control.MAX_MESSAGE_BYTES)
+                if not packet:
+                    return
+                notice = control.decode_notice(packet)
+                if isinstance(notice, control.Status | control.Done | control.Descriptors):
+                    self._take(notice.seq, notice)
+                else:
+                    self._on_notice(notice)
+        except OSError:
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection; pending requests fail. The task is not touched."""
+        self._closed = True
+        self._sock.close()
+        for number in list(self._answered):
+            self._take(number, None)
+
+    async def status(self) -> control.Status:
+        """Return the task's phase and counters."""
+        answer = await self._ask(control.GetStatus(seq=next(self._numbers)))
+        if not isinstance(answer, control.Status):
+            raise ControlError("Error: The task process gave no status")
+        return answer
+
+    async def stop(self, signal: int, timeout_s: float) -> None:
+        """Begin the stop ladder; returns when it was accepted."""
+        await self._do(control.Stop(seq=next(self._numbers), signal=signal, timeout_s=timeout_s))
+
+    async def signal(self, signal: int) -> None:
+        """Send a signal to the application."""
+        await self._do(control.Kill(seq=next(self._numbers), signal=signal))
+
+    async def _do(self, request: control.Stop | control.Kill) -> None:
+        answer = await self._ask(request)
+        if isinstance(answer, control.Done) and answer.error:
+            raise ControlError(answer.error)
+
+    async def _ask(
+        self, request: control.GetStatus | control.Stop | control.Kill
+    ) -> control.Notice:
+        if self._closed:
+            raise ControlError("Error: The task process has ended")
+        event = self._answered[request.seq] = trio.Event()
+        try:
+            with trio.fail_after(ANSWER_TIMEOUT_S):
+                await self._sock.send(control.encode(request))
+                await event.wait()
+        except trio.TooSlowError as exc:
+            raise ControlError(
+                f"Error: The task process did not answer in {ANSWER_TIMEOUT_S:g} s"
+            ) from exc
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise ControlError(f"Error: The task process has ended: {exc}") from exc
+        finally:
+            self._answered.pop(request.seq, None)
+            answer = self._answers.pop(request.seq, None)
+        if answer is None:
+            raise ControlError("Error: The task process ended before it answered")
+        return answer
+
+    def _take(self, number: int, answer: control.Notice | None) -> None:
+        event = self._answered.get(number)
+        if event is not None:
+            self._answers[number] = answer
+            event.set()

@@ -1,0 +1,52 @@
+"""Small facts about processes, from prctl(2) and proc(5). Linux only.
+
+Used by the driver and by the task process, which may not import each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Final
+
+if sys.platform != "linux":  # pragma: no cover
+    raise ImportError("Milo runs on Linux only")
+
+PR_SET_NAME: Final = 15
+PR_SET_CHILD_SUBREAPER: Final = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, argument: int | bytes) -> None:
+    """Call prctl(2) with one argument; raises OSError."""
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become this process's children (Linux 3.4 and later)."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_process_name(name: str) -> None:
+    """Set the name that ps and pgrep show; the kernel keeps 15 bytes of it."""
+    prctl(PR_SET_NAME, name.encode())
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when ``pid`` started, in clock ticks since boot, or None when it does not run.
+
+    A process and its start time together name one process for ever; field 22 of
+    /proc/<pid>/stat. A zombie does not run. The second field is the name in parentheses,
+    which may hold spaces and parentheses itself.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

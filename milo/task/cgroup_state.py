@@ -1,0 +1,44 @@
+"""What a container's own cgroup tells at its end, and who is still in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from milo.core import cgroup
+from milo.task.cgroups import detect
+
+
+def oom_kills(cgroup_path: str) -> int:
+    """Return how many processes of a container the kernel's OOM killer has ended.
+
+    memory.events counts since the group was made, so each container needs one of its own.
+    """
+    directory = detect().directory("memory", cgroup_path)
+    if directory is None:
+        return 0
+    # v2: memory.events; v1: memory.oom_control (Linux 4.13 and later).
+    found = {
+        **cgroup.parse_keyed(_read(f"{directory}/memory.oom_control")),
+        **cgroup.parse_keyed(_read(f"{directory}/memory.events")),
+    }
+    return found.get("oom_kill", 0)
+
+
+def kill_remaining(cgroup_path: str) -> None:
+    """Send SIGKILL to whatever is still in a container's own cgroup, which may be nothing."""
+    hierarchy = detect()
+    for controller in hierarchy.mounts:
+        directory = hierarchy.directory(controller, cgroup_path)
+        if directory is None:
+            continue
+        for pid in _read(f"{directory}/cgroup.procs").split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+    return ""

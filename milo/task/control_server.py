@@ -1,0 +1,186 @@
+"""The task process's end of the control socket: any number of clients at once."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import trio
+
+from milo.core import control
+from milo.core.records import ProcessId
+from milo.errors import ControlError, MiloError
+
+QUEUED_NOTICES: Final = 256
+"""Notices that wait for a slow client; a client that is further behind is dropped."""
+HELLO_TIMEOUT_S: Final = 10.0
+FLUSH_TIMEOUT_S: Final = 1.0
+"""At the end, how long a client may take to read what it was sent."""
+
+
+class Backend(Protocol):
+    """What the supervisor answers to clients."""
+
+    def status(self, seq: int) -> control.Status:
+        """Return the task's status."""
+
+    def request_stop(self, signal: int, timeout_s: float) -> None:
+        """Begin the stop ladder."""
+
+    def send_signal(self, signal: int) -> None:
+        """Send a signal to the application; raises MiloError."""
+
+    def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return names and numbers of the descriptors that a successor would need."""
+
+    def current(self) -> control.Message | None:
+        """Return what a driver that connects late has missed: Started, StartFailed, Exited."""
+
+
+class _Client:
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.sock = sock
+        self.role = ""
+        self.done = trio.Event()
+        self.outbox, self.queue = trio.open_memory_channel[tuple[control.Message, tuple[int, ...]]](
+            QUEUED_NOTICES
+        )
+
+    def post(self, message: control.Message, fds: Sequence[int] = ()) -> None:
+        try:
+            self.outbox.send_nowait((message, tuple(fds)))
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            # It does not read. Its connection is cut, so that it notices that it missed something.
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class ControlServer:
+    """Serves one listening SEQPACKET socket for a `Backend`."""
+
+    def __init__(self, listener: socket.socket, backend: Backend, supervisor: ProcessId) -> None:
+        self._listener = listener
+        self._backend = backend
+        self._supervisor = supervisor
+        self._clients: set[_Client] = set()
+
+    def publish(self, message: control.Message) -> None:
+        """Send ``message`` to every connected driver."""
+        for client in list(self._clients):
+            if client.role == control.ROLE_DRIVER:
+                client.post(message)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. A client's failure is its own."""
+        listener = trio.socket.from_stdlib_socket(self._listener)
+        with listener:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    try:
+                        sock, _ = await listener.accept()
+                    except OSError:
+                        # Out of descriptors or an aborted connection: the task is worth more.
+                        await trio.sleep(0.1)
+                        continue
+                    nursery.start_soon(self._serve, _Client(sock))
+
+    async def flush(self) -> None:
+        """Wait until every client has been sent what is queued for it, within a bound."""
+        clients = list(self._clients)
+        with trio.move_on_after(FLUSH_TIMEOUT_S):
+            for client in clients:
+                client.outbox.close()
+            for client in clients:
+                await client.done.wait()
+
+    async def _serve(self, client: _Client) -> None:
+        with client.sock, contextlib.suppress(OSError, ControlError):
+            with trio.move_on_after(HELLO_TIMEOUT_S):
+                hello = control.decode_request(await self._receive(client))
+                if not isinstance(hello, control.Hello) or not _is_root(client.sock):
+                    return
+                client.role = hello.role
+            if not client.role:
+                return
+            client.post(
+                control.Welcome(version=control.PROTOCOL_VERSION, supervisor=self._supervisor)
+            )
+            current = self._backend.current()
+            if current is not None and client.role == control.ROLE_DRIVER:
+                client.post(current)
+            self._clients.add(client)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read, client, nursery.cancel_scope)
+                    await self._write(client)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._clients.discard(client)
+                client.done.set()
+
+    async def _receive(self, client: _Client) -> bytes:
+        packet = await client.sock.recv(control.MAX_MESSAGE_BYTES)
+        if not packet:
+            raise ControlError("The client has gone")
+        return packet
+
+    async def _read(self, client: _Client, scope: trio.CancelScope) -> None:
+        try:
+            while True:
+                self._answer(client, await self._receive(client))
+        except (OSError, ControlError):
+            scope.cancel()
+
+    async def _write(self, client: _Client) -> None:
+        async for message, fds in client.queue:
+            ancillary = (
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            )
+            try:
+                await client.sock.sendmsg([control.encode(message)], ancillary)
+            except OSError:
+                return
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _answer(self, client: _Client, packet: bytes) -> None:
+        try:
+            request = control.decode_request(packet)
+        except ControlError as exc:
+            client.post(control.Done(seq=-1, error=control.cut(str(exc))))
+            return
+        try:
+            match request:
+                case control.GetStatus():
+                    client.post(self._backend.status(request.seq))
+                case control.GetDescriptors():
+                    names, fds = self._backend.descriptors()
+                    client.post(
+                        control.Descriptors(seq=request.seq, names=names),
+                        [os.dup(fd) for fd in fds],
+                    )
+                case control.Stop():
+                    self._backend.request_stop(request.signal, request.timeout_s)
+                    client.post(control.Done(seq=request.seq))
+                case control.Kill():
+                    self._backend.send_signal(request.signal)
+                    client.post(control.Done(seq=request.seq))
+                case control.Hello():
+                    client.role = request.role
+        except MiloError as exc:
+            seq = getattr(request, "seq", -1)
+            client.post(control.Done(seq=seq, error=control.cut(str(exc))))
+
+
+def _is_root(sock: trio.socket.SocketType) -> bool:
+    """Whether the peer runs as root: the directory's mode is the first guard, this the second."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", raw)
+    return bool(uid == os.geteuid() or uid == 0)

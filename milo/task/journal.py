@@ -1,0 +1,65 @@
+"""What a task process has to say: to the connected drivers, and to a bounded file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import Final
+
+from milo.core import control
+
+MAX_FILE_BYTES: Final = 256 * 1024
+
+
+class Journal:
+    """Log lines and task events of one task.
+
+    ``publish`` is set as soon as the control socket is served; what was said before is in
+    the file alone, except events, which are kept and published then.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._publish: Callable[[control.Message], None] | None = None
+        self._early: list[control.Message] = []
+
+    def attach(self, publish: Callable[[control.Message], None]) -> None:
+        """Send to the connected drivers from now on."""
+        self._publish = publish
+        for message in self._early:
+            publish(message)
+        self._early.clear()
+
+    def log(self, level: str, text: str, **fields: object) -> None:
+        """Write a line; ``level`` is one of hclog's (trace, debug, info, warn, error)."""
+        values = {key: str(value) for key, value in fields.items()}
+        self._write(f"[{level}] {text} {values or ''}")
+        self._send(control.Log(level=level, text=control.cut(text), fields=values))
+
+    def event(self, text: str) -> None:
+        """Say something to the user of the task, in ``nomad alloc status``."""
+        self._write(f"[event] {text}")
+        self._send(control.Event(text=control.cut(text), at_s=time.time()))
+
+    def _send(self, message: control.Message) -> None:
+        if self._publish is not None:
+            self._publish(message)
+        elif isinstance(message, control.Event):
+            self._early.append(message)
+
+    def _write(self, line: str) -> None:
+        # A full or read-only state directory must not stop a task that runs.
+        with contextlib.suppress(OSError):
+            fd = os.open(
+                self._path,
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
+            try:
+                if os.fstat(fd).st_size < MAX_FILE_BYTES:
+                    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                    os.write(fd, f"{stamp} {line}\n".encode(errors="replace"))
+            finally:
+                os.close(fd)

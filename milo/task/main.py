@@ -1,0 +1,77 @@
+"""The entry of a task process: what happens between its fork and its nursery."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from milo.core.launch import Launch
+from milo.core.records import LAUNCH_FILE, TASK_FILE, TaskRecord, decode
+from milo.errors import MiloError, StateError
+from milo.files import read_file
+from milo.processes import become_subreaper, set_process_name
+from milo.task.children import Reaper
+from milo.task.container import Container
+from milo.task.supervisor import Supervisor
+
+
+def read_launch(state_dir: str) -> Launch:
+    """Return what the driver wrote for the task in ``state_dir``; raises `StateError`."""
+    path = os.path.join(state_dir, LAUNCH_FILE)
+    data = read_file(path)
+    if data is None:
+        raise StateError(path, "it is not there")
+    try:
+        return msgspec.json.decode(data, type=Launch)
+    except msgspec.DecodeError as exc:
+        raise StateError(path, f"it is no launch: {exc}") from exc
+
+
+def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
+    """Run the task whose launch is in ``state_dir``; ``fds[0]`` is its listening socket.
+
+    ``mode`` is ``run``, or ``clean``: remove what a task whose own process has died left.
+
+    Returns the exit status of the task process: 0 when the task was run to its end, whatever
+    that was.
+    """
+    set_process_name("milo-task")
+    become_subreaper()
+    # Only a stop, asked for over the control socket, ends a task: not a Ctrl-C in the agent's
+    # terminal, nor a service manager that signals everything in the agent's control group.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    launch = read_launch(state_dir)
+    listener = socket.socket(fileno=fds[0])
+    if mode == "clean":
+        trio.run(clean, launch, Reaper(reap_all=True), listener)
+    else:
+        supervisor = Supervisor(launch, Reaper(reap_all=True), listener=listener)
+        trio.run(supervisor.run)
+    return 0
+
+
+async def clean(launch: Launch, reaper: Reaper, listener: socket.socket) -> None:
+    """Remove container, cgroups and bundle of a task whose own process is gone.
+
+    A client that waits for it sees the end of its connection.
+    """
+    with listener:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(reaper.run)
+            await Container(launch, reaper).remove(_read_record(launch.state_dir))
+            nursery.cancel_scope.cancel()
+
+
+def _read_record(state_dir: str) -> TaskRecord | None:
+    path = os.path.join(state_dir, TASK_FILE)
+    try:
+        data = read_file(path)
+        return None if data is None else decode(data, TaskRecord, where=path)
+    except MiloError:
+        return None  # what is there is removed by its name all the same

@@ -1,0 +1,310 @@
+"""One task, from its launch to its exit record: the nursery of a task process.
+
+The nursery owns the container's exit, the two pumps, the stop ladder and the watch over the
+allocation's directory. Ending it ends all of them, and nothing of a task outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from milo.core import control, records
+from milo.core.application import java_arguments
+from milo.core.describe import signal_name
+from milo.core.launch import Launch, TaskOptions
+from milo.core.lifecycle import FINAL, Happening, Phase, advance
+from milo.core.options import parse_task_options
+from milo.errors import ControlError, MiloError, TaskStartError
+from milo.files import write_file
+from milo.processes import start_ticks
+from milo.task import artifact
+from milo.task.children import Reaper, WaitStatus
+from milo.task.container import Container
+from milo.task.control_server import ControlServer
+from milo.task.journal import Journal
+from milo.task.streams import Streams
+
+ALLOC_CHECK_S: Final = 5.0
+ALLOC_MISSING_TIMES: Final = 3
+"""A directory that is missing once may be in the middle of a move."""
+ORPHAN_GRACE_S: Final = 5.0
+"""How long the application has after SIGTERM when its allocation is gone."""
+
+Outcome = records.ExitRecord | control.StartFailed
+
+
+@attrs.frozen
+class _Stop:
+    signal: int
+    deadline: float
+    """trio.current_time() at which SIGKILL follows."""
+
+
+class Supervisor:
+    """Runs one `Launch`. `run` is called once, in a process that may reap its children."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        reaper: Reaper,
+        *,
+        listener: socket.socket | None = None,
+        observe: Callable[[control.Message], None] | None = None,
+    ) -> None:
+        self.launch = launch
+        self.phase = Phase.CREATING
+        self._reaper = reaper
+        self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE))
+        self._identity = records.ProcessId(os.getpid(), start_ticks(os.getpid()) or 0)
+        self._server = None if listener is None else ControlServer(listener, self, self._identity)
+        self._observe = observe
+        self._container: Container | None = None
+        self._streams: Streams | None = None
+        self._latest: control.Message | None = None
+        self._stop: _Stop | None = None
+        self._stop_changed = trio.Event()
+        self._marks: dict[str, float] = {"begin": time.monotonic()}
+
+    # ---- the whole life -----------------------------------------------------------------
+
+    async def run(self) -> Outcome:
+        """Run the task to its end and return how that was.
+
+        Cancellation kills the container, waits for it, and leaves nothing behind.
+        """
+        async with trio.open_nursery() as services:
+            await services.start(self._reaper.run)
+            if self._server is not None:
+                await services.start(self._server.run)
+            self._journal.attach(self._publish)
+            outcome = await self._live()
+            if self._server is not None:
+                await self._server.flush()
+            services.cancel_scope.cancel()
+        return outcome
+
+    async def _live(self) -> Outcome:
+        options = TaskOptions()
+        try:
+            try:
+                options = parse_task_options(self.launch.config, self.launch.plugin)
+                await self._start(options)
+            except OSError as exc:
+                # A disk that is full, a directory that vanished: said in the host's own words.
+                raise TaskStartError(
+                    f"Error: The task could not be prepared: {exc}", recoverable=True
+                ) from exc
+        except MiloError as exc:
+            return await self._fail(exc)
+        finally:
+            if self.phase is Phase.CREATING and self._container is not None:
+                # Cancelled, or a bug: whatever was created must not be left.
+                with trio.CancelScope(shield=True):
+                    await self._container.destroy()
+        return await self._watch()
+
+    async def _start(self, options: TaskOptions) -> None:
+        self._streams = Streams.open(self.launch, options, self._journal)
+        app = artifact.resolve_application(self.launch, options)
+        self._mark("inspect")
+        self._container = Container(self.launch, self._reaper)
+        self._container.prepare(options, app, java_arguments(app, options))
+        self._write_record(None)
+        self._mark("bundle")
+        await self._container.create(self._streams.container_stdout, self._streams.container_stderr)
+        self._write_record(self._container.process)
+        self._mark("create")
+        if self._stop is not None:
+            raise TaskStartError(
+                "Error: The task was stopped before it had started", recoverable=False
+            )
+        await self._container.start()
+        self._streams.release_container_ends()
+        self._mark("start")
+        assert self._container.process is not None
+        self.phase = advance(self.phase, Happening.STARTED)
+        self._announce(
+            control.Started(
+                container=self._container.process,
+                container_id=self._container.id,
+                cgroup_path=self._container.cgroup_path,
+                started_at_s=self._container.started_at_s,
+                notes=app.notes,
+                timings_s=self._timings(),
+            )
+        )
+
+    async def _fail(self, error: MiloError) -> Outcome:
+        """Say why the task did not start, everywhere its user may look, and clean up."""
+        text = str(error)
+        self._journal.log("error", text)
+        if self._container is not None:
+            await self._container.destroy()
+        if self._streams is not None:
+            self._streams.close()
+        self.phase = advance(self.phase, Happening.START_FAILED)
+        await Streams.write_error(self.launch, text)
+        failed = control.StartFailed(text=control.cut(text), recoverable=error.recoverable)
+        self._announce(failed)
+        return failed
+
+    async def _watch(self) -> records.ExitRecord:
+        """Be there while the container runs; return how it ended, all output delivered."""
+        assert self._container is not None and self._streams is not None
+        status: WaitStatus | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._streams.run)
+                nursery.start_soon(self._stop_ladder)
+                nursery.start_soon(self._watch_allocation)
+                status = await self._container.wait()
+                self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
+                ended_at_s = time.time()
+                await self._streams.drained()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                if status is None:
+                    await self._container.kill_all()
+                    await self._container.wait()
+                oom_killed = self._container.oom_killed()
+                self._streams.close()
+                await self._container.destroy()
+        stdout, stderr = self._streams.counters()
+        record = records.ExitRecord(
+            exit_code=status.exit_code,
+            signal=status.signal,
+            oom_killed=oom_killed and status.signal == signal.SIGKILL,
+            ended_at_s=ended_at_s,
+            started_at_s=self._container.started_at_s,
+            task_id=self.launch.task_id,
+            alloc_dir=self.launch.alloc_dir,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        try:
+            write_file(
+                os.path.join(self.launch.state_dir, records.EXIT_FILE), records.encode(record)
+            )
+        except MiloError as exc:
+            # The connected driver still hears of the exit; only a later one could not.
+            self._journal.log("error", str(exc))
+        self.phase = advance(self.phase, Happening.DRAINED)
+        self._announce(control.Exited(record=record))
+        return record
+
+    # ---- stopping -----------------------------------------------------------------------
+
+    async def _stop_ladder(self) -> None:
+        assert self._container is not None
+        while self._stop is None:
+            await self._stop_changed.wait()
+        sent = None
+        while True:
+            if self._stop.signal != sent:
+                sent = self._stop.signal
+                with contextlib.suppress(ControlError):  # it may be ending by itself
+                    self._container.signal(sent)
+            changed = self._stop_changed = trio.Event()
+            with trio.move_on_at(self._stop.deadline):
+                await changed.wait()
+                continue
+            break
+        self._journal.log(
+            "info", f"the task outlived its kill timeout after {signal_name(sent)}: SIGKILL"
+        )
+        await self._container.kill_all()
+
+    async def _watch_allocation(self) -> None:
+        """End a task whose allocation's directory is gone: nobody can own it any more."""
+        missing = 0
+        while missing < ALLOC_MISSING_TIMES:
+            await trio.sleep(ALLOC_CHECK_S)
+            missing = 0 if os.path.isdir(self.launch.alloc_dir) else missing + 1
+        self._journal.log("warn", f"{self.launch.alloc_dir} is gone: the task is stopped")
+        self.request_stop(signal.SIGTERM, ORPHAN_GRACE_S)
+
+    # ---- what clients ask (control_server.Backend) --------------------------------------
+
+    def status(self, seq: int) -> control.Status:
+        """Return the answer to a `control.GetStatus`."""
+        if self._streams is None:
+            none = records.StreamCounters()
+            return control.Status(seq=seq, phase=self.phase, stdout=none, stderr=none)
+        stdout, stderr = self._streams.counters()
+        return control.Status(seq=seq, phase=self.phase, stdout=stdout, stderr=stderr)
+
+    def request_stop(self, signal: int, timeout_s: float) -> None:
+        """Send ``signal`` now and SIGKILL ``timeout_s`` later; of two stops the earlier counts."""
+        self.phase = advance(self.phase, Happening.STOP_REQUESTED)
+        deadline = trio.current_time() + max(0.0, timeout_s)
+        if self._stop is not None:
+            deadline = min(deadline, self._stop.deadline)
+        self._stop = _Stop(signal, deadline)
+        self._stop_changed.set()
+
+    def send_signal(self, signal: int) -> None:
+        """Send ``signal`` to the application's first process."""
+        if self._container is None or self.phase not in (Phase.RUNNING, Phase.STOPPING):
+            raise ControlError(f"Error: The task is {self.phase.value}; it takes no signal")
+        self._container.signal(signal)
+
+    def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return what a successor would need to go on with the streams."""
+        return ((), ()) if self._streams is None else self._streams.descriptors()
+
+    def current(self) -> control.Message | None:
+        """Return the last of Started, StartFailed and Exited."""
+        return self._latest
+
+    # ---- small things -------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether the task has ended, or failed to start."""
+        return self.phase in FINAL
+
+    def _announce(self, message: control.Message) -> None:
+        self._latest = message
+        self._publish(message)
+
+    def _publish(self, message: control.Message) -> None:
+        if self._server is not None:
+            self._server.publish(message)
+        if self._observe is not None:
+            self._observe(message)
+
+    def _write_record(self, container: records.ProcessId | None) -> None:
+        assert self._container is not None
+        record = records.TaskRecord(
+            task_id=self.launch.task_id,
+            task_name=self.launch.task_name,
+            alloc_id=self.launch.alloc_id,
+            alloc_dir=self.launch.alloc_dir,
+            supervisor=self._identity,
+            container=container,
+            container_id=self._container.id,
+            cgroup_path=self._container.cgroup_path,
+            started_at_s=time.time() if container else 0.0,
+        )
+        write_file(os.path.join(self.launch.state_dir, records.TASK_FILE), records.encode(record))
+
+    def _mark(self, name: str) -> None:
+        self._marks[name] = time.monotonic()
+
+    def _timings(self) -> dict[str, float]:
+        """Return the seconds that each step of the start took."""
+        return {
+            after: self._marks[after] - self._marks[before]
+            for before, after in itertools.pairwise(self._marks)
+        }
