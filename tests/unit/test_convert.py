@@ -1,0 +1,278 @@
+"""What Nomad sends becomes a launch, and what the driver reports becomes what Nomad reads."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+
+import msgspec.msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milo.core import report
+from milo.core.launch import Device, Mount, Network, Resources
+from milo.core.options import PLUGIN_SCHEMA, TASK_SCHEMA, Attr
+from milo.errors import ConfigError
+from milo.plugin import convert
+from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
+from milo.wire.hashicorp.nomad.plugins.shared import hclspec
+
+ALLOC = "7fdf0669-5b96-5ddd-c086-b397e875d68c"
+V2_SCOPE = f"/sys/fs/cgroup/nomad.slice/share.slice/{ALLOC}.app.scope"
+
+
+def _over_the_wire(task: drivers.TaskConfig) -> drivers.TaskConfig:
+    return drivers.TaskConfig().parse(bytes(task))
+
+
+def test_a_full_task_becomes_a_launch() -> None:
+    """Every part of the request that a task process needs is in the launch."""
+    config = {"jar_path": "local/app.jar", "args": ["a", "ü"], "class": None}
+    task = drivers.TaskConfig(
+        id=f"{ALLOC}/app/1234",
+        name="app",
+        msgpack_driver_config=msgspec.msgpack.encode(config),
+        env={"NOMAD_TASK_DIR": "/local"},
+        user="www-data",
+        alloc_id=ALLOC,
+        alloc_dir=f"/var/nomad/alloc/{ALLOC}",
+        stdout_path="/out.fifo",
+        stderr_path="/err.fifo",
+        resources=drivers.Resources(
+            allocated_resources=drivers.AllocatedTaskResources(
+                cpu=drivers.AllocatedCpuResources(cpu_shares=500),
+                memory=drivers.AllocatedMemoryResources(memory_mb=256, memory_max_mb=512),
+            ),
+            linux_resources=drivers.LinuxResources(
+                cpu_shares=500,
+                memory_limit_bytes=512 * 1024 * 1024,
+                cpuset_cpus="0,2",
+                cpuset_cgroup=V2_SCOPE,
+                percent_ticks=0.1,
+            ),
+        ),
+        mounts=[drivers.Mount("/data", "/srv/data", True, "private")],
+        devices=[drivers.Device("/dev/x", "/dev/x", "rw"), drivers.Device("/dev/y", "/dev/y")],
+        network_isolation_spec=drivers.NetworkIsolationSpec(
+            mode=drivers.NetworkIsolationSpecNetworkIsolationMode.from_string("GROUP"),
+            path="/var/run/netns/x",
+            hosts_config=drivers.HostsConfig("box", "10.0.0.2"),
+        ),
+        dns=drivers.DnsConfig(servers=["1.1.1.1"], searches=["lan"], options=["ndots:2"]),
+    )
+    launch = convert.launch_from_task(_over_the_wire(task))
+    assert launch.task_id == f"{ALLOC}/app/1234"
+    assert launch.task_dir == f"/var/nomad/alloc/{ALLOC}/app"
+    assert launch.config == {"jar_path": "local/app.jar", "args": ["a", "ü"]}
+    assert (launch.env, launch.user) == ({"NOMAD_TASK_DIR": "/local"}, "www-data")
+    assert (launch.stdout_path, launch.stderr_path) == ("/out.fifo", "/err.fifo")
+    assert launch.resources == Resources(
+        memory_bytes=256 * 1024 * 1024,
+        memory_max_bytes=512 * 1024 * 1024,
+        cpu_shares=500,
+        cpuset_cpus="0,2",
+    )
+    assert launch.cgroup_parent == V2_SCOPE.removeprefix("/sys/fs/cgroup")
+    assert launch.cpuset_cgroup == ""
+    assert launch.mounts == (Mount("/srv/data", "/data", True, "private"),)
+    assert launch.devices == (
+        Device("/dev/x", "/dev/x", "rw"),
+        Device("/dev/y", "/dev/y", "rwm"),
+    )
+    assert launch.network == Network(
+        mode="group",
+        namespace_path="/var/run/netns/x",
+        hostname="box",
+        address="10.0.0.2",
+        dns_servers=("1.1.1.1",),
+        dns_searches=("lan",),
+        dns_options=("ndots:2",),
+    )
+
+
+def test_an_empty_task_becomes_a_launch_without_limits() -> None:
+    """Nothing that is left out is invented: no limits, no cgroup, the host's network."""
+    launch = convert.launch_from_task(_over_the_wire(drivers.TaskConfig(id="x")))
+    assert launch.resources == Resources()
+    assert (launch.config, launch.mounts, launch.devices) == ({}, (), ())
+    assert (launch.cgroup_parent, launch.cpuset_cgroup) == ("", "")
+    assert launch.network == Network(mode="host")
+
+
+def test_memory_max_without_limit_stays_negative() -> None:
+    """Nomad's -1 for memory_max means no upper limit and is not multiplied."""
+    memory = drivers.AllocatedMemoryResources(memory_mb=100, memory_max_mb=-1)
+    resources = drivers.Resources(allocated_resources=drivers.AllocatedTaskResources(memory=memory))
+    launch = convert.launch_from_task(_over_the_wire(drivers.TaskConfig(resources=resources)))
+    assert launch.resources.memory_bytes == 100 * 1024 * 1024
+    assert launch.resources.memory_max_bytes == -1
+
+
+@pytest.mark.parametrize(
+    ("given_path", "parent", "cpuset"),
+    [
+        (V2_SCOPE, f"/nomad.slice/share.slice/{ALLOC}.app.scope", ""),
+        (
+            "/sys/fs/cgroup/cpuset/nomad/share",
+            f"/nomad/{ALLOC}.app",
+            "/sys/fs/cgroup/cpuset/nomad/share",
+        ),
+        (
+            f"/sys/fs/cgroup/cpuset/nomad/reserve/{ALLOC}.app",
+            f"/nomad/{ALLOC}.app",
+            f"/sys/fs/cgroup/cpuset/nomad/reserve/{ALLOC}.app",
+        ),
+        (
+            "/sys/fs/cgroup/cpuset/custom/parent/share",
+            f"/custom/parent/{ALLOC}.app",
+            "/sys/fs/cgroup/cpuset/custom/parent/share",
+        ),
+        ("", "", ""),
+        ("/elsewhere", "", ""),
+    ],
+)
+def test_cgroup_paths(given_path: str, parent: str, cpuset: str) -> None:
+    """The task's own cgroup is found from the one path that Nomad passes, on v1 and v2."""
+    assert convert.cgroup_paths(given_path, ALLOC, "app") == (parent, cpuset)
+
+
+@pytest.mark.parametrize("data", [b"", msgspec.msgpack.encode(None), msgspec.msgpack.encode({})])
+def test_an_empty_config_is_an_empty_block(data: bytes) -> None:
+    """No bytes, a null and an empty map are all a block without keys."""
+    assert convert.decode_config(data, "config") == {}
+
+
+@pytest.mark.parametrize("data", [b"\xc1", b"\x81\xa1", msgspec.msgpack.encode([1])])
+def test_a_broken_config_names_its_key(data: bytes) -> None:
+    """Bytes that are no block are a configuration error."""
+    with pytest.raises(ConfigError) as caught:
+        convert.decode_config(data, "plugin config")
+    assert caught.value.key == "plugin config"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_block_or_a_configuration_error(data: bytes) -> None:
+    """Decoding never fails in any other way."""
+    with contextlib.suppress(ConfigError):
+        assert isinstance(convert.decode_config(data, "config"), dict)
+
+
+def test_unset_keys_are_left_out_in_nested_blocks_too() -> None:
+    """Nomad sends null for a key that is not set."""
+    packed = msgspec.msgpack.encode({"a": None, "b": {"c": None, "d": 0}, "e": False})
+    assert convert.decode_config(packed, "config") == {"b": {"d": 0}, "e": False}
+
+
+def test_schema_attributes_carry_their_names() -> None:
+    """Each key is an optional attribute of its own name; a default wraps it with a literal."""
+    spec = convert.spec_from_schema({"a": Attr("list(string)"), "b": Attr("bool", "true")})
+    attributes = hclspec.Spec().parse(bytes(spec)).object.attributes
+    assert attributes["a"].attr == hclspec.Attr(name="a", type="list(string)")
+    default = attributes["b"].default
+    assert default.primary.attr == hclspec.Attr(name="b", type="bool")
+    assert default.default.literal.value == "true"
+
+
+def test_both_schemas_convert() -> None:
+    """Every key of the task's and the plugin's schema reaches Nomad."""
+    for schema in (TASK_SCHEMA, PLUGIN_SCHEMA):
+        spec = hclspec.Spec().parse(bytes(convert.spec_from_schema(schema)))
+        assert set(spec.object.attributes) == set(schema)
+
+
+def test_fingerprint_attributes_keep_their_types() -> None:
+    """Also values that equal protobuf's defaults, such as false and 0, arrive as what they are."""
+    values: dict[str, str | bool | int | float] = {"s": "", "t": True, "f": False, "n": 0, "x": 0.5}
+    answer = convert.fingerprint(report.Fingerprint("unhealthy", "no crun", values))
+    wire = drivers.FingerprintResponse().parse(bytes(answer))
+    assert (wire.health, wire.health_description, wire.err) == (1, "no crun", "")
+    kinds = {key: a.to_dict(include_default_values=False) for key, a in wire.attributes.items()}
+    assert kinds == {
+        "s": {"stringVal": ""},
+        "t": {"boolVal": True},
+        "f": {"boolVal": False},
+        "n": {"intVal": "0"},
+        "x": {"floatVal": 0.5},
+    }
+
+
+@pytest.mark.parametrize(("health", "number"), [("undetected", 0), ("healthy", 2)])
+def test_fingerprint_health(health: str, number: int) -> None:
+    """Each health has its number on the wire."""
+    assert convert.fingerprint(report.Fingerprint(health)).health == number
+
+
+def test_an_unknown_outcome_is_an_error_and_not_a_success() -> None:
+    """A result with an error text has it in the answer's err, where Nomad looks for it."""
+    lost = convert.wait_response(report.ExitResult(error="the task process was killed"))
+    assert lost.err == "the task process was killed"
+    killed = convert.wait_response(report.ExitResult(137, 9, True))
+    assert killed.result == drivers.ExitResult(137, 9, True)
+    assert killed.err == ""
+
+
+def test_status_of_a_running_task_still_has_a_completion_time() -> None:
+    """Nomad refuses a status without one, so it gets Go's zero time, year 1."""
+    running = report.TaskStatus("x", "app", report.TaskState.RUNNING, 1.25)
+    task = drivers.InspectTaskResponse().parse(bytes(convert.inspect_response(running))).task
+    assert task.started_at == datetime(1970, 1, 1, 0, 0, 1, 250_000, UTC)
+    assert task.completed_at == datetime(1, 1, 1, tzinfo=UTC)
+    assert task.state == 1
+
+
+def test_status_of_an_ended_task() -> None:
+    """Result, times and attributes are all there."""
+    ended = report.TaskStatus(
+        "x", "app", report.TaskState.EXITED, 1.0, 2.0, report.ExitResult(42), {"k": "v"}
+    )
+    answer = drivers.InspectTaskResponse().parse(bytes(convert.inspect_response(ended)))
+    assert (answer.task.state, answer.task.result.exit_code) == (2, 42)
+    assert answer.task.completed_at == datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)
+    assert answer.driver.attributes == {"k": "v"}
+
+
+def test_stats_carry_a_timestamp_and_what_was_measured() -> None:
+    """Every figure arrives with its unit, and measured fields by Nomad's names."""
+    usage = report.TaskUsage(
+        "x",
+        1_700_000_000.5,
+        report.CpuUsage(1.5, 2.5, 4.0, 100.0, 3, 4000, ("Percent", "Total Ticks")),
+        report.MemoryUsage(1, 2, 3, 4, 5, 6, 7, ("RSS", "Max Usage", "Kernel Max Usage")),
+    )
+    wire = drivers.TaskStatsResponse().parse(bytes(convert.stats(usage))).stats
+    assert wire.timestamp.timestamp() == 1_700_000_000.5
+    cpu, memory = wire.agg_resource_usage.cpu, wire.agg_resource_usage.memory
+    assert (cpu.system_mode, cpu.user_mode, cpu.percent, cpu.total_ticks) == (1.5, 2.5, 4.0, 100.0)
+    assert (cpu.throttled_periods, cpu.throttled_time) == (3, 4000)
+    assert [field.name for field in cpu.measured_fields] == ["PERCENT", "TOTAL_TICKS"]
+    assert (memory.rss, memory.cache, memory.swap, memory.usage) == (1, 2, 3, 4)
+    assert (memory.max_usage, memory.kernel_usage, memory.kernel_max_usage) == (5, 6, 7)
+    names = [field.name for field in memory.measured_fields]
+    assert names == ["RSS", "MAX_USAGE", "KERNEL_MAX_USAGE"]
+
+
+def test_events_keep_text_and_annotations() -> None:
+    """An event arrives with its task, text, time and annotations."""
+    event = report.TaskEvent("x", ALLOC, "app", "Task completed successfully", 5.0, {"a": "b"})
+    wire = drivers.DriverTaskEvent().parse(bytes(convert.event(event)))
+    assert (wire.task_id, wire.alloc_id, wire.task_name) == ("x", ALLOC, "app")
+    assert (wire.message, wire.annotations) == ("Task completed successfully", {"a": "b"})
+    assert wire.timestamp.timestamp() == 5.0
+
+
+def test_handle_holds_the_task_unchanged() -> None:
+    """Recovery gets back what StartTask was given, even fields this version does not know."""
+    # Field 30, varint 7: something of a later Nomad.
+    later = bytes(drivers.TaskConfig(id="x")) + b"\xf0\x01\x07"
+    handle = convert.handle(drivers.TaskConfig().parse(later), b"state")
+    again = drivers.TaskHandle().parse(bytes(handle))
+    assert bytes(again.config) == later
+    assert (again.version, again.state, again.driver_state) == (1, 1, b"state")
+
+
+def test_durations_are_seconds() -> None:
+    """A stop's timeout crosses as seconds, and one that is left out is 0."""
+    stop = drivers.StopTaskRequest("x", timedelta(seconds=5, milliseconds=250))
+    assert convert.seconds(drivers.StopTaskRequest().parse(bytes(stop)).timeout) == 5.25
+    assert convert.seconds(drivers.StopTaskRequest().parse(b"").timeout) == 0.0

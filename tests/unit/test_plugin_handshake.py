@@ -1,0 +1,58 @@
+"""go-plugin's handshake, without a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from milo.plugin import handshake
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({handshake.COOKIE_NAME: ""}, False),
+        ({handshake.COOKIE_NAME: "something else"}, False),
+        ({handshake.COOKIE_NAME: handshake.COOKIE_VALUE}, True),
+    ],
+)
+def test_only_nomads_cookie_makes_it_a_plugin(environ: dict[str, str], expected: bool) -> None:
+    """The variable must be there with exactly Nomad's value."""
+    assert handshake.is_plugin_start(environ) is expected
+
+
+def test_socket_is_private_accepts_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    """A client can connect before anything serves, and removing leaves the base directory bare."""
+    opened = handshake.open_plugin_socket({handshake.SOCKET_DIR_NAME: str(tmp_path)})
+    try:
+        assert Path(opened.directory).stat().st_mode & 0o7777 == 0o700
+        assert opened.handshake_line() == f"1|2|unix|{opened.path}|grpc|\n"
+        assert os.path.isabs(opened.path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(opened.path)
+    finally:
+        opened.listener.close()
+        opened.remove()
+    opened.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tmpdir_is_the_second_choice(tmp_path: Path) -> None:
+    """Without go-plugin's own variable the socket lies where temporary files do."""
+    opened = handshake.open_plugin_socket({"TMPDIR": str(tmp_path)})
+    opened.listener.close()
+    assert Path(opened.directory).parent == tmp_path
+    opened.remove()
+
+
+def test_a_path_too_long_for_a_socket_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+    """Linux allows 108 bytes; beyond that the directory is removed again."""
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    with pytest.raises(OSError, match="too long"):
+        handshake.open_plugin_socket({handshake.SOCKET_DIR_NAME: str(deep)})
+    assert list(deep.iterdir()) == []

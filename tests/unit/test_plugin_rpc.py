@@ -1,0 +1,149 @@
+"""The bridge between grpclib and Trio: errors are contained, cancellation crosses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterable, AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio_asyncio
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
+
+from milo.errors import ArtifactError, ConfigError, CrunMissingError, TaskNotFoundError
+from milo.plugin import rpc
+from milo.plugin.broker_service import BrokerService
+from milo.wire import plugin
+from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "recoverable"),
+    [
+        (ConfigError("k", "p", "e"), Status.INVALID_ARGUMENT, False),
+        (TaskNotFoundError("x"), Status.NOT_FOUND, False),
+        (ArtifactError("a"), Status.FAILED_PRECONDITION, False),
+        (CrunMissingError("crun"), Status.FAILED_PRECONDITION, True),
+    ],
+)
+def test_an_expected_error_becomes_its_status(
+    error: Exception, status: Status, recoverable: bool
+) -> None:
+    """The text is the error's own, the detail says whether to try again."""
+    with pytest.raises(GRPCError) as caught, rpc.contained("StartTask"):
+        raise error
+    assert (caught.value.status, caught.value.message) == (status, str(error))
+    assert caught.value.details.recoverable is recoverable
+    assert caught.value.__cause__ is error
+
+
+def test_an_error_inside_of_groups_is_found() -> None:
+    """A nursery's group around a Milo error changes nothing for the user."""
+    group = ExceptionGroup("", [ExceptionGroup("", [ValueError(), ArtifactError("no JAR")])])
+    with pytest.raises(GRPCError) as caught, rpc.contained("StartTask"):
+        raise group
+    assert caught.value.message == "Error: no JAR"
+
+
+def test_an_unexpected_error_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug shows its kind to the user and its traceback in the log."""
+    with pytest.raises(GRPCError) as caught, rpc.contained("StopTask"):
+        raise RuntimeError("oops")
+    assert caught.value.status is Status.INTERNAL
+    assert caught.value.message == "Error: Unexpected failure in StopTask: RuntimeError: oops"
+    assert caplog.records[0].exc_info is not None
+
+
+def test_cancellation_is_not_contained() -> None:
+    """What is no Exception passes through untouched."""
+    with pytest.raises(KeyboardInterrupt), rpc.contained("WaitTask"):
+        raise KeyboardInterrupt
+
+
+def test_status_details_are_googles_status_with_nomads_detail() -> None:
+    """The bytes are those that Go's status.WithDetails writes, and can be read again."""
+    codec = rpc.StatusDetails()
+    data = codec.encode(Status.FAILED_PRECONDITION, "m", RecoverableError(recoverable=True))
+    url = b"type.googleapis.com/hashicorp.nomad.plugins.shared.structs.RecoverableError"
+    detail = b"\x0a" + bytes([len(url)]) + url + b"\x12\x02\x08\x01"
+    assert data == b"\x08\x09\x12\x01m\x1a" + bytes([len(detail)]) + detail
+    again = codec.decode(Status.FAILED_PRECONDITION, "m", data)
+    assert again is not None and again.recoverable
+    assert codec.decode(Status.FAILED_PRECONDITION, "m", b"") is None
+
+
+class Stdio(plugin.GrpcStdioBase):
+    """Streams without end, and tells when it was ended."""
+
+    def __init__(self) -> None:
+        self.closed = trio.Event()
+
+    async def stream_stdio(self, request: plugin.Empty) -> AsyncIterator[plugin.StdioData]:
+        """Count until cancelled."""
+        try:
+            while True:
+                yield plugin.StdioData(data=b"x")
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.closed.set()
+
+
+class Controller(plugin.GrpcControllerBase):
+    """Never answers, and tells when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.cancelled = trio.Event()
+
+    async def shutdown(self, request: plugin.Empty) -> plugin.Empty:
+        """Wait for ever, as a WaitTask does."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.cancelled.set()
+
+
+async def _offers() -> AsyncIterable[plugin.ConnInfo]:
+    yield plugin.ConnInfo(service_id=1)
+    yield plugin.ConnInfo(service_id=2, knock=plugin.ConnInfoKnock(knock=True))
+
+
+async def _wait(event: trio.Event) -> None:
+    with trio.fail_after(5):
+        await event.wait()
+
+
+async def test_handlers_run_in_trio_and_end_with_their_client(tmp_path: Path) -> None:
+    """Streams and calls are cancelled when the client leaves them; nothing else ends."""
+    path = str(tmp_path / "s")
+    stdio, controller = Stdio(), Controller()
+    async with trio_asyncio.open_loop():
+        server = Server([rpc.bridged(service) for service in (stdio, controller, BrokerService())])
+        await trio_asyncio.aio_as_trio(server.start)(path=path)
+
+        async def talk() -> None:
+            channel = Channel(path=path)
+            stub = plugin.GrpcControllerStub(channel)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(stub.shutdown(plugin.Empty()), 0.05)
+            count = 0
+            async for chunk in plugin.GrpcStdioStub(channel).stream_stdio(plugin.Empty()):
+                assert chunk.data == b"x"
+                count += 1
+                if count == 100:
+                    break
+            answers = [a async for a in plugin.GrpcBrokerStub(channel).start_stream(_offers())]
+            assert [a.service_id for a in answers] == [2]
+            assert answers[0].knock.error
+            channel.close()
+
+        await trio_asyncio.aio_as_trio(talk)()
+        await _wait(controller.cancelled)
+        await _wait(stdio.closed)
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    os.unlink(path)
