@@ -1,0 +1,225 @@
+"""The driver without gRPC and Nomad: a registry, task directories and a stand-in for logmon."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from milo.core.launch import Launch, PluginOptions, Resources
+from milo.core.report import TaskEvent
+from milo.host.registry import Registry
+from milo.host.spawner_client import SpawnerClient
+from tests.support import leftovers
+
+TASK = "app"
+
+
+class LogReader:
+    """Reads one FIFO like logmon: opened blocking, until end of file, in a thread.
+
+    Keeps the digest and the length of everything, and the first megabyte itself.
+    """
+
+    KEEP = 1 << 20
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.digest = hashlib.sha256()
+        self.length = 0
+        self.text = b""
+        self.arrived = threading.Condition()
+        self.ended = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            while data := os.read(fd, 1 << 20):
+                with self.arrived:
+                    self.digest.update(data)
+                    self.length += len(data)
+                    self.text += data[: max(0, self.KEEP - len(self.text))]
+                    self.arrived.notify_all()
+        finally:
+            os.close(fd)
+            with self.arrived:
+                self.ended = True
+                self.arrived.notify_all()
+
+    def wait_for(self, text: bytes, timeout_s: float = 20.0) -> None:
+        """Return once ``text`` has arrived."""
+        with self.arrived:
+            ok = self.arrived.wait_for(lambda: text in self.text or self.ended, timeout_s)
+            assert ok and text in self.text, f"{text!r} did not arrive; {self.text[-2000:]!r}"
+
+    def wait_end(self, timeout_s: float = 20.0) -> None:
+        """Return once the writer has come and gone."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: self.ended, timeout_s), "no end of file"
+
+    def release(self) -> None:
+        """Let a reader go that no writer ever came to."""
+        if not self.ended and self.path.exists():
+            os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
+        self._thread.join(10)
+
+
+@attrs.define
+class Task:
+    """One task that the rig can start, with the readers of its FIFOs."""
+
+    launch: Launch
+    stdout: LogReader | None
+    stderr: LogReader | None
+
+    @property
+    def id(self) -> str:
+        return self.launch.task_id
+
+    @property
+    def local(self) -> Path:
+        return Path(self.launch.task_dir) / "local"
+
+    @property
+    def out(self) -> LogReader:
+        assert self.stdout is not None
+        return self.stdout
+
+    @property
+    def err(self) -> LogReader:
+        assert self.stderr is not None
+        return self.stderr
+
+
+class DriverRig:
+    """A registry on a state directory of its own."""
+
+    def __init__(self, registry: Registry, base: Path, spawner: SpawnerClient) -> None:
+        self.registry = registry
+        self.base = base
+        self.spawner = spawner
+        self.events: list[TaskEvent] = []
+        self._tasks: list[Task] = []
+
+    @property
+    def state_dir(self) -> Path:
+        return self.base / "state"
+
+    def task(
+        self,
+        jar: Path | None,
+        *,
+        args: list[str] | None = None,
+        readers: bool = True,
+        name: str = TASK,
+        alloc_id: str = "",
+        memory_mb: int = 256,
+        **config: Any,
+    ) -> Task:
+        """Lay out a task as Nomad does, with ``jar`` as its artifact."""
+        alloc_id = alloc_id or str(uuid.uuid4())
+        alloc_dir = self.base / "alloc" / alloc_id
+        for path in (name + "/local", name + "/secrets", name + "/tmp", "alloc/logs", "alloc/data"):
+            directory = alloc_dir / path
+            directory.mkdir(parents=True, exist_ok=True)
+            directory.chmod(0o777)
+        if jar is not None:
+            shutil.copy(jar, alloc_dir / name / "local" / jar.name)
+        fifos = [
+            alloc_dir / "alloc/logs" / f".{name}.{stream}.fifo" for stream in ("stdout", "stderr")
+        ]
+        for fifo in fifos:
+            if not fifo.exists():
+                os.mkfifo(fifo, 0o600)
+        task = Task(
+            Launch(
+                task_id=f"{alloc_id}/{name}/{uuid.uuid4().hex[:8]}",
+                task_name=name,
+                alloc_id=alloc_id,
+                alloc_dir=str(alloc_dir),
+                stdout_path=str(fifos[0]),
+                stderr_path=str(fifos[1]),
+                state_dir="",
+                crun_path="",
+                javas=(),
+                config={"args": args or [], **config},
+                env={"NOMAD_TASK_DIR": "/local"},
+                resources=Resources(memory_bytes=memory_mb << 20, cpu_shares=500),
+            ),
+            LogReader(fifos[0]) if readers else None,
+            LogReader(fifos[1]) if readers else None,
+        )
+        self._tasks.append(task)
+        return task
+
+    def texts(self, task: Task) -> list[str]:
+        """Return the events of ``task`` so far."""
+        return [event.message for event in self.events if event.task_id == task.id]
+
+    async def finish(self) -> None:
+        """End what still runs, and the readers."""
+        for task in self._tasks:
+            await self.registry.destroy(task.id, force=True)
+            for reader in (task.stdout, task.stderr):
+                if reader is not None:
+                    await trio.to_thread.run_sync(reader.release)
+
+    async def collect(self) -> None:
+        async for event in self.registry.events():
+            self.events.append(event)
+
+
+@asynccontextmanager
+async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[DriverRig]:
+    """Run a driver; afterwards nothing of it may be left, which is asserted."""
+    base = Path(tempfile.mkdtemp(prefix="milo-", dir="/tmp"))
+    base.chmod(0o755)
+    spawner = SpawnerClient()
+    registry = Registry(spawner)
+    await registry.configure(
+        attrs.evolve(options or PluginOptions(), state_dir=str(base / "state"))
+    )
+    rig = DriverRig(registry, base, spawner)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(registry.run)
+            nursery.start_soon(rig.collect)
+            try:
+                yield rig
+            finally:
+                with trio.CancelScope(shield=True):
+                    await rig.finish()
+                nursery.cancel_scope.cancel()
+    finally:
+        spawner.close()
+        left = [line for line in leftovers.processes(base)]
+        left += leftovers.mounts(base)
+        left += [str(path) for path in cgroups_of(base)]
+        shutil.rmtree(base, ignore_errors=True)
+    assert not left, "left behind:\n" + "\n".join(left)
+
+
+def cgroups_of(base: Path) -> list[Path]:
+    """Return the cgroups of Milo's containers whose state directories lie below ``base``."""
+    names = {f"milo-{path.name}" for path in (base / "state").glob("*")}
+    return [
+        path
+        for name in names
+        for path in [
+            *Path("/sys/fs/cgroup").glob(f"*/milo/{name}"),
+            Path(f"/sys/fs/cgroup/milo/{name}"),
+        ]
+        if path.exists()
+    ]
