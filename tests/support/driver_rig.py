@@ -9,7 +9,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,47 @@ class Task:
 class DriverRig:
     """A registry on a state directory of its own."""
 
-    def __init__(self, registry: Registry, base: Path, spawner: SpawnerClient) -> None:
+    def __init__(
+        self, registry: Registry, options: PluginOptions, base: Path, spawner: SpawnerClient
+    ) -> None:
         self.registry = registry
+        self.options = options
         self.base = base
         self.spawner = spawner
         self.events: list[TaskEvent] = []
         self._tasks: list[Task] = []
+
+    async def restart(self) -> None:
+        """End the driver as its death does, and begin a new one that knows of nothing."""
+        self._scope.cancel()
+        await self._gone.wait()
+        self.spawner.close()
+        self.spawner = SpawnerClient()
+        self.registry = Registry(self.spawner)
+        await self.registry.configure(self.options)
+        await self.begin(self._nursery)
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """Run the registry in ``nursery``."""
+        self._nursery = nursery
+        await nursery.start(self._run)
+
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self._gone = trio.Event()
+        with trio.CancelScope() as self._scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.registry.run)
+                nursery.start_soon(self._collect)
+                task_status.started()
+        for task in self.registry._tasks.values():
+            if task.client is not None:
+                task.client.close()
+        self._gone.set()
+
+    async def _collect(self) -> None:
+        async with aclosing(self.registry.events()) as events:
+            async for event in events:
+                self.events.append(event)
 
     @property
     def state_dir(self) -> Path:
@@ -176,10 +211,6 @@ class DriverRig:
                 if reader is not None:
                     await trio.to_thread.run_sync(reader.release)
 
-    async def collect(self) -> None:
-        async for event in self.registry.events():
-            self.events.append(event)
-
 
 @asynccontextmanager
 async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[DriverRig]:
@@ -188,14 +219,12 @@ async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[Driver
     base.chmod(0o755)
     spawner = SpawnerClient()
     registry = Registry(spawner)
-    await registry.configure(
-        attrs.evolve(options or PluginOptions(), state_dir=str(base / "state"))
-    )
-    rig = DriverRig(registry, base, spawner)
+    options = attrs.evolve(options or PluginOptions(), state_dir=str(base / "state"))
+    await registry.configure(options)
+    rig = DriverRig(registry, options, base, spawner)
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(registry.run)
-            nursery.start_soon(rig.collect)
+            await rig.begin(nursery)
             try:
                 yield rig
             finally:
@@ -203,8 +232,8 @@ async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[Driver
                     await rig.finish()
                 nursery.cancel_scope.cancel()
     finally:
-        spawner.close()
-        left = [line for line in leftovers.processes(base)]
+        rig.spawner.close()
+        left = leftovers.processes(base)
         left += leftovers.mounts(base)
         left += [str(path) for path in cgroups_of(base)]
         shutil.rmtree(base, ignore_errors=True)

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-
 
 def processes(base: Path) -> list[str]:
     """Return a line for each process that works below ``base``, but for this one.
@@ -66,16 +64,25 @@ def mount_points(base: Path) -> list[str]:
 def cgroups(names: Iterable[str]) -> list[str]:
     """Return a line for each cgroup whose path contains one of ``names``."""
     wanted = list(names)
-    return [
-        f"cgroup {path}" for path in _directories(CGROUPS) if any(name in path for name in wanted)
-    ]
+    return [f"cgroup {path}" for path in _cgroups() if any(name in path for name in wanted)]
 
 
-def _directories(top: Path) -> Iterator[str]:
-    for path, _, _ in os.walk(top):
-        yield path
+def _cgroups() -> Iterator[str]:
+    """Yield every cgroup of every hierarchy that is mounted in this namespace."""
+    for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
+        _, top, kind, *_ = line.split()
+        if kind in ("cgroup", "cgroup2"):
+            for path, _, _ in os.walk(top):
+                yield path
 
 
 def files(state_dir: Path) -> list[str]:
-    """Return a line for each file below a plugin's state directory."""
-    return [f"file {path}" for path in sorted(state_dir.rglob("*")) if state_dir.is_dir()]
+    """Return a line for each file below a plugin's state directory, but for exit records.
+
+    Those outlive a task on purpose: the driver removes them once their allocation is gone.
+    """
+    return [
+        f"file {path}"
+        for path in sorted(state_dir.rglob("*"))
+        if path.name != "exit.json" and not path.is_dir()
+    ]

@@ -43,6 +43,9 @@ def enter_if_hybrid() -> bool:
     _check(libc.unshare(CLONE_NEWNS), "unshare")
     _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
     _check(libc.umount2(HYBRID_MOUNT.encode(), 0), f"umount {HYBRID_MOUNT}")
+    # The mount point stays, and crun makes directories in it as if it were a controller's:
+    # they go to a file system that ends with the namespace, instead of the host's.
+    _check(libc.mount(b"none", HYBRID_MOUNT.encode(), b"tmpfs", 0, None), f"mount {HYBRID_MOUNT}")
     return True
 
 
