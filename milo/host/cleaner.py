@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Collection
 from typing import Final
 
@@ -77,12 +78,20 @@ class Cleaner:
             # Whoever served this socket is gone; nobody else may come to serve it.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(state_dir, records.CONTROL_SOCKET))
-            await self.spawn(store, "clean", state_dir)
-            client = await TaskClient.connect(state_dir, lambda _: None)
+            await self._clean_up(state_dir)
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)  # which ends with the other process
             with contextlib.suppress(ControlError):
                 await client.stop(signal.SIGKILL, 0.0)
+
+    async def _clean_up(self, state_dir: str) -> None:
+        """Have a process forked that removes the container, and wait for the process's end."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with trio.socket.from_stdlib_socket(ours) as end, theirs:
+            await self._spawner.spawn("clean", state_dir, [theirs.fileno()])
+            theirs.close()
+            await end.recv(1)
 
     async def spawn(self, store: StateStore, mode: str, state_dir: str) -> None:
         """Have a task process forked that serves the control socket of ``state_dir``."""

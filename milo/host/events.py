@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, Generic, TypeVar
 
 import trio
@@ -31,7 +31,7 @@ class Broadcast(Generic[T]):
             except (trio.WouldBlock, trio.BrokenResourceError):
                 continue
 
-    async def subscribe(self) -> AsyncIterator[T]:
+    async def subscribe(self) -> AsyncGenerator[T, None]:
         """Yield values until the caller stops asking."""
         send, receive = trio.open_memory_channel[T](QUEUED)
         for value in self._unheard:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 
 import trio
@@ -83,7 +83,7 @@ class Fingerprinter:
             },
         )
 
-    async def watch(self) -> AsyncIterator[Fingerprint]:
+    async def watch(self) -> AsyncGenerator[Fingerprint, None]:
         """Yield the fingerprint now, and again whenever it has changed."""
         last: Fingerprint | None = None
         while True:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Final
 
 import attrs
@@ -34,11 +35,14 @@ from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.usage import follow_usage
+from milo.processes import start_ticks
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
 STOP_GRACE_S: Final = 60.0
 """Beyond the kill timeout: 5 s of draining, and a crun under load."""
+
+RECONNECT_PAUSE_S: Final = 0.1
 
 LEVELS: Final = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
@@ -129,8 +133,11 @@ class Registry:
         """Read what the task process says; find out how the task ended when it goes."""
         try:
             await task.require_client().run()
-            if not task.ended.is_set() and task.failed is None:
-                await self._after_silence(task)
+            while not task.ended.is_set() and task.failed is None:
+                if not await self._reconnect(task):
+                    await self._after_silence(task)
+                    break
+                await task.require_client().run()
         except Exception as exc:
             log("error", "following a task failed", task_id=task.task_id, error=repr(exc))
             task.lose(f"the driver failed to follow it: {exc!r}")
@@ -140,6 +147,18 @@ class Registry:
                 exit_sentence(task.exit, stopped=task.stop_requested),
                 task.exit.ended_at_s,
             )
+
+    async def _reconnect(self, task: ManagedTask) -> bool:
+        """Connect again to a task process that lives; False when it does not."""
+        identity = task.require_client().welcome.supervisor
+        while start_ticks(identity.pid) == identity.start_ticks:
+            try:
+                task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+            except ControlError:
+                await trio.sleep(RECONNECT_PAUSE_S)
+            else:
+                return True
+        return False
 
     async def _after_silence(self, task: ManagedTask) -> None:
         record = self._store.read_exit(task.launch.state_dir)
@@ -212,19 +231,21 @@ class Registry:
             attributes[f"{name}.stalled_seconds"] = f"{counters.stalled_s:.3f}"
         return task.status(attributes)
 
-    async def stats(self, task_id: str, interval_s: float) -> AsyncIterator[TaskUsage]:
+    async def stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
         """Yield the task's resource use every ``interval_s`` until it has ended."""
         task = self._find(task_id)
         if task.started is None:
             return
-        async for usage in follow_usage(task_id, task.started.cgroup_path, interval_s, task.ended):
-            yield usage
+        samples = follow_usage(task_id, task.started.cgroup_path, interval_s, task.ended)
+        async with aclosing(samples):
+            async for usage in samples:
+                yield usage
 
-    def events(self) -> AsyncIterator[TaskEvent]:
+    def events(self) -> AsyncGenerator[TaskEvent, None]:
         """Yield the events of all tasks as they happen."""
         return self._events.subscribe()
 
-    def fingerprints(self) -> AsyncIterator[Fingerprint]:
+    def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
         """Yield the driver's health and attributes, at once and whenever they change."""
         return self._fingerprinter.watch()
 

@@ -86,7 +86,7 @@ class TaskClient:
                     self._take(notice.seq, notice)
                 else:
                     self._on_notice(notice)
-        except OSError:
+        except (OSError, trio.ClosedResourceError):
             return
         finally:
             self.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -13,7 +13,7 @@ from milo.host import stats
 
 async def follow_usage(
     task_id: str, cgroup_path: str, interval_s: float, ended: trio.Event
-) -> AsyncIterator[TaskUsage]:
+) -> AsyncGenerator[TaskUsage, None]:
     """Yield the use of a task now and then every ``interval_s`` seconds, until ``ended``.
 
     ``cgroup_path`` is the container's, relative to the hierarchy's root. The first sample

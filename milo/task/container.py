@@ -7,6 +7,10 @@ import os
 import signal
 import time
 
+from typing import Final
+
+import trio
+
 from milo.core import cgroup
 from milo.core import crun as crun_args
 from milo.core.launch import Application, Launch, TaskOptions
@@ -17,6 +21,10 @@ from milo.task import bundle, cgroup_state, cgroups
 from milo.task.bundle import Bundle
 from milo.task.children import Reaper, WaitStatus
 from milo.task.crun import Crun
+
+GONE_TIMEOUT_S: Final = 10.0
+GONE_LOOK_S: Final = 0.01
+"""How often a killed process that is not a child is looked at; pidfds need Linux 5.3."""
 
 
 class Container:
@@ -127,6 +135,9 @@ class Container:
         if process is not None and start_ticks(process.pid) == process.start_ticks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
+            with trio.move_on_after(GONE_TIMEOUT_S):
+                while start_ticks(process.pid) == process.start_ticks:
+                    await trio.sleep(GONE_LOOK_S)
         name = f"milo-{os.path.basename(self._launch.state_dir)}"
         await self._destroy(
             record.cgroup_path

@@ -68,6 +68,7 @@ class ControlServer:
         self._backend = backend
         self._supervisor = supervisor
         self._clients: set[_Client] = set()
+        self._met_driver = trio.Event()
 
     def publish(self, message: control.Message) -> None:
         """Send ``message`` to every connected driver."""
@@ -91,7 +92,12 @@ class ControlServer:
                     nursery.start_soon(self._serve, _Client(sock))
 
     async def flush(self) -> None:
-        """Wait until every client has been sent what is queued for it, within a bound."""
+        """Wait until every client has been sent what is queued for it, within a bound.
+
+        A task can be over before the driver that asked for it has connected.
+        """
+        with trio.move_on_after(HELLO_TIMEOUT_S):
+            await self._met_driver.wait()
         clients = list(self._clients)
         with trio.move_on_after(FLUSH_TIMEOUT_S):
             for client in clients:
@@ -115,6 +121,8 @@ class ControlServer:
             if current is not None and client.role == control.ROLE_DRIVER:
                 client.post(current)
             self._clients.add(client)
+            if client.role == control.ROLE_DRIVER:
+                self._met_driver.set()
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, client, nursery.cancel_scope)

@@ -35,7 +35,8 @@ def read_launch(state_dir: str) -> Launch:
 def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
     """Run the task whose launch is in ``state_dir``; ``fds[0]`` is its listening socket.
 
-    ``mode`` is ``run``, or ``clean``: remove what a task whose own process has died left.
+    ``mode`` is ``run``, or ``clean``: remove what a task whose own process has died left;
+    ``fds[0]`` then is a socket whose end tells the driver that it is done.
 
     Returns the exit status of the task process: 0 when the task was run to its end, whatever
     that was.
@@ -47,25 +48,21 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     launch = read_launch(state_dir)
-    listener = socket.socket(fileno=fds[0])
     if mode == "clean":
-        trio.run(clean, launch, Reaper(reap_all=True), listener)
+        trio.run(clean, launch, Reaper(reap_all=True))
     else:
+        listener = socket.socket(fileno=fds[0])
         supervisor = Supervisor(launch, Reaper(reap_all=True), listener=listener)
         trio.run(supervisor.run)
     return 0
 
 
-async def clean(launch: Launch, reaper: Reaper, listener: socket.socket) -> None:
-    """Remove container, cgroups and bundle of a task whose own process is gone.
-
-    A client that waits for it sees the end of its connection.
-    """
-    with listener:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(reaper.run)
-            await Container(launch, reaper).remove(_read_record(launch.state_dir))
-            nursery.cancel_scope.cancel()
+async def clean(launch: Launch, reaper: Reaper) -> None:
+    """Remove container, cgroups and bundle of a task whose own process is gone."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reaper.run)
+        await Container(launch, reaper).remove(_read_record(launch.state_dir))
+        nursery.cancel_scope.cancel()
 
 
 def _read_record(state_dir: str) -> TaskRecord | None:

@@ -10,14 +10,16 @@ import math
 
 import attrs
 
-SMALL_BYTES = 64 << 10
+SMALL_BYTES = 128 << 10
 QUICK_S = 0.0005
 PAUSE_S = 0.001
 STREAK = 4
 LARGE_PIPE_BYTES = 512 << 10
+REST_S = 0.1
 """The pause under load: after `STREAK` chunks in a row that were smaller than `SMALL_BYTES`
 and came less than `QUICK_S` apart, pause `PAUSE_S` and let the pipe gather, if both pipes
-hold at least `LARGE_PIPE_BYTES`. Measured in docs/spikes/4-large-volumes.md: splicing every
+hold at least `LARGE_PIPE_BYTES`. A pipe found three quarters full after its pause made its
+writer wait, or nearly: then there is no pause for the next `REST_S`. Measured in docs/spikes/4-large-volumes.md: splicing every
 small write on its own costs several times the CPU; with pipes of 64 KiB the pause hurts."""
 
 
@@ -99,19 +101,25 @@ class Pacer:
     def __init__(self) -> None:
         self._streak = 0
         self._last = -math.inf
+        self._paused = False
+        self._rest_until = -math.inf
 
     def pause_after(self, moved_bytes: int, now: float, *, smallest_pipe_bytes: int) -> float:
         """Return how long to pause after a chunk that came at ``now``; mostly 0."""
+        if self._paused:
+            self._paused = False
+            self._last = now  # the chunk that the pause gathered counts as following at once
+            if 4 * moved_bytes >= 3 * smallest_pipe_bytes:
+                self._rest_until = now + REST_S
         quick = now - self._last < QUICK_S
         self._last = now
         if not quick or moved_bytes >= SMALL_BYTES or smallest_pipe_bytes < LARGE_PIPE_BYTES:
             self._streak = 0
             return 0.0
         self._streak += 1
-        if self._streak < STREAK:
+        if self._streak < STREAK or now < self._rest_until:
             return 0.0
-        # The chunk that the pause gathers is to count as following at once.
-        self._last = now + PAUSE_S
+        self._paused = True
         return PAUSE_S
 
 
