@@ -19,8 +19,9 @@ REST_S = 0.1
 """The pause under load: after `STREAK` chunks in a row that were smaller than `SMALL_BYTES`
 and came less than `QUICK_S` apart, pause `PAUSE_S` and let the pipe gather, if both pipes
 hold at least `LARGE_PIPE_BYTES`. A pipe found three quarters full after its pause made its
-writer wait, or nearly: then there is no pause for the next `REST_S`. Measured in docs/spikes/4-large-volumes.md: splicing every
-small write on its own costs several times the CPU; with pipes of 64 KiB the pause hurts."""
+writer wait, or nearly: then there is no pause for the next `REST_S`. Measured in
+docs/spikes/4-large-volumes.md: splicing every small write on its own costs several times
+the CPU; with pipes of 64 KiB the pause hurts."""
 
 
 class EventKind(enum.StrEnum):

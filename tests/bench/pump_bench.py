@@ -1,0 +1,275 @@
+"""The log pump in figures: throughput, CPU and latency, side by side with doing without it.
+
+``python -m tests.bench.pump_bench [--quick] [--pumps N]`` prints JSON. Needs ``cc``: the
+writers and readers are a small C program (pump_tool.c), since anything slower would be what
+is measured. Each pump runs in a forked process of its own, as in production.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from milo.task.fifo import FifoSink, open_fifo_writer, raise_capacity
+from milo.task.pump import Pump, open_pipe
+from milo.task.pump_policy import PumpPolicy
+
+GIB = 1 << 30
+WAYS = ("none", "pump", "loop", "c loop")
+"""No pump at all, Milo's pump, a Trio loop of read and write, the same loop in C."""
+
+
+def build_tool(directory: str) -> str:
+    """Compile pump_tool.c into ``directory``. Raises RuntimeError where there is no cc."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise RuntimeError("the pump bench needs a C compiler: apt-get install gcc libc6-dev")
+    tool = f"{directory}/pump_tool"
+    source = Path(__file__).with_name("pump_tool.c")
+    subprocess.run([compiler, "-O2", "-o", tool, str(source)], check=True)
+    return tool
+
+
+def throughput(tool: str, way: str, write_bytes: int, total_bytes: int) -> dict[str, float]:
+    """Move ``total_bytes``, written ``write_bytes`` at a time, through a FIFO one ``way``.
+
+    Returns bytes_per_s as the reader saw them and cpu_s_per_gib of the process between.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path, reader_fd, writer_fd = _fifo(directory, "fifo")
+        reader = subprocess.Popen([tool, "read"], stdin=reader_fd, stdout=subprocess.PIPE)
+        if way == "none":
+            between, target = None, writer_fd
+        else:
+            source, target = open_pipe()
+            between = _start_between(tool, way, path, source, writer_fd, target)
+            os.close(source)
+            os.close(writer_fd)
+        os.close(reader_fd)
+        command = [tool, "write", str(write_bytes), str(total_bytes)]
+        writer = subprocess.Popen(command, stdout=target)
+        os.close(target)
+        cpu_s = 0.0 if between is None else _cpu_of(between)
+        assert writer.wait() == 0
+        output, _ = reader.communicate()
+        moved, seconds = output.split()
+        assert int(moved) >= total_bytes
+        return {
+            "bytes_per_s": int(moved) / float(seconds),
+            "cpu_s_per_gib": cpu_s * GIB / int(moved),
+        }
+
+
+def latency(
+    tool: str, pumps: int, *, lines_per_s: float = 1000, seconds: float = 10, pumped: bool = True
+) -> dict[str, float]:
+    """Send time-stamped lines, ``lines_per_s`` for each of ``pumps`` streams.
+
+    Returns the delay from write to readable at the FIFO in milliseconds (p50_ms, p99_ms,
+    p999_ms, max_ms), and the share of one CPU that all pumps took together.
+    """
+    children: list[int] = []
+    readers: list[int] = []
+    writers: list[int] = []
+    with tempfile.TemporaryDirectory() as directory:
+        for index in range(pumps):
+            path, reader_fd, writer_fd = _fifo(directory, f"fifo{index}")
+            readers.append(reader_fd)
+            if pumped:
+                source, target = open_pipe()
+                unwanted = [*readers, *writers, target]
+                children.append(_fork(_pump_between(path, source, writer_fd), unwanted))
+                os.close(source)
+                os.close(writer_fd)
+                writer_fd = target
+            writers.append(writer_fd)
+        collector = subprocess.Popen(
+            [tool, "collect", *map(str, readers)], pass_fds=readers, stdout=subprocess.PIPE
+        )
+        count = str(int(lines_per_s * seconds))
+        stamper = subprocess.Popen(
+            [tool, "stamp", str(lines_per_s), count, *map(str, writers)], pass_fds=writers
+        )
+        for fd in (*readers, *writers):
+            os.close(fd)
+        output, _ = collector.communicate()
+        assert stamper.wait() == 0
+        cpu_s = sum(map(_cpu_of, children))
+    delays = sorted(int(line) / 1e6 for line in output.split())
+    assert len(delays) == int(count) * pumps
+
+    def quantile(part: float) -> float:
+        return delays[min(int(part * len(delays)), len(delays) - 1)]
+
+    return {
+        "p50_ms": quantile(0.5),
+        "p99_ms": quantile(0.99),
+        "p999_ms": quantile(0.999),
+        "max_ms": delays[-1],
+        "cpu_share": cpu_s / seconds,
+    }
+
+
+def compare_throughput(
+    tool: str,
+    *,
+    sizes: Sequence[int] = (120, 4096, 65536),
+    seconds: float = 2.0,
+    rounds: int = 5,
+    ways: Sequence[str] = WAYS,
+) -> list[dict[str, Any]]:
+    """Measure every way for every size of write, in turns; medians of ``rounds`` runs.
+
+    Each row has the ratios to no pump (``of_none``) and the pump's CPU of the loop's.
+    """
+    rows = []
+    for size in sizes:
+        guess = throughput(tool, "none", size, 64 << 20)["bytes_per_s"]
+        total = int(guess * seconds) // size * size
+        results: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way in ways:
+                results[way].append(throughput(tool, way, size, total))
+        medians = {
+            way: {
+                key: statistics.median(result[key] for result in results[way])
+                for key in ("bytes_per_s", "cpu_s_per_gib")
+            }
+            for way in ways
+        }
+        for way in ways:
+            row: dict[str, Any] = {"write_bytes": size, "way": way, **medians[way]}
+            row["of_none"] = row["bytes_per_s"] / medians["none"]["bytes_per_s"]
+            if way != "none" and "loop" in ways:
+                row["cpu_of_loop"] = row["cpu_s_per_gib"] / medians["loop"]["cpu_s_per_gib"]
+            rows.append(row)
+    return rows
+
+
+def compare_latency(
+    tool: str, *, pumps: Sequence[int] = (1, 10), seconds: float = 10
+) -> list[dict[str, Any]]:
+    """Measure the latency with and without pumps, for each number of them."""
+    return [
+        {
+            "pumps": count,
+            "way": "pump" if pumped else "none",
+            **latency(tool, count, seconds=seconds, pumped=pumped),
+        }
+        for count in pumps
+        for pumped in (False, True)
+    ]
+
+
+def _fifo(directory: str, name: str) -> tuple[str, int, int]:
+    """Make a FIFO; return its path, a non-blocking read end and a write end that blocks."""
+    path = f"{directory}/{name}"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    writer = open_fifo_writer(path, beneath=directory)
+    assert writer is not None
+    raise_capacity(writer)
+    os.set_blocking(reader, True)
+    os.set_blocking(writer, True)
+    return path, reader, writer
+
+
+def _start_between(tool: str, way: str, path: str, source: int, sink: int, target: int) -> int:
+    if way == "c loop":
+        os.set_blocking(source, True)
+        return subprocess.Popen([tool, "copy"], stdin=source, stdout=sink).pid
+    work = _pump_between(path, source, sink) if way == "pump" else _loop_between(source, sink)
+    return _fork(work, [target])
+
+
+def _pump_between(path: str, source: int, fd: int) -> Callable[[], None]:
+    def work() -> None:
+        os.set_blocking(fd, False)
+        sink = FifoSink(path, beneath=os.path.dirname(path), fd=fd)
+        trio.run(Pump("stdout", source, sink, PumpPolicy(), lambda _event: None).run)
+
+    return work
+
+
+def _loop_between(source: int, sink: int) -> Callable[[], None]:
+    async def loop() -> None:
+        while True:
+            await trio.lowlevel.wait_readable(source)
+            data = os.read(source, 65536)
+            if not data:
+                return
+            while data:
+                try:
+                    data = data[os.write(sink, data) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(sink)
+
+    def work() -> None:
+        os.set_blocking(sink, False)
+        trio.run(loop)
+
+    return work
+
+
+def _fork(work: Callable[[], None], unwanted: Sequence[int]) -> int:
+    """Do ``work`` in a child that does not hold the descriptors ``unwanted``."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        for fd in unwanted:
+            os.close(fd)
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _cpu_of(pid: int) -> float:
+    """Wait for the child ``pid`` and return the CPU seconds it used."""
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    yield "kernel", platform.release()
+    yield "python", platform.python_version()
+    yield "trio", trio.__version__
+    yield "cpus", str(os.cpu_count())
+
+
+def main() -> None:
+    """Print everything as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short runs, one of each")
+    parser.add_argument("--pumps", type=int, nargs="*", default=[1, 10])
+    parser.add_argument("--only", choices=["throughput", "latency"])
+    options = parser.parse_args()
+    report: dict[str, Any] = {"machine": dict(_versions())}
+    seconds, rounds = (0.3, 1) if options.quick else (2.0, 5)
+    with tempfile.TemporaryDirectory() as directory:
+        tool = build_tool(directory)
+        if options.only != "latency":
+            report["throughput"] = compare_throughput(tool, seconds=seconds, rounds=rounds)
+        if options.only != "throughput":
+            length = 1 if options.quick else 10
+            report["latency"] = compare_latency(tool, pumps=options.pumps, seconds=length)
+    json.dump(report, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()
