@@ -10,7 +10,7 @@ import attrs
 from milo.core.launch import JavaRuntime
 
 _VERSION = re.compile(
-    r"(?P<numbers>[0-9]{1,9}(?:\.[0-9]{1,9}){0,15})(?P<rest>(?:[_+.-][0-9A-Za-z_.+-]*)?)"
+    r"(?P<numbers>[0-9]{1,9}(?:\.[0-9]{1,9}){0,15})(?P<rest>(?:[_+-][0-9A-Za-z_.+-]*)?)"
 )
 _PROPERTY = re.compile(r"^\s+java\.version = (\S+)\s*$", re.MULTILINE)
 _BANNER = re.compile(r'^\S+ version "([^"\n]{1,100})"', re.MULTILINE)

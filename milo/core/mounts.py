@@ -87,8 +87,8 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
                 raise ConfigError(
                     "mount destination", f"{path!r} would hide {other.destination}", "another path"
                 )
-            if is_inside(path, other.destination) and not (
-                bind.origin == "job" and other.origin == "task" and other.destination != "/alloc"
+            if is_inside(path, other.destination) and (
+                other.origin != "task" or other.destination == "/alloc"
             ):
                 raise ConfigError(
                     "mount destination",

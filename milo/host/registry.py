@@ -17,7 +17,6 @@ import attrs
 import trio
 
 from milo.core import control, records
-from milo.core.describe import exit_sentence
 from milo.core.launch import Launch, PluginOptions
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
 from milo.core.signals import parse_signal
@@ -30,19 +29,18 @@ from milo.errors import (
 from milo.host.cleaner import Cleaner
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.follower import Follower
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.usage import follow_usage
-from milo.processes import start_ticks
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
+RETRY_STOP_S: Final = 0.2
 STOP_GRACE_S: Final = 60.0
 """Beyond the kill timeout: 5 s of draining, and a crun under load."""
-
-RECONNECT_PAUSE_S: Final = 0.1
 
 LEVELS: Final = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
@@ -55,6 +53,7 @@ class Registry:
     def __init__(self, spawner: SpawnerClient, *, environ: Mapping[str, str] | None = None) -> None:
         self._options = PluginOptions()
         self._cleaner = Cleaner(spawner)
+        self._follower = Follower(self._cleaner, self._tell)
         self._environ = dict(os.environ if environ is None else environ)
         self._tasks: dict[str, ManagedTask] = {}
         self._starting: set[str] = set()
@@ -127,47 +126,7 @@ class Registry:
     async def _connect(self, task: ManagedTask) -> None:
         task.client = await TaskClient.connect(task.launch.state_dir, task.take)
         assert self._nursery is not None
-        self._nursery.start_soon(self._follow, task)
-
-    async def _follow(self, task: ManagedTask) -> None:
-        """Read what the task process says; find out how the task ended when it goes."""
-        try:
-            await task.require_client().run()
-            while not task.ended.is_set() and task.failed is None:
-                if not await self._reconnect(task):
-                    await self._after_silence(task)
-                    break
-                await task.require_client().run()
-        except Exception as exc:
-            log("error", "following a task failed", task_id=task.task_id, error=repr(exc))
-            task.lose(f"the driver failed to follow it: {exc!r}")
-        if task.exit is not None:
-            self._tell(
-                task,
-                exit_sentence(task.exit, stopped=task.stop_requested),
-                task.exit.ended_at_s,
-            )
-
-    async def _reconnect(self, task: ManagedTask) -> bool:
-        """Connect again to a task process that lives; False when it does not."""
-        identity = task.require_client().welcome.supervisor
-        while start_ticks(identity.pid) == identity.start_ticks:
-            try:
-                task.client = await TaskClient.connect(task.launch.state_dir, task.take)
-            except ControlError:
-                await trio.sleep(RECONNECT_PAUSE_S)
-            else:
-                return True
-        return False
-
-    async def _after_silence(self, task: ManagedTask) -> None:
-        record = self._store.read_exit(task.launch.state_dir)
-        if record is not None:
-            task.finish(record)
-            return
-        log("error", "a task process has died", task_id=task.task_id)
-        await self._cleaner.clean(task.launch.state_dir)
-        task.lose("its task process was killed, and the container was stopped")
+        self._nursery.start_soon(self._follower.follow, task)
 
     # ---- recovering ---------------------------------------------------------------------
 
@@ -261,13 +220,16 @@ class Registry:
             return
         task.stop_requested = True
         number = parse_signal(signal or DEFAULT_KILL_SIGNAL)
-        try:
-            await task.require_client().stop(number, timeout_s)
-        except ControlError:
-            if not task.ended.is_set():
-                await self._after_silence(task)
-            return
         with trio.move_on_after(timeout_s + STOP_GRACE_S):
+            accepted = False
+            while not accepted and not task.ended.is_set():
+                try:
+                    await task.require_client().stop(number, timeout_s)
+                    accepted = True
+                except ControlError:
+                    # It is ending by itself, or the follower is connecting to it again.
+                    with trio.move_on_after(RETRY_STOP_S):
+                        await task.ended.wait()
             await task.ended.wait()
         if not task.ended.is_set():
             raise ControlError(

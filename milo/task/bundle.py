@@ -68,7 +68,7 @@ def write_bundle(
     host = rootfs.view_host(
         _java_paths(app, [bind.source for bind in task_binds]), recursive=_kernel_is_recursive()
     )
-    binds = (*host.binds, *task_binds, *_job_binds(launch))
+    binds = _ordered([*host.binds, *task_binds, *_job_binds(launch)])
     hostname = launch.network.hostname or socket.gethostname()
     container_id = container_name(os.path.basename(launch.state_dir))
     path = f"{launch.state_dir}/{BUNDLE_DIR}"
@@ -141,6 +141,16 @@ def remove_bundle(state_dir: str) -> None:
         raise StateError(path, f"it cannot be removed: {exc.strerror}") from exc
 
 
+def _ordered(binds: list[Bind]) -> tuple[Bind, ...]:
+    """Return the binds with what lies in the task's directories (a JDK below /tmp) last."""
+    own = [bind.destination for bind in binds if bind.origin == "task"]
+
+    def inner(bind: Bind) -> bool:
+        return bind.origin != "task" and any(is_inside(bind.destination, path) for path in own)
+
+    return tuple(sorted(binds, key=inner))
+
+
 def _task_binds(launch: Launch) -> tuple[Bind, ...]:
     pairs = (
         (f"{launch.shared_dir}", "/alloc"),
@@ -192,7 +202,7 @@ def _make_inner_mount_points(binds: tuple[Bind, ...]) -> None:
     own = [bind for bind in binds if bind.origin == "task"]
     for bind in binds:
         for outer in own:
-            if bind.origin != "job" or not is_inside(bind.destination, outer.destination):
+            if bind is outer or not is_inside(bind.destination, outer.destination):
                 continue
             parts = bind.destination[len(outer.destination) :].strip("/").split("/")
             fd = os.open(outer.source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import time
-
 from typing import Final
 
 import trio
@@ -136,7 +135,7 @@ class Container:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
             with trio.move_on_after(GONE_TIMEOUT_S):
-                while start_ticks(process.pid) == process.start_ticks:
+                while start_ticks(process.pid) == process.start_ticks:  # noqa: ASYNC110
                     await trio.sleep(GONE_LOOK_S)
         name = f"milo-{os.path.basename(self._launch.state_dir)}"
         await self._destroy(

@@ -31,7 +31,7 @@ async def started(rig: DriverRig, task: Task, line: bytes) -> int:
 async def until_event(rig: DriverRig, task: Task, text: str) -> None:
     """Return once an event of ``task`` holds ``text``."""
     with trio.move_on_after(10):
-        while not any(text in line for line in rig.texts(task)):
+        while not any(text in line for line in rig.texts(task)):  # noqa: ASYNC110
             await trio.sleep(0.02)
     assert any(text in line for line in rig.texts(task)), rig.texts(task)
 
@@ -216,7 +216,7 @@ async def test_missing_crun_is_told(jar_dir: Path) -> None:
     """Without crun, StartTask says where it was looked for and what to do."""
     async with open_rig(PluginOptions(crun_path="/nonexistent/crun")) as rig:
         task = rig.task(jar_dir / "hello.jar")
-        with pytest.raises(TaskStartError, match="/nonexistent/crun.*Install"):
+        with pytest.raises(TaskStartError, match=r"/nonexistent/crun.*Install"):
             await rig.registry.start(task.launch)
         async with aclosing(rig.registry.fingerprints()) as fingerprints:
             assert (await anext(fingerprints)).health == "unhealthy"

@@ -1,0 +1,68 @@
+"""Follows the tasks: reads what their processes say, and finds out how each has ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from milo.core.describe import exit_sentence
+from milo.errors import ControlError
+from milo.host.cleaner import Cleaner
+from milo.host.managed import ManagedTask
+from milo.host.state_store import StateStore
+from milo.host.task_client import TaskClient
+from milo.processes import start_ticks
+
+RECONNECT_PAUSE_S: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Follower:
+    """One `follow` runs for each task; ``tell`` gets the event of its end."""
+
+    def __init__(self, cleaner: Cleaner, tell: Callable[[ManagedTask, str, float], None]) -> None:
+        self._cleaner = cleaner
+        self._tell = tell
+
+    async def follow(self, task: ManagedTask) -> None:
+        """Read what the task process says until the task has ended. Raises nothing."""
+        try:
+            await task.require_client().run()
+            while not task.ended.is_set() and task.failed is None:
+                if not await self._reconnect(task):
+                    await self._after_silence(task)
+                    break
+                await task.require_client().run()
+        except Exception as exc:
+            _log.exception("following a task failed: %s", task.task_id)
+            task.lose(f"the driver failed to follow it: {exc!r}")
+        if task.exit is not None:
+            text = exit_sentence(task.exit, stopped=task.stop_requested)
+            self._tell(task, text, task.exit.ended_at_s)
+
+    async def _reconnect(self, task: ManagedTask) -> bool:
+        """Connect again to a task process that lives; False when it does not."""
+        identity = task.require_client().welcome.supervisor
+        while start_ticks(identity.pid) == identity.start_ticks:
+            try:
+                task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+            except ControlError:
+                await trio.sleep(RECONNECT_PAUSE_S)
+            else:
+                return True
+        return False
+
+    async def _after_silence(self, task: ManagedTask) -> None:
+        """Its process has gone without a word of its exit."""
+        store = StateStore(task.launch.state_dir.rpartition("/")[0])
+        record = store.read_exit(task.launch.state_dir)
+        if record is not None:
+            task.finish(record)
+            return
+        _log.error("the process of task %s has died", task.task_id)
+        await self._cleaner.clean(task.launch.state_dir)
+        task.lose("its task process was killed, and the container was stopped")

@@ -1,0 +1,78 @@
+"""The layers of docs/architecture.md, held by reading every import of the package."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "milo"
+MAX_LINES = 330
+
+SHARED = {"milo", "milo.errors", "milo.files", "milo.processes"}
+ALLOWED = {
+    "milo.errors": set(),
+    "milo.files": {"milo.errors"},
+    "milo.processes": set(),
+    "milo.core": {"milo.core", "milo.errors"},
+    "milo.task": {"milo.task", "milo.core"} | SHARED,
+    "milo.spawner": {"milo.task"} | SHARED,
+    "milo.host": {"milo.host", "milo.core"} | SHARED,
+    "milo.plugin": {"milo.plugin", "milo.wire", "milo.host", "milo.core", "milo.spawner"} | SHARED,
+    "milo.cli": {"milo.cli", "milo.host", "milo.task", "milo.core"} | SHARED,
+    "milo.entry": {"milo.plugin", "milo.cli"},
+    "milo.__main__": {"milo.entry"},
+    "milo.__init__": set(),
+}
+
+MODULES = sorted(path for path in ROOT.rglob("*.py") if "wire" not in path.relative_to(ROOT).parts)
+
+
+def layer(module: str) -> str:
+    """Return the layer of a dotted name: its first two parts."""
+    return ".".join(module.split(".")[:2])
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names of Milo's that a module imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found |= (
+                {f"milo.{alias.name}" for alias in node.names} if module == "milo" else {module}
+            )
+    return {name for name in found if name.split(".")[0] == "milo"}
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module."""
+    return ".".join(("milo", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_downward(path: Path) -> None:
+    """A module imports only what its layer may."""
+    allowed = ALLOWED[layer(name_of(path))]
+    wrong = {
+        name for name in imports(path) if layer(name) not in allowed and name != "milo.__version__"
+    }
+    assert not wrong, f"{name_of(path)} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_short(path: Path) -> None:
+    """No module is longer than about 300 lines."""
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_asyncio_is_only_where_grpclib_is(path: Path) -> None:
+    """There is no second runtime beside Trio: asyncio and its bridge stay in milo.plugin."""
+    text = path.read_text()
+    if layer(name_of(path)) != "milo.plugin":
+        assert "import asyncio" not in text and "trio_asyncio" not in text
