@@ -1,0 +1,169 @@
+"""cgroup arithmetic and parsing, on both hierarchies."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milo.core import cgroup
+from milo.core.cgroup import Hierarchy, Mode
+
+V1 = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+36 31 0:33 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+"""
+UNIFIED = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
+V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+SCOPE = "/nomad/a1.web"
+
+
+def test_v1_is_known_by_its_controllers() -> None:
+    """On v1 each controller, also one mounted with another, has its directory."""
+    hierarchy = cgroup.parse_mountinfo(V1)
+    assert hierarchy.mode is Mode.V1
+    assert hierarchy.mounts == {
+        "cpu": "/sys/fs/cgroup/cpu,cpuacct",
+        "cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
+        "cpuset": "/sys/fs/cgroup/cpuset",
+        "memory": "/sys/fs/cgroup/memory",
+        "pids": "/sys/fs/cgroup/pids",
+        "freezer": "/sys/fs/cgroup/freezer",
+        "name=systemd": "/sys/fs/cgroup/systemd",
+    }
+
+
+def test_other_hierarchies_are_told_apart() -> None:
+    """v2 alone, v2 beside v1, and none at all are three different modes."""
+    assert cgroup.parse_mountinfo(V2) == Hierarchy(Mode.V2, {"": "/sys/fs/cgroup"})
+    assert cgroup.parse_mountinfo(V1 + UNIFIED).mode is Mode.HYBRID
+    assert cgroup.parse_mountinfo("22 1 8:1 / / rw - ext4 /dev/a rw\nshort\n").mode is Mode.NONE
+
+
+def test_mounts_elsewhere_do_not_count() -> None:
+    """A cgroup file system that a container runtime mounted for itself is not the host's."""
+    elsewhere = V2.replace("/sys/fs/cgroup", "/var/lib/box/sys/fs/cgroup")
+    assert cgroup.parse_mountinfo(elsewhere).mode is Mode.NONE
+
+
+def test_directory_joins_controller_and_path() -> None:
+    """On v2 every controller has one directory, on v1 its own or none."""
+    v1, v2 = cgroup.parse_mountinfo(V1), cgroup.parse_mountinfo(V2)
+    assert v1.directory("memory", "/a/b/") == "/sys/fs/cgroup/memory/a/b"
+    assert v1.directory("hugetlb", "/a") is None
+    assert v1.directory("memory", "/") == "/sys/fs/cgroup/memory"
+    assert v2.directory("memory", "/a/b") == v2.directory("cpu", "a/b") == "/sys/fs/cgroup/a/b"
+
+
+def test_proc_cgroup_gives_a_path_for_each_controller() -> None:
+    """/proc/<pid>/cgroup is read with several controllers a line, and v2's with none."""
+    text = "3:cpu,cpuacct:/a:b\n1:name=systemd:/c\n0::/d\n"
+    assert cgroup.parse_proc_cgroup(text) == {
+        "cpu": "/a:b",
+        "cpuacct": "/a:b",
+        "name=systemd": "/c",
+        "": "/d",
+    }
+
+
+def test_values_and_keyed_files() -> None:
+    """Numbers are read; "max" and what is no number are left out."""
+    assert cgroup.parse_value("4096\n") == 4096
+    assert cgroup.parse_value("max\n") is None
+    assert cgroup.parse_value("") is None
+    assert cgroup.parse_keyed("anon 12\nfile 0\nbroken\nodd x\n") == {"anon": 12, "file": 0}
+
+
+@given(st.text())
+def test_parsers_take_any_text(text: str) -> None:
+    """No text makes a parser fail."""
+    cgroup.parse_mountinfo(text)
+    cgroup.parse_proc_cgroup(text)
+    cgroup.parse_keyed(text)
+    cgroup.parse_value(text)
+
+
+def test_a_container_has_a_group_of_its_own_below_nomads() -> None:
+    """The container's cgroup is a child of Nomad's, or stands alone outside of Nomad."""
+    assert cgroup.container_path(SCOPE, "milo-1") == f"{SCOPE}/milo-1"
+    assert cgroup.container_path("", "milo-1") == "/milo-1"
+    assert cgroup.container_path("/", "milo-1") == "/milo-1"
+
+
+@pytest.mark.parametrize(("shares", "clamped"), [(0, 2), (500, 500), (10**6, 262144)])
+def test_shares_stay_within_the_kernels_bounds(shares: int, clamped: int) -> None:
+    """Nomad's MHz are cut to what cpu.shares takes."""
+    assert cgroup.clamp_shares(shares) == clamped
+
+
+@pytest.mark.parametrize(
+    ("percent_ticks", "cores", "quota"), [(0.25, 2, 50_000), (1.0, 4, 400_000), (0.00001, 1, 1000)]
+)
+def test_hard_limit_is_the_tasks_share_of_all_cores(
+    percent_ticks: float, cores: int, quota: int
+) -> None:
+    """The quota is the task's part of the whole host, and never below the kernel's least."""
+    assert cgroup.cpu_quota(percent_ticks, cores) == quota
+
+
+@pytest.mark.parametrize(
+    ("memory", "memory_max", "limits"),
+    [
+        (0, 0, {}),
+        (100, 0, {"limit": 100, "swap": 100}),
+        (100, 300, {"limit": 300, "swap": 300, "reservation": 100}),
+        (100, 100, {"limit": 100, "swap": 100}),
+        (100, -1, {"reservation": 100}),
+    ],
+)
+def test_memory_limits(memory: int, memory_max: int, limits: dict[str, int]) -> None:
+    """memory_max is the limit where given, memory the reservation then, and swap is off."""
+    assert cgroup.memory_limits(memory, memory_max) == limits
+
+
+def test_v1_leftovers_spare_what_nomad_made() -> None:
+    """After a container, Nomad's scope goes only where Nomad itself has none."""
+    hierarchy = cgroup.parse_mountinfo(V1)
+    root = "/sys/fs/cgroup"
+    directories = cgroup.leftover_directories(hierarchy, f"{SCOPE}/milo-1", SCOPE)
+    assert set(directories) == {
+        *(
+            f"{root}/{name}{SCOPE}/milo-1"
+            for name in ("cpu,cpuacct", "cpuset", "memory", "pids", "freezer", "systemd")
+        ),
+        f"{root}/cpuset{SCOPE}",
+        f"{root}/pids{SCOPE}",
+        f"{root}/pids/nomad",
+        f"{root}/systemd{SCOPE}",
+        f"{root}/systemd/nomad",
+    }
+    assert directories.index(f"{root}/pids{SCOPE}/milo-1") < directories.index(
+        f"{root}/pids{SCOPE}"
+    )
+    assert directories.index(f"{root}/pids{SCOPE}") < directories.index(f"{root}/pids/nomad")
+
+
+def test_v2_and_lonely_containers_leave_only_themselves() -> None:
+    """On v2 all above the container's group is Nomad's; outside of Nomad there is nothing."""
+    v2 = cgroup.parse_mountinfo(V2)
+    scope = "/nomad.slice/share.slice/a1.web.scope"
+    assert cgroup.leftover_directories(v2, f"{scope}/milo-1", scope) == (
+        f"/sys/fs/cgroup{scope}/milo-1",
+    )
+    v1 = cgroup.parse_mountinfo(V1)
+    lonely = cgroup.leftover_directories(v1, "/milo-1", "")
+    assert all(path.endswith("/milo-1") for path in lonely)
+    assert len(lonely) == len(set(v1.mounts.values()))
+
+
+def test_parents_are_made_on_v1_only() -> None:
+    """Nomad's scope is one group on v2, and on v1 one in every controller."""
+    v1, v2 = cgroup.parse_mountinfo(V1), cgroup.parse_mountinfo(V2)
+    assert cgroup.parent_directories(v2, SCOPE) == ()
+    assert cgroup.parent_directories(v1, "") == ()
+    assert f"/sys/fs/cgroup/pids{SCOPE}" in cgroup.parent_directories(v1, SCOPE)

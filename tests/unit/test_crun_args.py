@@ -1,0 +1,80 @@
+"""crun's command lines, one builder for each command."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from milo.core import crun
+
+GLOBAL = ["crun", "--root=/r", "--log=file:/s/crun.log", "--cgroup-manager=cgroupfs"]
+
+
+def test_create_names_bundle_and_pid_file() -> None:
+    """create gets the bundle, the file for the process id, and the container's id last."""
+    assert crun.create_args(
+        "crun", "milo-1", bundle_path="/s/b", pid_file="/s/pid", log_file="/s/crun.log", root="/r"
+    ) == [*GLOBAL, "create", "--bundle=/s/b", "--pid-file=/s/pid", "milo-1"]
+
+
+def test_start_and_state_take_the_id_alone() -> None:
+    """start and state need nothing but the id."""
+    assert crun.start_args("crun", "milo-1", "/s/crun.log", "/r") == [*GLOBAL, "start", "milo-1"]
+    assert crun.state_args("crun", "milo-1", "/s/crun.log", "/r") == [*GLOBAL, "state", "milo-1"]
+
+
+def test_kill_reaches_one_or_all() -> None:
+    """kill sends the signal to the application, or with --all to everything inside."""
+    one = crun.kill_args("crun", "milo-1", "SIGTERM", "/s/crun.log", "/r")
+    everything = crun.kill_args("crun", "milo-1", "9", "/s/crun.log", "/r", everything=True)
+    assert one == [*GLOBAL, "kill", "milo-1", "SIGTERM"]
+    assert everything == [*GLOBAL, "kill", "--all", "milo-1", "9"]
+
+
+def test_delete_is_forced_only_when_asked() -> None:
+    """delete refuses a running container unless it is forced."""
+    assert crun.delete_args("crun", "milo-1", "/s/crun.log", "/r") == [*GLOBAL, "delete", "milo-1"]
+    forced = crun.delete_args("crun", "milo-1", "/s/crun.log", "/r", force=True)
+    assert forced == [*GLOBAL, "delete", "--force", "milo-1"]
+
+
+def test_exec_keeps_the_command_behind_the_id() -> None:
+    """exec never gains privileges, and the command's own options stay the command's."""
+    assert crun.exec_args(
+        "crun",
+        "milo-1",
+        ("ls", "--all"),
+        "/s/crun.log",
+        "/r",
+        tty=True,
+        console_socket="/s/tty",
+        cwd="/local",
+        env={"A": "b c"},
+        user="1000:1000",
+    ) == [
+        *GLOBAL,
+        "exec",
+        "--no-new-privs",
+        "--tty",
+        "--console-socket=/s/tty",
+        "--cwd=/local",
+        "--user=1000:1000",
+        "--env=A=b c",
+        "milo-1",
+        "ls",
+        "--all",
+    ]
+
+
+@pytest.mark.parametrize(("program", "code"), [("/bin/true", 0), ("/bin/false", 1)])
+def test_the_given_program_is_what_runs(program: str, code: int) -> None:
+    """The first word is the configured crun, whatever program that is."""
+    argv = crun.delete_args(program, "milo-1", "/s/crun.log", "/r")
+    assert subprocess.run(argv, check=False).returncode == code
+    assert crun.version_args(program) == [program, "--version"]
+
+
+def test_containers_are_named_after_the_state_directory() -> None:
+    """A container's id is the task's short id with Milo's prefix."""
+    assert crun.container_name("0123abcd") == "milo-0123abcd"

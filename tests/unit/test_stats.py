@@ -1,0 +1,169 @@
+"""Sampling a cgroup's files and computing use from two samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from milo.core.cgroup import Hierarchy, Mode
+from milo.host import stats
+from milo.host.stats import Sample, Source
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    """Make a directory with files of text."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+
+
+@pytest.fixture
+def v1(tmp_path: Path) -> Source:
+    """A v1 container's directories."""
+    write(tmp_path / "cpu", {"cpu.stat": "nr_periods 9\nnr_throttled 3\nthrottled_time 5000\n"})
+    write(
+        tmp_path / "cpuacct",
+        {
+            "cpuacct.usage": "3000\n",
+            "cpuacct.usage_user": "2000\n",
+            "cpuacct.usage_sys": "1000\n",
+            "cpuacct.stat": "user 50\nsystem 20\n",
+        },
+    )
+    write(
+        tmp_path / "memory",
+        {
+            "memory.stat": "cache 1\nrss 2\nswap 3\ntotal_cache 10\ntotal_rss 20\ntotal_swap 0\n",
+            "memory.usage_in_bytes": "35\n",
+            "memory.max_usage_in_bytes": "50\n",
+            "memory.kmem.usage_in_bytes": "5\n",
+            "memory.kmem.max_usage_in_bytes": "6\n",
+        },
+    )
+    return Source(
+        Mode.V1, str(tmp_path / "cpu"), str(tmp_path / "cpuacct"), str(tmp_path / "memory")
+    )
+
+
+@pytest.fixture
+def v2(tmp_path: Path) -> Source:
+    """A v2 container's directory."""
+    write(
+        tmp_path,
+        {
+            "cpu.stat": "usage_usec 30\nuser_usec 20\nsystem_usec 10\n"
+            "nr_throttled 3\nthrottled_usec 7\n",
+            "memory.stat": "anon 20\nfile 10\nkernel 5\n",
+            "memory.current": "35\n",
+            "memory.peak": "50\n",
+            "memory.swap.current": "0\n",
+        },
+    )
+    return Source(Mode.V2, str(tmp_path), str(tmp_path), str(tmp_path))
+
+
+def test_v1_files_are_read(v1: Source) -> None:
+    """On v1 each figure comes from its controller, with the groups below included."""
+    sample = stats.sample(v1)
+    assert (sample.cpu_ns, sample.user_ns, sample.system_ns) == (3000, 2000, 1000)
+    assert (sample.throttled_periods, sample.throttled_ns) == (3, 5000)
+    assert sample.memory == {
+        "rss": 20,
+        "cache": 10,
+        "swap": 0,
+        "usage": 35,
+        "max_usage": 50,
+        "kernel_usage": 5,
+        "kernel_max_usage": 6,
+    }
+
+
+def test_old_v1_kernels_count_in_ticks(v1: Source) -> None:
+    """Without user and system in nanoseconds, the clock ticks (100 a second) are taken."""
+    Path(v1.cpuacct, "cpuacct.usage_user").unlink()
+    sample = stats.sample(v1)
+    assert (sample.user_ns, sample.system_ns) == (500_000_000, 200_000_000)
+
+
+def test_v2_files_are_read(v2: Source) -> None:
+    """On v2 microseconds become nanoseconds."""
+    sample = stats.sample(v2)
+    assert (sample.cpu_ns, sample.user_ns, sample.system_ns) == (30_000, 20_000, 10_000)
+    assert (sample.throttled_periods, sample.throttled_ns) == (3, 7000)
+    assert sample.memory == {
+        "rss": 20,
+        "cache": 10,
+        "swap": 0,
+        "usage": 35,
+        "max_usage": 50,
+        "kernel_usage": 5,
+    }
+
+
+def test_what_a_kernel_lacks_is_not_measured(v2: Source) -> None:
+    """A file that is missing leaves its figure out of what is reported as measured."""
+    Path(v2.memory, "memory.peak").unlink()
+    Path(v2.memory, "memory.swap.current").unlink()
+    _, memory = stats.usage(None, stats.sample(v2), core_mhz=1000)
+    assert set(memory.measured) == {"RSS", "Cache", "Usage", "Kernel Usage"}
+    assert memory.max_usage == 0
+
+
+@pytest.mark.parametrize("mode", [Mode.V1, Mode.V2, Mode.NONE])
+def test_a_group_that_is_gone_measures_nothing(mode: Mode) -> None:
+    """A container that has ended is no error, only an empty sample."""
+    cpu, memory = stats.usage(None, stats.sample(Source(mode, "/no", "/no", "/no")), 1000)
+    assert cpu.measured == ()
+    assert memory.measured == ()
+
+
+def test_percent_is_of_one_core() -> None:
+    """Two cores busy for a second are 200 percent, and as many MHz as two cores have."""
+    second = 1_000_000_000
+    before = Sample(0, cpu_ns=5, user_ns=5, system_ns=0)
+    after = Sample(
+        second, cpu_ns=2 * second + 5, user_ns=second + 5, system_ns=second, throttled_periods=1,
+        throttled_ns=9,
+    )  # fmt: skip
+    cpu, _ = stats.usage(before, after, core_mhz=2500)
+    assert cpu.percent == pytest.approx(200)
+    assert cpu.user_percent == pytest.approx(100)
+    assert cpu.system_percent == pytest.approx(100)
+    assert cpu.total_ticks == pytest.approx(5000)
+    assert (cpu.throttled_periods, cpu.throttled_time_ns) == (1, 9)
+    assert set(cpu.measured) == {
+        "System Mode",
+        "User Mode",
+        "Percent",
+        "Total Ticks",
+        "Throttled Periods",
+        "Throttled Time",
+    }
+
+
+def test_the_first_sample_has_no_percent() -> None:
+    """Without a sample before it, or with one that ran backwards, use is 0."""
+    first = Sample(100, cpu_ns=50, user_ns=25, system_ns=25)
+    assert stats.usage(None, first, 1000)[0].percent == 0
+    assert stats.usage(first, Sample(200, cpu_ns=10), 1000)[0].percent == 0
+    assert stats.usage(first, Sample(100, cpu_ns=90), 1000)[0].percent == 0
+
+
+def test_source_follows_the_hierarchy() -> None:
+    """A controller that is not mounted has no directory."""
+    hierarchy = Hierarchy(Mode.V1, {"memory": "/m", "cpu": "/c"})
+    assert stats.source(hierarchy, "/a/b") == Source(Mode.V1, "/c/a/b", "", "/m/a/b")
+
+
+def test_core_speed_is_the_base_frequency(tmp_path: Path) -> None:
+    """The base frequency is preferred, then the highest, then what /proc/cpuinfo says."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\ncpu MHz\t\t: 2596.144\nprocessor\t: 1\ncpu MHz\t\t: 2600\n")
+    sysfs = tmp_path / "cpu"
+    assert stats.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2598.072)
+    write(sysfs / "cpu0" / "cpufreq", {"cpuinfo_max_freq": "3000000\n"})
+    write(sysfs / "cpu1" / "cpufreq", {"cpuinfo_max_freq": "9\n", "base_frequency": "2000000\n"})
+    write(sysfs / "cpuidle", {})
+    assert stats.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2500)
+    assert stats.core_mhz("/no", "/no") == 0
