@@ -1,0 +1,339 @@
+"""The configuration of task and plugin."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milo.core.durations import parse_duration
+from milo.core.launch import PluginOptions, TaskOptions
+from milo.core.options import (
+    MAX_ARGUMENT_BYTES,
+    MAX_STATE_DIR_BYTES,
+    PLUGIN_SCHEMA,
+    TASK_SCHEMA,
+    parse_plugin_options,
+    parse_task_options,
+)
+from milo.errors import ConfigError
+
+PLUGIN = PluginOptions()
+
+
+def refused(config: dict[str, object], plugin: PluginOptions = PLUGIN) -> ConfigError:
+    """Return the error for a job's config."""
+    with pytest.raises(ConfigError) as caught:
+        parse_task_options(config, plugin)
+    return caught.value
+
+
+def refused_plugin(config: dict[str, object]) -> ConfigError:
+    """Return the error for the plugin's config."""
+    with pytest.raises(ConfigError) as caught:
+        parse_plugin_options(config)
+    return caught.value
+
+
+def test_keys_that_are_not_given_have_their_defaults() -> None:
+    """Nomad sends null for each key of the schema that the job does not give."""
+    assert parse_task_options(dict.fromkeys(TASK_SCHEMA), PLUGIN) == TaskOptions()
+    assert parse_task_options({}, PLUGIN) == TaskOptions()
+    assert parse_plugin_options(dict.fromkeys(PLUGIN_SCHEMA)) == PluginOptions()
+
+
+def test_every_key_of_the_task_reaches_its_field() -> None:
+    """A job that gives every key gets every value."""
+    config = {
+        "jar_path": "local/app.jar",
+        "class": "com.example.Main$Inner",
+        "class_path": "local/lib/*",
+        "args": ["--port", "8080", ""],
+        "jvm_options": ["-Xmx64m", "@/local/jvm.args"],
+        "log_overflow": "block",
+        "log_block_timeout": "1m30s",
+        "cpu_hard_limit": True,
+    }
+    assert set(config) == set(TASK_SCHEMA)
+    assert parse_task_options(config, PLUGIN) == TaskOptions(
+        jar_path="local/app.jar",
+        main_class="com.example.Main$Inner",
+        class_path="local/lib/*",
+        args=("--port", "8080", ""),
+        jvm_options=("-Xmx64m", "@/local/jvm.args"),
+        log_block_timeout_s=90.0,
+        cpu_hard_limit=True,
+    )
+
+
+def test_every_key_of_the_plugin_reaches_its_field() -> None:
+    """An agent that gives every key gets every value, directories without needless slashes."""
+    config = {
+        "java_home": "/opt//jdk-21/",
+        "crun_path": "/usr/local/bin/crun",
+        "state_dir": "/var/lib/milo",
+        "allow_root": True,
+        "log_overflow": "drop",
+        "log_block_timeout": "0s",
+    }
+    assert (
+        set(config)
+        == set(PLUGIN_SCHEMA)
+        == {field.name.removesuffix("_s") for field in attrs.fields(PluginOptions)}
+    )
+    assert parse_plugin_options(config) == PluginOptions(
+        "/opt/jdk-21", "/usr/local/bin/crun", "/var/lib/milo", True, "drop", 0.0
+    )
+
+
+def test_the_plugin_gives_the_log_defaults_of_its_tasks() -> None:
+    """A job that says nothing about overflow takes the plugin's; one that does has its own."""
+    plugin = PluginOptions(log_overflow="drop", log_block_timeout_s=5.0)
+    assert parse_task_options({}, plugin).log_overflow == "drop"
+    own = parse_task_options({"log_overflow": "block"}, plugin)
+    assert (own.log_overflow, own.log_block_timeout_s) == ("block", 5.0)
+
+
+def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
+    """The error names the key and lists all that there are."""
+    error = refused({"jarpath": "x.jar"})
+    assert error.key == "jarpath"
+    assert all(key in str(error) for key in TASK_SCHEMA)
+    assert refused_plugin({"javahome": "/x"}).key == "javahome"
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"jar_path": 7}, "jar_path"),
+        ({"jar_path": b"local/app.jar"}, "jar_path"),
+        ({"jar_path": ["local/app.jar"]}, "jar_path"),
+        ({"args": "one"}, "args"),
+        ({"args": {"a": "b"}}, "args"),
+        ({"args": ["a", None]}, "args[1]"),
+        ({"args": ["a", 1]}, "args[1]"),
+        ({"jvm_options": [True]}, "jvm_options[0]"),
+        ({"cpu_hard_limit": 1}, "cpu_hard_limit"),
+        ({"cpu_hard_limit": "true"}, "cpu_hard_limit"),
+        ({"log_block_timeout": 30}, "log_block_timeout"),
+        ({"log_overflow": False}, "log_overflow"),
+        ({3: "x"}, "3"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(config: dict[str, object], key: str) -> None:
+    """What only hand-made msgpack can hold is an error that names the key."""
+    assert refused(config).key == key
+
+
+@pytest.mark.parametrize("key", ["jar_path", "class", "class_path", "log_overflow"])
+def test_an_empty_text_is_refused(key: str) -> None:
+    """A key that is given and empty is a mistake: leaving it out means something else."""
+    error = refused({key: ""})
+    assert error.key == key
+    assert "empty" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"jar_path": "a\0.jar"}, "jar_path"),
+        ({"args": ["fine", "a\0b"]}, "args[1]"),
+        ({"jvm_options": ["-Da=\0"]}, "jvm_options[0]"),
+    ],
+)
+def test_a_nul_is_refused(config: dict[str, object], key: str) -> None:
+    """No command line can hold a NUL."""
+    error = refused(config)
+    assert error.key == key
+    assert "NUL" in str(error)
+
+
+def test_an_argument_has_the_length_that_linux_allows() -> None:
+    """The longest possible argument passes and one more byte is refused."""
+    parse_task_options({"args": ["ü" * (MAX_ARGUMENT_BYTES // 2)]}, PLUGIN)
+    assert refused({"args": ["ü" * (MAX_ARGUMENT_BYTES // 2 + 1)]}).key == "args[0]"
+    assert "Unicode" in str(refused({"args": ["\ud800"]}))
+
+
+def test_a_class_path_beside_jar_path_alone_is_refused() -> None:
+    """The JVM would ignore the class path, and the error says so."""
+    error = refused({"jar_path": "local/a.jar", "class_path": "local/lib/*"})
+    assert error.key == "class_path"
+    assert "java -jar ignores the class path" in str(error)
+    assert refused({"class_path": "local/lib/*"}).key == "class_path"
+
+
+def test_a_timeout_for_logs_that_never_wait_is_refused() -> None:
+    """log_overflow "drop" and log_block_timeout exclude each other, whoever chose "drop"."""
+    assert refused({"log_overflow": "drop", "log_block_timeout": "5s"}).key == "log_block_timeout"
+    dropping = PluginOptions(log_overflow="drop")
+    assert refused({"log_block_timeout": "5s"}, dropping).key == "log_block_timeout"
+    parse_task_options({"log_overflow": "block", "log_block_timeout": "5s"}, dropping)
+
+
+@pytest.mark.parametrize("value", ["Block", "ignore", "block "])
+def test_log_overflow_has_two_values(value: str) -> None:
+    """Anything else names both."""
+    assert '"block" or "drop"' in str(refused({"log_overflow": value}))
+    assert refused_plugin({"log_overflow": value}).key == "log_overflow"
+
+
+@pytest.mark.parametrize(
+    "value", ["30", "-1s", "1 s", "s", "1d", "soon", "1m30", "1.2.3s", "9" * 300]
+)
+def test_a_timeout_that_is_no_duration_is_refused(value: str) -> None:
+    """The error names the key and shows what a duration looks like."""
+    error = refused({"log_block_timeout": value})
+    assert error.key == "log_block_timeout"
+    assert '"1m30s"' in str(error)
+    assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-Xmx64m", "-Dkey=some value", "-XX:+UseSerialGC"],
+        ["--add-opens", "java.base/java.lang=ALL-UNNAMED", "-ea"],
+        ["--add-modules=jdk.httpserver", "-p", "/local/mods"],
+        ["@/local/jvm.args"],
+    ],
+)
+def test_options_of_the_jvm_pass(options: list[str]) -> None:
+    """Options begin with a dash or an at sign; some take the element after them."""
+    assert parse_task_options({"jvm_options": options}, PLUGIN).jvm_options == tuple(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "index", "words"),
+    [
+        (["-Xmx64m", "Main"], 1, "main class"),
+        ([""], 0, "main class"),
+        (["-"], 0, "main class"),
+        (["-Xmx64m -Xms64m", " -ea"], 1, "main class"),
+        (["-ea", "value"], 1, "main class"),
+        (["-cp", "/local"], 0, "class_path"),
+        (["--class-path=/local"], 0, "class_path"),
+        (["-jar", "/local/x.jar"], 0, "jar_path"),
+        (["-m", "mod/Main"], 0, "jar_path"),
+        (["--module=mod/Main"], 0, "jar_path"),
+        (["--add-opens"], 0, "needs a value"),
+    ],
+)
+def test_what_java_would_misread_is_refused(options: list[str], index: int, words: str) -> None:
+    """An element that is no option, or one that chooses what runs, says what to do instead."""
+    error = refused({"jvm_options": options})
+    assert error.key == f"jvm_options[{index}]"
+    assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["-jar", "Main.class", "src/Main.java", "a/B", "a..B", "a b", ".A"]
+)
+def test_what_names_no_class_is_refused(name: str) -> None:
+    """A file, an option or a path in the key class is an error that shows a right one."""
+    error = refused({"class": name})
+    assert error.key == "class"
+    assert "com.example.Main" in str(error)
+
+
+@pytest.mark.parametrize("name", ["Main", "com.example.Main", "com.example.Outer$Inner", "ü.Größe"])
+def test_class_names_pass(name: str) -> None:
+    """Names of classes, nested ones and those beyond ASCII are taken as they are."""
+    assert parse_task_options({"class": name}, PLUGIN).main_class == name
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"java_home": "jdk"}, "relative"),
+        ({"java_home": ""}, "empty"),
+        ({"java_home": "/opt/../root"}, '".."'),
+        ({"state_dir": "run/milo"}, "relative"),
+        ({"state_dir": "/"}, "root directory"),
+        ({"state_dir": "/x\0"}, "NUL"),
+        ({"crun_path": "bin/crun"}, "relative"),
+        ({"allow_root": "yes"}, "true or false"),
+        ({"log_block_timeout": "-1s"}, "negative"),
+    ],
+)
+def test_a_wrong_value_of_the_plugin_is_refused(config: dict[str, object], words: str) -> None:
+    """The error names the key and the problem."""
+    error = refused_plugin(config)
+    assert error.key == next(iter(config))
+    assert words in str(error)
+
+
+def test_the_state_directory_leaves_room_for_its_sockets() -> None:
+    """The longest directory gives a socket path of 107 bytes; one more byte is refused."""
+    longest = "/" + "s" * (MAX_STATE_DIR_BYTES - 1)
+    state_dir = parse_plugin_options({"state_dir": longest}).state_dir
+    assert len(f"{state_dir}/{'x' * 16}/control.sock") == 107
+    assert "108" in str(refused_plugin({"state_dir": longest + "s"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0), ("0s", 0), ("30s", 30), ("1m30s", 90), ("1.5h", 5400), (".5s", 0.5), ("5.s", 5),
+        ("100ms", 0.1), ("1us", 1e-6), ("1µs", 1e-6), ("1μs", 1e-6), ("7ns", 7e-9),
+        ("-1m", -60), ("+2s", 2), ("1h1m1s", 3661), ("0.0000000001s", 0),
+        ("2540400h10m10s", 9145440610),
+    ],
+)  # fmt: skip
+def test_durations_are_those_of_go(text: str, seconds: float) -> None:
+    """Numbers with units add up, as in Go's time.ParseDuration."""
+    assert parse_duration(text) == pytest.approx(seconds, abs=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        "+",
+        "3",
+        ".",
+        ".s",
+        "1",
+        "1x",
+        "1s2",
+        "--1s",
+        "1 s",
+        "1S",
+        "2562048h",
+        "٣s",
+        "1e3s",
+        "0x1s",
+    ],
+)
+def test_what_go_does_not_parse_is_refused(text: str) -> None:
+    """Missing units, unknown ones and values beyond 64 bits are errors."""
+    with pytest.raises(ValueError):
+        parse_duration(text)
+
+
+@given(st.text(alphabet="0123456789.hmsuµn+- x", max_size=30))
+def test_no_text_breaks_the_duration_parser(text: str) -> None:
+    """Any text is either a duration of at most 292 years or a ValueError."""
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        return
+    assert abs(seconds) <= 2**63 / 1e9
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(TASK_SCHEMA)), JSON))
+def test_no_value_breaks_the_check_of_a_job(config: dict[str, object]) -> None:
+    """Whatever is decoded is either accepted or a ConfigError."""
+    try:
+        parse_task_options(config, PLUGIN)
+    except ConfigError as error:
+        assert str(error).startswith("Error: Invalid value for ")
