@@ -51,7 +51,7 @@ def run_plugin(
     signal.signal(signal.SIGTERM, lambda *_: end_process())
     try:
         announce(plugin_socket)
-        _serve(plugin_socket, (make_registry or _make_registry)(spawner), end_process)
+        _serve(plugin_socket, spawner, make_registry or _make_registry, end_process)
     except BaseException as error:
         plugin_socket.remove()
         _log_end(error)
@@ -59,15 +59,20 @@ def run_plugin(
 
 
 def _serve(
-    plugin_socket: PluginSocket, registry: Registry, end_process: Callable[[], NoReturn]
+    plugin_socket: PluginSocket,
+    spawner: SpawnerProcess,
+    make_registry: MakeRegistry,
+    end_process: Callable[[], NoReturn],
 ) -> NoReturn:
-    import trio
-
     from milo.plugin.hclog import setup_logging
-    from milo.plugin.server import serve
 
     setup_logging()
-    trio.run(serve, plugin_socket.listener, registry, end_process)
+
+    import trio
+
+    from milo.plugin.server import serve
+
+    trio.run(serve, plugin_socket.listener, make_registry(spawner), end_process)
     end_process()
 
 
