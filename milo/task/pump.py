@@ -202,6 +202,7 @@ class Pump:
                 return _DONE
             if why is not Block.NO_READER_YET:
                 self._watch.emptied(now)
+                self._pacer.ran_dry()
                 return _FOR_SOURCE
         waiting = waiting_bytes(self._source)
         self._tell(self._watch.blocked(why, now, waiting))

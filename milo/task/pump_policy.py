@@ -13,15 +13,15 @@ import attrs
 SMALL_BYTES = 128 << 10
 QUICK_S = 0.0005
 PAUSE_S = 0.001
-STREAK = 4
+STREAK = 32
 LARGE_PIPE_BYTES = 512 << 10
 REST_S = 0.1
 """The pause under load: after `STREAK` chunks in a row that were smaller than `SMALL_BYTES`
 and came less than `QUICK_S` apart, pause `PAUSE_S` and let the pipe gather, if both pipes
-hold at least `LARGE_PIPE_BYTES`. A pipe found three quarters full after its pause made its
-writer wait, or nearly: then there is no pause for the next `REST_S`. Measured in
-docs/spikes/4-large-volumes.md: splicing every small write on its own costs several times
-the CPU; with pipes of 64 KiB the pause hurts."""
+hold at least `LARGE_PIPE_BYTES`. A burst of a few lines is no load and is not held up. A
+pipe found three quarters full after its pause made its writer wait, or nearly: then there is
+no pause for the next `REST_S`. Measured in docs/spikes/4-large-volumes.md: splicing every
+small write on its own costs several times the CPU; with pipes of 64 KiB the pause hurts."""
 
 
 class EventKind(enum.StrEnum):
@@ -107,14 +107,13 @@ class Pacer:
 
     def pause_after(self, moved_bytes: int, now: float, *, smallest_pipe_bytes: int) -> float:
         """Return how long to pause after a chunk that came at ``now``; mostly 0."""
-        if self._paused:
-            self._paused = False
-            self._last = now  # the chunk that the pause gathered counts as following at once
-            if 4 * moved_bytes >= 3 * smallest_pipe_bytes:
-                self._rest_until = now + REST_S
-        quick = now - self._last < QUICK_S
-        self._last = now
-        if not quick or moved_bytes >= SMALL_BYTES or smallest_pipe_bytes < LARGE_PIPE_BYTES:
+        gathered, self._paused = self._paused, False
+        since_last, self._last = now - self._last, now
+        if gathered and 4 * moved_bytes >= 3 * smallest_pipe_bytes:
+            self._rest_until = now + REST_S
+        small = moved_bytes < SMALL_BYTES or gathered
+        quick = since_last < QUICK_S or gathered
+        if not quick or not small or smallest_pipe_bytes < LARGE_PIPE_BYTES:
             self._streak = 0
             return 0.0
         self._streak += 1
@@ -122,6 +121,11 @@ class Pacer:
             return 0.0
         self._paused = True
         return PAUSE_S
+
+    def ran_dry(self) -> None:
+        """The source was empty: if that was after a pause, the load is over."""
+        if self._paused:
+            self._paused, self._streak = False, 0
 
 
 class _Notices:

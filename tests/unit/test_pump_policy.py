@@ -20,20 +20,32 @@ def test_no_pause_at_a_thousand_lines_a_second() -> None:
     assert set(pauses(Pacer(), 1000, 120, every_s=0.001)) == {0.0}
 
 
+def test_no_pause_after_a_burst() -> None:
+    """A burst of some lines, as a stack trace is, is passed on at once."""
+    pacer = Pacer()
+    for _ in range(10):
+        assert set(pauses(pacer, STREAK // 2, 120, every_s=0.00001)) == {0.0}
+        assert pacer.pause_after(120, 2, smallest_pipe_bytes=MIB) == 0.0
+
+
 def test_pause_under_load() -> None:
     """A streak of small chunks in quick succession is followed by a pause, and so is the next."""
     pacer = Pacer()
     taken = pauses(pacer, STREAK + 3, 120, every_s=0.0001)
     assert taken == [0.0] * STREAK + [PAUSE_S] * 3
+    assert pacer.pause_after(5 * SMALL_BYTES, 1.005, smallest_pipe_bytes=MIB) == PAUSE_S
+    pacer.ran_dry()
+    assert pacer.pause_after(120, 1.006, smallest_pipe_bytes=MIB) == 0.0
+    pacer.ran_dry()
 
 
 def test_no_pause_for_large_chunks() -> None:
     """Large chunks need no gathering, and end a streak."""
     assert set(pauses(Pacer(), 100, SMALL_BYTES, every_s=0.0001)) == {0.0}
     pacer = Pacer()
-    assert pauses(pacer, STREAK + 1, 120, every_s=0.0001)[-1] == PAUSE_S
-    assert pacer.pause_after(SMALL_BYTES, 1.1, smallest_pipe_bytes=MIB) == 0.0
-    assert pacer.pause_after(120, 1.1, smallest_pipe_bytes=MIB) == 0.0
+    pauses(pacer, STREAK - 1, 120, every_s=0.0)
+    assert pacer.pause_after(SMALL_BYTES, 1, smallest_pipe_bytes=MIB) == 0.0
+    assert pacer.pause_after(120, 1, smallest_pipe_bytes=MIB) == 0.0
 
 
 def test_no_pause_with_small_pipes() -> None:
@@ -45,9 +57,9 @@ def test_rest_after_a_pause_that_was_too_long() -> None:
     """A pipe that filled up during the pause is not paused for again in a while."""
     pacer = Pacer()
     assert pauses(pacer, STREAK + 1, 120, every_s=0.0001)[-1] == PAUSE_S
-    assert pacer.pause_after(MIB, 2.0, smallest_pipe_bytes=MIB) == 0.0
-    quick = [pacer.pause_after(9, 2.0, smallest_pipe_bytes=MIB) for _ in range(3 * STREAK)]
+    assert pacer.pause_after(MIB, 1.005, smallest_pipe_bytes=MIB) == 0.0
+    quick = [pacer.pause_after(9, 1.005, smallest_pipe_bytes=MIB) for _ in range(3 * STREAK)]
     assert set(quick) == {0.0}
-    later = 2.0 + REST_S
+    later = 1.005 + REST_S
     rested = [pacer.pause_after(9, later, smallest_pipe_bytes=MIB) for _ in range(STREAK + 1)]
     assert rested == [0.0] * STREAK + [PAUSE_S]

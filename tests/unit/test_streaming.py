@@ -12,7 +12,7 @@ import trio
 
 from milo.task.fifo import PIPE_BYTES
 from milo.task.pump import open_pipe
-from milo.task.pump_policy import PumpCounters
+from milo.task.pump_policy import STREAK, PumpCounters
 from tests.support.log_rig import Rig, running, settle
 
 
@@ -162,14 +162,14 @@ async def test_small_writes_are_gathered(tmp_path: Path, autojump_clock: Any) ->
     rig = Rig(tmp_path)
     rig.open_reader()
     async with running(rig):
-        for _ in range(40):
+        for _ in range(STREAK + 8):
             rig.write(b"x" * 120)
             await settle()
         assert rig.pump.counters.bytes_waiting > 0  # the pump is in its pause
         await trio.sleep(0.01)
         assert rig.pump.counters.bytes_waiting == 0
         rig.end_source()
-    assert rig.read() == b"x" * 4800
+    assert rig.read() == b"x" * 120 * (STREAK + 8)
     rig.close()
 
 
