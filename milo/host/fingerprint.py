@@ -48,7 +48,7 @@ class Fingerprinter:
         self._changed.set()
 
     def note_start(self, timings_s: Mapping[str, float]) -> None:
-        """Log how long the steps of a start took."""
+        """Log how long the steps of a start took, in their order; `nox -s bench` reads it."""
         _log.debug(
             "a task started", extra={"fields": {k: f"{v:.4f}" for k, v in timings_s.items()}}
         )

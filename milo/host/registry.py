@@ -22,6 +22,7 @@ from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, Tas
 from milo.core.signals import parse_signal
 from milo.errors import (
     ControlError,
+    MiloError,
     TaskNotFoundError,
     TaskRunningError,
     TaskStartError,
@@ -35,6 +36,7 @@ from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.usage import follow_usage
+from milo.processes import start_ticks
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
@@ -93,6 +95,7 @@ class Registry:
             self._starting.discard(task_id)
 
     async def _start(self, launch: Launch) -> bytes:
+        begun_s = time.monotonic()
         claimed = self._claimed() - {self._store.task_dir(launch.task_id)}
         await self._cleaner.remove_unclaimed(self._store, launch, claimed)
         launch = attrs.evolve(
@@ -104,9 +107,11 @@ class Registry:
             plugin=self._options,
         )
         task = self._new_task(launch)
+        found_s = time.monotonic()
         try:
             self._store.make(launch)
             await self._cleaner.spawn(self._store, "run", launch.state_dir)
+            forked_s = time.monotonic()
             await self._connect(task)
             started = await task.wait_started()
         except BaseException as exc:
@@ -118,7 +123,14 @@ class Registry:
                 self._tell(task, str(exc), time.time())
             raise
         self._tasks[launch.task_id] = task
-        self._fingerprinter.note_start(started.timings_s)
+        waited_s = time.monotonic() - forked_s
+        own_s = {
+            "look": found_s - begun_s,
+            "fork": forked_s - found_s,
+            # What the task process does not time itself: its first steps, and the messages.
+            "boot": waited_s - sum(started.timings_s.values()),
+        }
+        self._fingerprinter.note_start({**own_s, **started.timings_s})
         for note in started.notes:
             self._tell(task, note, started.started_at_s)
         return records.encode(task.handle(started))
@@ -135,26 +147,45 @@ class Registry:
 
         Raises:
             StateError: the state is not readable.
-            TaskNotFoundError: neither the task nor its exit record is there any more.
+            TaskNotFoundError: neither the task nor its exit record is there any more; what
+                there was of it has been removed.
         """
         if task_id in self._tasks:
             return
         handle = records.decode(driver_state, records.Handle, where="the task handle")
         store = StateStore(os.path.dirname(handle.state_dir))
         launch = store.read_launch(handle.state_dir)
-        record = store.read_exit(handle.state_dir)
         if launch is None:
+            # A reboot empties the state directory, and ends the container.
             raise TaskNotFoundError(task_id)
         task = self._new_task(launch)
         try:
+            await self._recover(store, task)
+        except MiloError as exc:
+            await self._cleaner.clean(handle.state_dir)
+            raise TaskNotFoundError(task_id) from exc
+        self._tasks[task_id] = task
+
+    async def _recover(self, store: StateStore, task: ManagedTask) -> None:
+        state_dir = task.launch.state_dir
+        try:
             await self._connect(task)
             await task.wait_started()
-        except (ControlError, TaskStartError):
-            record = record or store.read_exit(handle.state_dir)
-            if record is None:
-                raise TaskNotFoundError(task_id) from None
+            return
+        except (ControlError, TaskStartError) as exc:
+            log("info", "no task process answers", task_id=task.task_id, error=exc)
+        record = store.read_exit(state_dir)
+        if record is not None:
             task.finish(record)
-        self._tasks[task_id] = task
+            return
+        old = store.read_task(state_dir)
+        process = None if old is None else old.container
+        if process is None or start_ticks(process.pid) != process.start_ticks:
+            raise ControlError("Error: Its container is gone")
+        # Its own process died while no driver was there to keep its descriptors.
+        await self._cleaner.adopt(state_dir, {})
+        await self._connect(task)
+        await task.wait_started()
 
     # ---- asking -------------------------------------------------------------------------
 
@@ -258,6 +289,7 @@ class Registry:
                 raise TaskRunningError(task_id, "stop it first, or destroy it with force")
             await self.stop(task_id, "SIGKILL", 0.0)
         del self._tasks[task_id]
+        task.keep({})
         if task.client is not None:
             task.client.close()
         StateStore(os.path.dirname(task.launch.state_dir)).remove(
