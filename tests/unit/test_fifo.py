@@ -300,6 +300,19 @@ def test_takes_an_open_descriptor_over(alloc: Path, path: Path) -> None:
     sink.close()
 
 
+def test_opening_is_told(alloc: Path, path: Path) -> None:
+    """Whoever keeps a duplicate of the descriptor hears of each FIFO that is opened."""
+    opened: list[int | None] = []
+    sink = FifoSink(str(path), beneath=str(alloc))
+    sink.on_open = lambda: opened.append(sink.fd)
+    assert not sink.try_open()
+    reader = open_reader(path)
+    assert sink.try_open()
+    assert opened == [sink.fd]
+    sink.close()
+    os.close(reader)
+
+
 def test_replaced_fifo(alloc: Path, path: Path) -> None:
     """A sink changes over to another FIFO only once that has a reader, and loses nothing."""
     reader = open_reader(path)
