@@ -17,7 +17,7 @@ import select
 import stat
 import struct
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -121,12 +121,16 @@ class FifoSink:
         self.fd: int | None = None
         self.capacity = 0
         """In bytes; 0 while not open."""
+        self.on_open: Callable[[], None] | None = None
+        """Called whenever the sink has opened a FIFO: who keeps a duplicate needs a new one."""
         if fd is not None:
             self._take(fd)
 
     def _take(self, fd: int) -> None:
         self.fd = fd
         self.capacity = raise_capacity(fd)
+        if self.on_open is not None:
+            self.on_open()
 
     def try_open(self) -> bool:
         """Open the FIFO if it has a reader; return whether it is open now.

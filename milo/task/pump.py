@@ -251,10 +251,12 @@ class Pump:
         """Keep the source from filling up; return after how long to look again.
 
         From half full (writes that fill their pages badly fill the pipe with little more)
-        down to a quarter: what is kept is the latest output.
+        down to a quarter: what is kept is the latest output. The capacity is asked for each
+        time: a task can open /dev/stdout and change it.
         """
-        if 2 * waiting >= self._capacity:
-            self._drop(waiting - self._capacity // 4, now)
+        capacity = fcntl.fcntl(self._source, fcntl.F_GETPIPE_SZ)
+        if 2 * waiting >= capacity:
+            self._drop(waiting - capacity // 4, now)
             self._look_pause = _FIRST_LOOK_S
         else:
             self._look_pause = min(2 * self._look_pause, _LAST_LOOK_S)

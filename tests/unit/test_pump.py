@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -329,6 +330,23 @@ async def test_drop_never_lets_the_application_wait(
     assert rig.kinds.count(EventKind.DROPPED) == 1
     counters = rig.pump.counters
     assert counters.bytes_moved + counters.bytes_dropped == written
+    rig.close()
+
+
+async def test_drop_with_a_pipe_made_small(tmp_path: Path, autojump_clock: Any) -> None:
+    """A pipe that the task has shrunk is kept from filling up as well."""
+    rig = Rig(tmp_path, DROP)
+    rig.open_reader()
+    fcntl.fcntl(rig.write_fd, fcntl.F_SETPIPE_SZ, 16384)
+    async with running(rig):
+        await settle()
+        rig.fill_fifo()
+        for _ in range(100):
+            assert rig.write(bytes(4096)) == 4096
+            await trio.sleep(0.02)
+        rig.read()
+        rig.end_source()
+    assert rig.pump.counters.bytes_dropped > 90 * 4096
     rig.close()
 
 
