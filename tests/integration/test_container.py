@@ -453,3 +453,45 @@ def test_jvm_counts_the_cpus_of_nomads_cpuset(
     found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     assert found["processors"] == "1"
     assert int(found["max_mib"]) <= 128
+
+
+@pytest.fixture
+def nomad_v2() -> Iterator[str]:
+    """Nomad's scope of a task on cgroup v2, below two groups that hand on their controllers."""
+    hierarchy = cgroups.detect()
+    if hierarchy.mode is not Mode.V2:
+        pytest.skip("cgroup v2 only")
+    root = Path(hierarchy.mounts[""])
+    scope = f"/{SCOPE}.slice/share.slice/a1.web.scope"
+    (root / scope.lstrip("/")).mkdir(parents=True)
+    for directory in (root, root / f"{SCOPE}.slice", root / f"{SCOPE}.slice/share.slice"):
+        (directory / "cgroup.subtree_control").write_text("+cpuset +cpu +io +memory +pids")
+    yield scope
+    for path in sorted((path for path in groups() if SCOPE in path), key=len, reverse=True):
+        with suppress(OSError):
+            os.rmdir(path)
+
+
+def test_nomads_scope_holds_the_container_and_stays(launch: Launch, nomad_v2: str) -> None:
+    """On v2 the container is a child of Nomad's scope with all its limits, and leaves it empty."""
+    before = {path for path in groups() if SCOPE in path}
+    resources = Resources(
+        memory_bytes=64 * MIB, memory_max_bytes=96 * MIB, cpu_shares=500, cpuset_cpus="0"
+    )
+    inside = attrs.evolve(
+        launch,
+        cgroup_parent=nomad_v2,
+        cpuset_cgroup=f"/sys/fs/cgroup{nomad_v2}",
+        resources=resources,
+    )
+    script = (
+        "grep Cpus_allowed_list /proc/self/status;"
+        "cd /sys/fs/cgroup; cat memory.max memory.low memory.swap.max pids.max"
+    )
+    with created(inside, "/bin/sh", "-c", script) as running:
+        paths = cgroup.parse_proc_cgroup(Path(f"/proc/{running.pid}/cgroup").read_text())
+        assert paths[""] == f"{nomad_v2}/{running.bundle.container_id}"
+        running.start()
+        limits = [str(96 * MIB), str(64 * MIB), "0", "4096"]
+        assert running.wait().split() == ["Cpus_allowed_list:", "0", *limits]
+    assert {path for path in groups() if SCOPE in path} == before
