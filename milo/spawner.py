@@ -63,7 +63,9 @@ def serve(sock: socket.socket) -> NoReturn:
     keep = _drop_descriptors([sock.detach()])[0]
     sock = socket.socket(fileno=keep)
     os.environ.clear()
-    os.umask(0o077)
+    # crun makes the container's cgroups with it, which the JVM, as another user, must be able
+    # to read to see its limits. What is Milo's own lies in directories of mode 0700.
+    os.umask(0o022)
     os.chdir("/")
     # A Ctrl-C in the agent's terminal, or a SIGTERM to a whole group, must not cost the
     # means to start tasks: only the end of the driver ends the spawner.

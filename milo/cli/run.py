@@ -49,6 +49,7 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     """
     if os.geteuid() != 0:
         raise NotRootError
+    os.umask(0o022)  # as in a task process, see `milo.spawner`
     outcome = trio.run(_run, options, application)
     if isinstance(outcome, control.StartFailed):
         return 1  # its text has come out of the task's stderr already

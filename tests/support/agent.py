@@ -61,6 +61,8 @@ class Agent:
     ports: tuple[int, int, int]
     env: dict[str, str]
     nomad: Nomad
+    own_mounts: bool = False
+    """Whether it runs in a mount namespace of its own, see `in_mounts`."""
     process: subprocess.Popen[bytes] | None = None
     allocations: set[str] = attrs.field(factory=set)
     """Every allocation seen, to look for what is left of it at the end."""
@@ -88,7 +90,8 @@ class Agent:
             self._notify.bind(str(self.base / "notify"))
         self._output = self.log.open("ab")
         self.process = subprocess.Popen(
-            ["choom", "-n", str(service_score()), "--", self.nomad.binary, "agent"]
+            (["unshare", "-m", "--propagation", "private", "--"] if self.own_mounts else [])
+            + ["choom", "-n", str(service_score()), "--", self.nomad.binary, "agent"]
             + (["-dev"] if self.dev else [])
             + ["-bind=127.0.0.1", "-network-interface=lo", f"-config={self.config}"],
             env={**self.env, "NOTIFY_SOCKET": str(self.base / "notify")},
@@ -135,6 +138,12 @@ class Agent:
         if self._output is not None:
             self._output.close()
             self._output = None
+
+    def in_mounts(self, *words: str) -> None:
+        """Run a command in the agent's own mount namespace, such as ``mount``."""
+        assert self.own_mounts
+        assert self.process is not None
+        subprocess.run(["nsenter", "-t", str(self.process.pid), "-m", "--", *words], check=True)
 
     def note_allocations(self) -> None:
         """Remember which allocations there are, before they are collected."""
@@ -199,13 +208,14 @@ def agent(
     env: Mapping[str, str] | None = None,
     strict: bool = True,
     stub: bool = False,
+    own_mounts: bool = False,
 ) -> Iterator[Agent]:
     """Make and start an agent; at the end stop it and fail when something of it is left.
 
     ``milo`` adds keys to the plugin's configuration and ``env`` to the agent's environment.
     Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller, and
-    ``stub`` leaves the driver out.
+    ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own.
     """
     base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
@@ -218,6 +228,7 @@ def agent(
         config=base / "agent.hcl",
         log=LOGS / f"{name}.log",
         ports=ports,
+        own_mounts=own_mounts,
         env={**os.environ, **(env or {})},
         nomad=Nomad(
             binary=shutil.which(os.environ.get("NOMAD_BIN") or "nomad") or "nomad",
