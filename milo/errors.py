@@ -49,9 +49,7 @@ class NoJavaError(JavaError):
     """The host has no Java runtime at all."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "No Java runtime found on host. Please install Java to use Milo driver."
-        )
+        super().__init__("No Java runtime found on host. Please install Java to use Milo driver.")
 
 
 class UserError(MiloError):

@@ -101,6 +101,10 @@ class Exited(Message, frozen=True, tag="exited"):
     record: ExitRecord
 
 
+class DescriptorsChanged(Message, frozen=True, tag="descriptors_changed"):
+    """A driver that keeps duplicates of the descriptors should ask for them again."""
+
+
 class Event(Message, frozen=True, tag="event"):
     """Something that the user of the task should see in ``nomad alloc status``."""
 
@@ -139,7 +143,18 @@ class Done(Message, frozen=True, tag="done"):
     error: str = ""
 
 
-Notice = Welcome | Started | StartFailed | Exited | Event | Log | Status | Descriptors | Done
+Notice = (
+    Welcome
+    | Started
+    | StartFailed
+    | Exited
+    | DescriptorsChanged
+    | Event
+    | Log
+    | Status
+    | Descriptors
+    | Done
+)
 
 _requests: Final = msgspec.json.Decoder(Request)
 _notices: Final = msgspec.json.Decoder(Notice)

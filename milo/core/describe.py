@@ -28,6 +28,8 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     if record.signal:
         by = "as asked" if stopped else "unexpectedly"
         return f"Task was ended {by} by {signal_name(record.signal)} (signal {record.signal})"
+    if record.exit_code and stopped:
+        return f"Task was stopped as asked and ended with exit code {record.exit_code}"
     if record.exit_code:
         return f"Task failed with exit code {record.exit_code}"
     return "Task completed successfully"

@@ -66,6 +66,8 @@ class TaskRecord:
     """As given to crun, relative to the hierarchy's root."""
     started_at_s: float = 0.0
     """Unix time; 0 while it has not started."""
+    pipes: dict[str, int] = attrs.field(factory=dict)
+    """Stream to the inode number of the container's pipe."""
     version: int = RECORD_VERSION
 
 

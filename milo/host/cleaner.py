@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import trio
@@ -75,9 +75,7 @@ class Cleaner:
         try:
             client = await TaskClient.connect(state_dir, lambda _: None)
         except ControlError:
-            # Whoever served this socket is gone; nobody else may come to serve it.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(state_dir, records.CONTROL_SOCKET))
+            _unlink_socket(state_dir)
             await self._clean_up(state_dir)
             return
         async with trio.open_nursery() as nursery:
@@ -97,3 +95,22 @@ class Cleaner:
         """Have a task process forked that serves the control socket of ``state_dir``."""
         with store.listen(state_dir) as listener:
             await self._spawner.spawn(mode, state_dir, [listener.fileno()])
+
+    async def adopt(self, state_dir: str, descriptors: Mapping[str, int]) -> None:
+        """Have a successor forked for a task whose own process is gone.
+
+        It gets duplicates of ``descriptors``; what is missing it opens itself where it can.
+        """
+        _unlink_socket(state_dir)
+        with StateStore(os.path.dirname(state_dir)).listen(state_dir) as listener:
+            await self._spawner.spawn(
+                f"adopt:{','.join(descriptors)}",
+                state_dir,
+                [listener.fileno(), *descriptors.values()],
+            )
+
+
+def _unlink_socket(state_dir: str) -> None:
+    """Remove a socket whose server is gone; nobody else may come to serve it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(state_dir, records.CONTROL_SOCKET))

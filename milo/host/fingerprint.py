@@ -40,11 +40,14 @@ class Fingerprinter:
         self._options = PluginOptions()
         self._finder = JavaFinder()
         self._crun_versions: dict[tuple[str, int, int], str] = {}
+        self._javas: tuple[JavaRuntime, ...] = ()
+        self._problems: tuple[str, ...] = ()
         self._changed = trio.Event()
 
     def configure(self, options: PluginOptions) -> None:
         """Use ``options``, and look again at once."""
         self._options = options
+        self._javas = ()
         self._changed.set()
 
     def note_start(self, timings_s: Mapping[str, float]) -> None:
@@ -54,12 +57,28 @@ class Fingerprinter:
         )
 
     async def javas(self) -> tuple[JavaRuntime, ...]:
-        """Return the Java runtimes of the host, the default one first."""
-        return await self._finder.find(self._options.java_home, self._environ)
+        """Return the Java runtimes of the host, the default one first.
+
+        What the last fingerprint found is used again while it is all still there: a look at
+        every JDK's files costs 10 to 30 ms, which each StartTask would pay.
+        """
+        if not self._javas or not all(
+            os.access(f"{java.home}/bin/java", os.X_OK) for java in self._javas
+        ):
+            await self._find()
+        return self._javas
+
+    async def _find(self) -> None:
+        self._javas = await self._finder.find(self._options.java_home, self._environ)
+        if self._finder.problems != self._problems:
+            self._problems = self._finder.problems
+            for problem in self._problems:
+                _log.warning("a Java runtime is not used: %s", problem)
 
     async def fingerprint(self) -> Fingerprint:
         """Look once."""
-        javas = await self.javas()
+        await self._find()
+        javas = self._javas
         crun = find_program(self._options.crun_path, self._environ)
         version = await self._crun_version(crun) if crun else ""
         if not crun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import trio
 
 from milo.core.describe import exit_sentence
-from milo.errors import ControlError
+from milo.errors import ControlError, MiloError
 from milo.host.cleaner import Cleaner
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
@@ -31,18 +32,25 @@ class Follower:
     async def follow(self, task: ManagedTask) -> None:
         """Read what the task process says until the task has ended. Raises nothing."""
         try:
-            await task.require_client().run()
-            while not task.ended.is_set() and task.failed is None:
-                if not await self._reconnect(task):
-                    await self._after_silence(task)
-                    break
-                await task.require_client().run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_keep_descriptors, task)
+                await self._read_to_the_end(task)
+                nursery.cancel_scope.cancel()
         except Exception as exc:
             _log.exception("following a task failed: %s", task.task_id)
             task.lose(f"the driver failed to follow it: {exc!r}")
         if task.exit is not None:
             text = exit_sentence(task.exit, stopped=task.stop_requested)
             self._tell(task, text, task.exit.ended_at_s)
+
+    async def _read_to_the_end(self, task: ManagedTask) -> None:
+        await task.require_client().run()
+        while not task.ended.is_set() and task.failed is None:
+            if not await self._reconnect(task):
+                await self._after_silence(task)
+                if task.ended.is_set():
+                    return
+            await task.require_client().run()
 
     async def _reconnect(self, task: ManagedTask) -> bool:
         """Connect again to a task process that lives; False when it does not."""
@@ -63,6 +71,23 @@ class Follower:
         if record is not None:
             task.finish(record)
             return
-        _log.error("the process of task %s has died", task.task_id)
-        await self._cleaner.clean(task.launch.state_dir)
-        task.lose("its task process was killed, and the container was stopped")
+        _log.error("the process of task %s has died; a successor takes over", task.task_id)
+        try:
+            if task.started is None:
+                raise ControlError("it had not started")
+            task.count_adoption()
+            await self._cleaner.adopt(task.launch.state_dir, task.descriptors)
+            task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+        except MiloError as exc:
+            _log.error("task %s cannot be taken over: %s", task.task_id, exc)
+            await self._cleaner.clean(task.launch.state_dir)
+            task.lose(f"its task process was killed, and it could not be taken over: {exc}")
+
+
+async def _keep_descriptors(task: ManagedTask) -> None:
+    """Hold duplicates of what a successor would need, and so keep the log's FIFOs open."""
+    while True:
+        await task.descriptors_stale.wait()
+        with contextlib.suppress(ControlError):
+            # Its process is gone, or has just been: the next one says when to ask.
+            await task.fetch_descriptors()

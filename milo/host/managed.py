@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -12,6 +15,10 @@ from milo.core.launch import Launch
 from milo.core.report import ExitResult, TaskState, TaskStatus
 from milo.errors import ControlError, TaskStartError
 from milo.host.task_client import TaskClient
+
+MAX_ADOPTIONS: Final = 10
+ADOPTION_WINDOW_S: Final = 10.0
+"""A task process that dies more often than that is not taken over once more."""
 
 
 class ManagedTask:
@@ -37,6 +44,10 @@ class ManagedTask:
         """Set when it is known whether the task has started."""
         self.ended = trio.Event()
         """Set when it is known how the task ended."""
+        self.descriptors: dict[str, int] = {}
+        """Duplicates of the pipes' read ends and the FIFOs' write ends: kept, never read."""
+        self.descriptors_stale = trio.Event()
+        self._adoptions: list[float] = []
         self._on_event = on_event
         self._on_log = on_log
 
@@ -51,6 +62,8 @@ class ManagedTask:
             case control.Started():
                 self.started = notice
                 self.decided.set()
+            case control.DescriptorsChanged():
+                self.descriptors_stale.set()
             case control.StartFailed():
                 self.failed = notice
                 self.decided.set()
@@ -67,8 +80,40 @@ class ManagedTask:
         """Note how the task ended; the first word counts."""
         if self.exit is None:
             self.exit = record
+        # The last writer's close is the end of file for Nomad's log collector.
+        self.keep({})
         self.decided.set()
         self.ended.set()
+
+    async def fetch_descriptors(self) -> None:
+        """Get, and keep, what a successor of the task process would need.
+
+        Raises:
+            ControlError: the task process does not answer.
+        """
+        self.descriptors_stale = trio.Event()
+        self.keep(await self.require_client().descriptors())
+
+    def keep(self, descriptors: dict[str, int]) -> None:
+        """Keep ``descriptors`` instead of those from before."""
+        ended = self.ended.is_set()
+        for fd in [*self.descriptors.values(), *(descriptors.values() if ended else ())]:
+            os.close(fd)
+        self.descriptors = {} if ended else descriptors
+
+    def count_adoption(self) -> None:
+        """Note that a successor is needed.
+
+        Raises:
+            ControlError: it is so often that something must be wrong with the host.
+        """
+        now = time.monotonic()
+        self._adoptions = [at for at in self._adoptions if now - at < ADOPTION_WINDOW_S]
+        self._adoptions.append(now)
+        if len(self._adoptions) > MAX_ADOPTIONS:
+            raise ControlError(
+                f"its process died {len(self._adoptions)} times in {ADOPTION_WINDOW_S:g} s"
+            )
 
     def lose(self, why: str) -> None:
         """Note that the outcome can no longer be known."""
@@ -90,6 +135,8 @@ class ManagedTask:
         """
         await self.decided.wait()
         if self.started is not None:
+            with contextlib.suppress(ControlError):  # an exit at once is told by `ended`
+                await self.fetch_descriptors()
             return self.started
         if self.failed is not None:
             raise TaskStartError(self.failed.text, recoverable=self.failed.recoverable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 import os
 import socket
@@ -15,6 +16,8 @@ from milo.errors import ControlError
 
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 10.0
+MAX_DESCRIPTORS: Final = 16
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
 
 class TaskClient:
@@ -34,6 +37,7 @@ class TaskClient:
         self._on_notice = on_notice
         self._answers: dict[int, control.Notice | None] = {}
         self._answered: dict[int, trio.Event] = {}
+        self._received: dict[int, list[int]] = {}
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -78,10 +82,17 @@ class TaskClient:
         """Hand on what the task process says until it closes the connection."""
         try:
             while True:
-                packet = await self._sock.recv(control.MAX_MESSAGE_BYTES)
+                packet, rights, _, _ = await self._sock.recvmsg(
+                    control.MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
+                fds = _descriptors(rights)
                 if not packet:
                     return
                 notice = control.decode_notice(packet)
+                if isinstance(notice, control.Descriptors) and notice.seq in self._answered:
+                    self._received[notice.seq], fds = fds, []
+                for fd in fds:
+                    os.close(fd)
                 if isinstance(notice, control.Status | control.Done | control.Descriptors):
                     self._take(notice.seq, notice)
                 else:
@@ -109,6 +120,20 @@ class TaskClient:
         """Begin the stop ladder; returns when it was accepted."""
         await self._do(control.Stop(seq=next(self._numbers), signal=signal, timeout_s=timeout_s))
 
+    async def descriptors(self) -> dict[str, int]:
+        """Return duplicates, by name, of what a successor would need. The caller closes them."""
+        request = control.GetDescriptors(seq=next(self._numbers))
+        try:
+            answer = await self._ask(request)
+            fds = self._received.pop(request.seq, [])
+        finally:
+            for fd in self._received.pop(request.seq, []):
+                os.close(fd)
+        if isinstance(answer, control.Done):
+            raise ControlError(answer.error or "Error: The task process gave no descriptors")
+        assert isinstance(answer, control.Descriptors)
+        return dict(zip(answer.names, fds, strict=True))
+
     async def signal(self, signal: int) -> None:
         """Send a signal to the application."""
         await self._do(control.Kill(seq=next(self._numbers), signal=signal))
@@ -119,7 +144,7 @@ class TaskClient:
             raise ControlError(answer.error)
 
     async def _ask(
-        self, request: control.GetStatus | control.Stop | control.Kill
+        self, request: control.GetStatus | control.GetDescriptors | control.Stop | control.Kill
     ) -> control.Notice:
         if self._closed:
             raise ControlError("Error: The task process has ended")
@@ -146,3 +171,11 @@ class TaskClient:
         if event is not None:
             self._answers[number] = answer
             event.set()
+
+
+def _descriptors(rights: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)

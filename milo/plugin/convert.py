@@ -141,6 +141,7 @@ def _resources(resources: drivers.Resources) -> Resources:
         cpu_shares=linux.cpu_shares or resources.allocated_resources.cpu.cpu_shares,
         cpuset_cpus=linux.cpuset_cpus,
         oom_score_adj=linux.oom_score_adj,
+        cpu_percent_ticks=linux.percent_ticks,
     )
 
 

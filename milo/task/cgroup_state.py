@@ -26,16 +26,22 @@ def oom_kills(cgroup_path: str) -> int:
     return found.get("oom_kill", 0)
 
 
-def kill_remaining(cgroup_path: str) -> None:
-    """Send SIGKILL to whatever is still in a container's own cgroup, which may be nothing."""
+def processes(cgroup_path: str) -> set[int]:
+    """Return the ids of the processes in a container's own cgroup."""
     hierarchy = detect()
+    found: set[int] = set()
     for controller in hierarchy.mounts:
         directory = hierarchy.directory(controller, cgroup_path)
-        if directory is None:
-            continue
-        for pid in _read(f"{directory}/cgroup.procs").split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        if directory is not None:
+            found |= {int(pid) for pid in _read(f"{directory}/cgroup.procs").split()}
+    return found
+
+
+def kill_remaining(cgroup_path: str) -> None:
+    """Send SIGKILL to whatever is still in a container's own cgroup, which may be nothing."""
+    for pid in processes(cgroup_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _read(path: str) -> str:

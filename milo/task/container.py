@@ -14,16 +14,16 @@ from milo.core import cgroup
 from milo.core import crun as crun_args
 from milo.core.launch import Application, Launch, TaskOptions
 from milo.core.records import CRUN_LOG, PID_FILE, ProcessId, TaskRecord, short_id
-from milo.errors import ControlError, CrunError, MiloError
+from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.processes import start_ticks
 from milo.task import bundle, cgroup_state, cgroups
 from milo.task.bundle import Bundle
 from milo.task.children import Reaper, WaitStatus
 from milo.task.crun import Crun
+from milo.task.foreign import ForeignProcess
 
 GONE_TIMEOUT_S: Final = 10.0
-GONE_LOOK_S: Final = 0.01
-"""How often a killed process that is not a child is looked at; pidfds need Linux 5.3."""
+"""How long a process may take to end after SIGKILL (one in the kernel may take a while)."""
 
 
 class Container:
@@ -39,17 +39,37 @@ class Container:
         self._log = os.path.join(launch.state_dir, CRUN_LOG)
         self._root = os.path.join(launch.state_dir, "crun")
         self._crun = Crun(reaper, self._log)
+        self._cgroup_path = ""
+        self._foreign: ForeignProcess | None = None
         self._created = False
         self._ended = False
+
+    @classmethod
+    def adopt(cls, launch: Launch, reaper: Reaper, record: TaskRecord) -> Container:
+        """Return the container that an earlier task process started and wrote down.
+
+        Raises:
+            StateError: ``record`` has no container.
+        """
+        if record.container is None:
+            raise StateError(launch.state_dir, "no container was written down there")
+        container = cls(launch, reaper)
+        container.process = record.container
+        container.started_at_s = record.started_at_s
+        container._cgroup_path = record.cgroup_path
+        container._foreign = ForeignProcess(record.container)
+        container._created = True
+        return container
 
     @property
     def cgroup_path(self) -> str:
         """As given to crun, relative to the hierarchy's root; empty before `prepare`."""
-        return "" if self._bundle is None else self._bundle.cgroup_path
+        return self._cgroup_path
 
     def prepare(self, options: TaskOptions, app: Application, argv: tuple[str, ...]) -> None:
         """Write the bundle; raises MiloError."""
         self._bundle = bundle.write_bundle(self._launch, options, app, argv)
+        self._cgroup_path = self._bundle.cgroup_path
 
     async def create(self, stdout: int, stderr: int) -> None:
         """Create the container; its first process waits, and inherits the two descriptors.
@@ -80,6 +100,7 @@ class Container:
         if ticks is None:
             raise CrunError("create", "its process ended at once", "")
         self.process = ProcessId(pid, ticks)
+        self.started_at_s = time.time()
         cgroups.settle(
             pid,
             oom_score_adj=self._launch.resources.oom_score_adj,
@@ -89,7 +110,6 @@ class Container:
 
     async def start(self) -> None:
         """Let the application run; raises `CrunError`."""
-        self.started_at_s = time.time()
         await self._crun.run(
             "start",
             crun_args.start_args(
@@ -105,7 +125,10 @@ class Container:
         if self.process is None or self._ended:
             raise ControlError("Error: The application has ended")
         try:
-            os.kill(self.process.pid, number)
+            if self._foreign is not None:
+                self._foreign.signal(number)
+            else:
+                os.kill(self.process.pid, number)
         except OSError as exc:
             raise ControlError(f"Error: Signal {number} was not sent: {exc.strerror}") from exc
 
@@ -115,9 +138,13 @@ class Container:
         with contextlib.suppress(MiloError):
             self.signal(signal.SIGKILL)
 
-    async def wait(self) -> WaitStatus:
-        """Return how the first process ended."""
+    async def wait(self) -> WaitStatus | None:
+        """Return how the first process ended; None when that is not to be known."""
         assert self.process is not None
+        if self._foreign is not None:
+            await self._foreign.wait()
+            self._ended = True
+            return None
         status = await self._reaper.wait(self.process.pid)
         self._ended = True
         return status
@@ -129,14 +156,13 @@ class Container:
     async def remove(self, record: TaskRecord | None) -> None:
         """Remove what an earlier process of this task left; ``record`` is what it wrote."""
         self._created = True
-        process = None if record is None else record.container
-        # Not this process's child, so its number alone does not say who it is.
-        if process is not None and start_ticks(process.pid) == process.start_ticks:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+        if record is not None and record.container is not None:
+            process = ForeignProcess(record.container)
+            with contextlib.suppress(OSError):
+                process.signal(signal.SIGKILL)
             with trio.move_on_after(GONE_TIMEOUT_S):
-                while start_ticks(process.pid) == process.start_ticks:  # noqa: ASYNC110
-                    await trio.sleep(GONE_LOOK_S)
+                await process.wait()
+            process.close()
         name = f"milo-{os.path.basename(self._launch.state_dir)}"
         await self._destroy(
             record.cgroup_path
@@ -170,11 +196,9 @@ class Container:
             if self.process is not None and not self._ended:
                 await self.wait()
             self._created = False
+        if self._foreign is not None:
+            self._foreign.close()
         if cgroup_path:
-            await self._remove_cgroups(cgroup_path)
+            cgroups.remove_leftovers(cgroup_path, self._launch.cgroup_parent)
         with contextlib.suppress(MiloError):
             bundle.remove_bundle(self._launch.state_dir)
-
-    async def _remove_cgroups(self, cgroup_path: str) -> None:
-        """A killed process leaves its cgroup a moment after it is gone from /proc."""
-        cgroups.remove_leftovers(cgroup_path, self._launch.cgroup_parent)

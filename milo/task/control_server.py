@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -18,6 +19,8 @@ from milo.errors import ControlError, MiloError
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""
+KEPT_EVENTS: Final = 10
+"""Events while no driver is connected: as many as Nomad keeps of a task."""
 HELLO_TIMEOUT_S: Final = 10.0
 FLUSH_TIMEOUT_S: Final = 1.0
 """At the end, how long a client may take to read what it was sent."""
@@ -69,12 +72,15 @@ class ControlServer:
         self._supervisor = supervisor
         self._clients: set[_Client] = set()
         self._met_driver = trio.Event()
+        self._missed: deque[control.Event] = deque(maxlen=KEPT_EVENTS)
 
     def publish(self, message: control.Message) -> None:
-        """Send ``message`` to every connected driver."""
-        for client in list(self._clients):
-            if client.role == control.ROLE_DRIVER:
-                client.post(message)
+        """Send ``message`` to every connected driver; the last events wait for one to come."""
+        drivers = [client for client in self._clients if client.role == control.ROLE_DRIVER]
+        if not drivers and isinstance(message, control.Event):
+            self._missed.append(message)
+        for client in drivers:
+            client.post(message)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. A client's failure is its own."""
@@ -118,8 +124,11 @@ class ControlServer:
                 control.Welcome(version=control.PROTOCOL_VERSION, supervisor=self._supervisor)
             )
             current = self._backend.current()
-            if current is not None and client.role == control.ROLE_DRIVER:
-                client.post(current)
+            if client.role == control.ROLE_DRIVER:
+                while self._missed:
+                    client.post(self._missed.popleft())
+                if current is not None:
+                    client.post(current)
             self._clients.add(client)
             if client.role == control.ROLE_DRIVER:
                 self._met_driver.set()

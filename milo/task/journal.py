@@ -43,6 +43,10 @@ class Journal:
         self._write(f"[event] {text}")
         self._send(control.Event(text=control.cut(text), at_s=time.time()))
 
+    def publish(self, message: control.Message) -> None:
+        """Send ``message`` to the connected drivers, if it can be sent already."""
+        self._send(message)
+
     def _send(self, message: control.Message) -> None:
         if self._publish is not None:
             self._publish(message)

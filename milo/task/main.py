@@ -17,6 +17,7 @@ from milo.files import read_file
 from milo.processes import become_subreaper, set_process_name
 from milo.task.children import Reaper
 from milo.task.container import Container
+from milo.task.streams import Takeover
 from milo.task.supervisor import Supervisor
 
 
@@ -35,8 +36,10 @@ def read_launch(state_dir: str) -> Launch:
 def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
     """Run the task whose launch is in ``state_dir``; ``fds[0]`` is its listening socket.
 
-    ``mode`` is ``run``, or ``clean``: remove what a task whose own process has died left;
-    ``fds[0]`` then is a socket whose end tells the driver that it is done.
+    ``mode`` is ``run``; or ``adopt:<names>``: go on with a task whose own process was killed,
+    the rest of ``fds`` being its descriptors, named in order and separated by commas; or
+    ``clean``: remove what such a task left, ``fds[0]`` being a socket whose end tells the
+    driver that it is done.
 
     Returns the exit status of the task process: 0 when the task was run to its end, whatever
     that was.
@@ -51,9 +54,16 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
     if mode == "clean":
         trio.run(clean, launch, Reaper(reap_all=True))
     else:
+        takeover = None
+        if mode.startswith("adopt:"):
+            record = _read_record(state_dir)
+            if record is None:
+                raise StateError(state_dir, "there is no record of a task to take over")
+            names = mode.removeprefix("adopt:").split(",")
+            takeover = Takeover(record, dict(zip(names, fds[1:], strict=False)))
         listener = socket.socket(fileno=fds[0])
         supervisor = Supervisor(launch, Reaper(reap_all=True), listener=listener)
-        trio.run(supervisor.run)
+        trio.run(supervisor.run, takeover)
     return 0
 
 

@@ -9,15 +9,27 @@ from typing import Final
 import attrs
 import trio
 
+from milo.core import control
 from milo.core.launch import Launch, TaskOptions
-from milo.core.records import StreamCounters
+from milo.core.records import StreamCounters, TaskRecord
+from milo.task.cgroup_state import processes
 from milo.task.fifo import FifoSink, LogTarget, check_log_path, write_text
+from milo.task.foreign import reopen_pipe
 from milo.task.journal import Journal
 from milo.task.pump import Pump, open_pipe
 from milo.task.pump_policy import EventKind, PumpEvent, PumpPolicy
 
 RETRY_S: Final = 1.0
 """After a failure in a pump that is Milo's own fault: the other stream and the task go on."""
+
+
+@attrs.frozen
+class Takeover:
+    """What a successor gets of a task whose own process was killed."""
+
+    record: TaskRecord
+    descriptors: dict[str, int]
+    """By name (``stdout.pipe``, ``stdout.fifo`` ...), as `Streams.descriptors` gave them."""
 
 
 @attrs.define
@@ -49,10 +61,7 @@ class Streams:
         Raises:
             FifoError: a path names nothing that may be written to; nothing is left open.
         """
-        policy = PumpPolicy(
-            drop_when_full=options.log_overflow == "drop",
-            block_timeout_s=options.log_block_timeout_s,
-        )
+        policy = _policy(options)
         targets = [
             (name, path, check_log_path(path, beneath=launch.alloc_dir))
             for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path))
@@ -66,6 +75,44 @@ class Streams:
         streams.container_stdout, streams.container_stderr = ends
         return streams
 
+    @classmethod
+    def adopt(
+        cls, launch: Launch, options: TaskOptions, journal: Journal, takeover: Takeover
+    ) -> Streams:
+        """Go on with the streams of a container that another task process started.
+
+        What was not handed over is opened anew, where it can be; a stream whose pipe nobody
+        has any more is told of, and is over.
+        """
+        streams = cls(journal)
+        policy = _policy(options)
+        for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path)):
+            if path == os.devnull:
+                continue
+            source = takeover.descriptors.get(f"{name}.pipe")
+            inode = takeover.record.pipes.get(name)
+            if source is None and inode is not None:
+                source = reopen_pipe(processes(takeover.record.cgroup_path), inode)
+            if source is None:
+                journal.event(f"The output on {name} cannot be collected any more")
+                continue
+            sink = FifoSink(
+                path, beneath=launch.alloc_dir, fd=takeover.descriptors.get(f"{name}.fifo")
+            )
+            streams._begin(name, source, None, sink, policy)
+        return streams
+
+    def _begin(
+        self, name: str, source: int, container_end: int | None, sink: FifoSink, policy: PumpPolicy
+    ) -> None:
+        sink.on_open = lambda: self._journal.publish(control.DescriptorsChanged())
+        pump = Pump(name, source, sink, policy, self._report)
+        self._streams.append(_Stream(name, source, container_end, sink, pump))
+
+    def inodes(self) -> dict[str, int]:
+        """Return the inode number of each stream's pipe, which names it for ever."""
+        return {stream.name: os.fstat(stream.source).st_ino for stream in self._streams}
+
     def _add(self, launch: Launch, policy: PumpPolicy, name: str, path: str, to: LogTarget) -> int:
         if to is LogTarget.DEV_NULL:
             if self._null is None:
@@ -73,8 +120,7 @@ class Streams:
             return self._null
         source, container_end = open_pipe()
         sink = FifoSink(path, beneath=launch.alloc_dir)
-        pump = Pump(name, source, sink, policy, self._report)
-        self._streams.append(_Stream(name, source, container_end, sink, pump))
+        self._begin(name, source, container_end, sink, policy)
         return container_end
 
     def release_container_ends(self) -> None:
@@ -152,6 +198,13 @@ class Streams:
         self._journal.log(level, text, stream=event.stream)
         if is_event:
             self._journal.event(text)
+
+
+def _policy(options: TaskOptions) -> PumpPolicy:
+    return PumpPolicy(
+        drop_when_full=options.log_overflow == "drop",
+        block_timeout_s=options.log_block_timeout_s,
+    )
 
 
 def sentence(event: PumpEvent) -> tuple[str, str, bool]:

@@ -6,7 +6,6 @@ allocation's directory. Ending it ends all of them, and nothing of a task outliv
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import signal
@@ -15,12 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import attrs
 import trio
 
 from milo.core import control, records
 from milo.core.application import java_arguments
-from milo.core.describe import signal_name
 from milo.core.launch import Launch, TaskOptions
 from milo.core.lifecycle import FINAL, Happening, Phase, advance
 from milo.core.options import parse_task_options
@@ -32,7 +29,8 @@ from milo.task.children import Reaper, WaitStatus
 from milo.task.container import Container
 from milo.task.control_server import ControlServer
 from milo.task.journal import Journal
-from milo.task.streams import Streams
+from milo.task.ladder import StopLadder
+from milo.task.streams import Streams, Takeover
 
 ALLOC_CHECK_S: Final = 5.0
 ALLOC_MISSING_TIMES: Final = 3
@@ -40,14 +38,9 @@ ALLOC_MISSING_TIMES: Final = 3
 ORPHAN_GRACE_S: Final = 5.0
 """How long the application has after SIGTERM when its allocation is gone."""
 
+UNSEEN_EXIT: Final = "the process that supervised it was killed, so nobody saw its exit code"
+
 Outcome = records.ExitRecord | control.StartFailed
-
-
-@attrs.frozen
-class _Stop:
-    signal: int
-    deadline: float
-    """trio.current_time() at which SIGKILL follows."""
 
 
 class Supervisor:
@@ -71,29 +64,32 @@ class Supervisor:
         self._container: Container | None = None
         self._streams: Streams | None = None
         self._latest: control.Message | None = None
-        self._stop: _Stop | None = None
-        self._stop_changed = trio.Event()
+        self._ladder = StopLadder(self._journal.log)
         self._marks: dict[str, float] = {"begin": time.monotonic()}
 
     # ---- the whole life -----------------------------------------------------------------
 
-    async def run(self) -> Outcome:
+    async def run(self, takeover: Takeover | None = None) -> Outcome:
         """Run the task to its end and return how that was.
 
-        Cancellation kills the container, waits for it, and leaves nothing behind.
+        With ``takeover``, go on with one that another process started. Cancellation kills the
+        container, waits for it, and leaves nothing behind.
         """
         async with trio.open_nursery() as services:
             await services.start(self._reaper.run)
             if self._server is not None:
                 await services.start(self._server.run)
             self._journal.attach(self._publish)
-            outcome = await self._live()
+            outcome = await self._live(takeover)
             if self._server is not None:
                 await self._server.flush()
             services.cancel_scope.cancel()
         return outcome
 
-    async def _live(self) -> Outcome:
+    async def _live(self, takeover: Takeover | None) -> Outcome:
+        if takeover is not None:
+            self._take_over(takeover)
+            return await self._watch()
         options = TaskOptions()
         try:
             try:
@@ -124,7 +120,7 @@ class Supervisor:
         await self._container.create(self._streams.container_stdout, self._streams.container_stderr)
         self._write_record(self._container.process)
         self._mark("create")
-        if self._stop is not None:
+        if self._ladder.requested:
             raise TaskStartError(
                 "Error: The task was stopped before it had started", recoverable=False
             )
@@ -142,6 +138,26 @@ class Supervisor:
                 notes=app.notes,
                 timings_s=self._timings(),
             )
+        )
+
+    def _take_over(self, takeover: Takeover) -> None:
+        options = parse_task_options(self.launch.config, self.launch.plugin)
+        container = Container.adopt(self.launch, self._reaper, takeover.record)
+        self._container = container
+        self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
+        self._write_record(container.process)
+        self.phase = advance(self.phase, Happening.STARTED)
+        assert container.process is not None
+        self._announce(
+            control.Started(
+                container=container.process,
+                container_id=container.id,
+                cgroup_path=container.cgroup_path,
+                started_at_s=container.started_at_s,
+            )
+        )
+        self._journal.event(
+            "The process that supervised the task was killed; another one has taken over"
         )
 
     async def _fail(self, error: MiloError) -> Outcome:
@@ -162,19 +178,21 @@ class Supervisor:
         """Be there while the container runs; return how it ended, all output delivered."""
         assert self._container is not None and self._streams is not None
         status: WaitStatus | None = None
+        ended = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._streams.run)
-                nursery.start_soon(self._stop_ladder)
+                nursery.start_soon(self._ladder.climb, self._container)
                 nursery.start_soon(self._watch_allocation)
                 status = await self._container.wait()
+                ended = True
                 self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
                 ended_at_s = time.time()
                 await self._streams.drained()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                if status is None:
+                if not ended:
                     await self._container.kill_all()
                     await self._container.wait()
                 oom_killed = self._container.oom_killed()
@@ -182,9 +200,10 @@ class Supervisor:
                 await self._container.destroy()
         stdout, stderr = self._streams.counters()
         record = records.ExitRecord(
-            exit_code=status.exit_code,
-            signal=status.signal,
-            oom_killed=oom_killed and status.signal == signal.SIGKILL,
+            exit_code=-1 if status is None else status.exit_code,
+            signal=0 if status is None else status.signal,
+            oom_killed=oom_killed and (status is None or status.signal == signal.SIGKILL),
+            error=UNSEEN_EXIT if status is None else "",
             ended_at_s=ended_at_s,
             started_at_s=self._container.started_at_s,
             task_id=self.launch.task_id,
@@ -204,26 +223,6 @@ class Supervisor:
         return record
 
     # ---- stopping -----------------------------------------------------------------------
-
-    async def _stop_ladder(self) -> None:
-        assert self._container is not None
-        while self._stop is None:
-            await self._stop_changed.wait()
-        sent = None
-        while True:
-            if self._stop.signal != sent:
-                sent = self._stop.signal
-                with contextlib.suppress(ControlError):  # it may be ending by itself
-                    self._container.signal(sent)
-            changed = self._stop_changed = trio.Event()
-            with trio.move_on_at(self._stop.deadline):
-                await changed.wait()
-                continue
-            break
-        self._journal.log(
-            "info", f"the task outlived its kill timeout after {signal_name(sent)}: SIGKILL"
-        )
-        await self._container.kill_all()
 
     async def _watch_allocation(self) -> None:
         """End a task whose allocation's directory is gone: nobody can own it any more."""
@@ -247,11 +246,7 @@ class Supervisor:
     def request_stop(self, signal: int, timeout_s: float) -> None:
         """Send ``signal`` now and SIGKILL ``timeout_s`` later; of two stops the earlier counts."""
         self.phase = advance(self.phase, Happening.STOP_REQUESTED)
-        deadline = trio.current_time() + max(0.0, timeout_s)
-        if self._stop is not None:
-            deadline = min(deadline, self._stop.deadline)
-        self._stop = _Stop(signal, deadline)
-        self._stop_changed.set()
+        self._ladder.request(signal, timeout_s)
 
     def send_signal(self, signal: int) -> None:
         """Send ``signal`` to the application's first process."""
@@ -293,9 +288,10 @@ class Supervisor:
             alloc_dir=self.launch.alloc_dir,
             supervisor=self._identity,
             container=container,
+            pipes={} if self._streams is None else self._streams.inodes(),
             container_id=self._container.id,
             cgroup_path=self._container.cgroup_path,
-            started_at_s=time.time() if container else 0.0,
+            started_at_s=self._container.started_at_s,
         )
         write_file(os.path.join(self.launch.state_dir, records.TASK_FILE), records.encode(record))
 

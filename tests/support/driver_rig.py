@@ -116,9 +116,22 @@ class DriverRig:
         self.events: list[TaskEvent] = []
         self._tasks: list[Task] = []
 
+    def pause(self) -> None:
+        """End the driver as its death does; `restart` begins another."""
+        self._scope.cancel()
+        for task in self.registry._tasks.values():
+            task.keep({})
+            if task.client is not None:
+                task.client.close()
+
+    async def supervisor(self, task: Task) -> int:
+        """Return the id of the task's own process."""
+        client = self.registry._tasks[task.id].require_client()
+        return client.welcome.supervisor.pid
+
     async def restart(self) -> None:
         """End the driver as its death does, and begin a new one that knows of nothing."""
-        self._scope.cancel()
+        self.pause()
         await self._gone.wait()
         self.spawner.close()
         self.spawner = SpawnerClient()
@@ -138,9 +151,6 @@ class DriverRig:
                 await nursery.start(self.registry.run)
                 nursery.start_soon(self._collect)
                 task_status.started()
-        for task in self.registry._tasks.values():
-            if task.client is not None:
-                task.client.close()
         self._gone.set()
 
     async def _collect(self) -> None:

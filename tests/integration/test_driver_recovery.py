@@ -1,0 +1,229 @@
+"""Tasks and their output survive the death of the processes around them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from milo.core import records
+from milo.core.report import ExitResult, TaskState
+from milo.errors import StateError, TaskNotFoundError
+from milo.processes import start_ticks
+from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+
+def parent(pid: int) -> int:
+    """Return the parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def container_pid(rig: DriverRig, task: Task) -> int:
+    """Return the container's first process, on the host."""
+    return int((await rig.registry.inspect(task.id)).attributes["container_pid"])
+
+
+async def until_gone(pid: int) -> None:
+    """Return once a process has ended."""
+    with trio.fail_after(20):
+        while start_ticks(pid) is not None:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+def ticks(reader: LogReader) -> list[int]:
+    """Return the numbers of the lines that clock.jar has printed."""
+    lines = reader.text.decode().splitlines()
+    return [int(line.split()[1]) for line in lines if line.startswith("tick ")]
+
+
+async def test_a_running_task_is_taken_over(jar_dir: Path) -> None:
+    """A new driver process has the same JVM, its stats, its signals and its whole output."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+        handle = await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick 20 ")
+        await rig.restart()
+        await rig.registry.recover(task.id, handle)
+        assert await container_pid(rig, task) == pid
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick 200 ")
+        await rig.registry.signal(task.id, "SIGQUIT")
+        await trio.to_thread.run_sync(task.out.wait_for, b"Full thread dump")
+        await rig.registry.stop(task.id, "SIGTERM", 10)
+        assert await rig.registry.wait(task.id) == ExitResult(exit_code=143)
+        await trio.to_thread.run_sync(task.out.wait_end)
+        assert ticks(task.out) == list(range(len(ticks(task.out))))
+
+
+async def test_a_task_that_ended_meanwhile_has_its_true_exit(jar_dir: Path) -> None:
+    """What ended while there was no driver is recovered with its exit code and last output."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["20", "50"])
+        handle = await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        rig.pause()
+        await until_gone(pid)
+        await trio.to_thread.run_sync(task.out.wait_end)
+        assert ticks(task.out) == list(range(50))
+        await rig.restart()
+        await rig.registry.recover(task.id, handle)
+        assert await rig.registry.wait(task.id) == ExitResult()
+        status = await rig.registry.inspect(task.id)
+        assert status.state is TaskState.EXITED
+        assert status.attributes["stdout.bytes_moved"] == str(task.out.length)
+
+
+async def test_a_successor_takes_over_from_a_killed_task_process(jar_dir: Path) -> None:
+    """The JVM runs on, streamed without a gap and stoppable; its exit is unknown, no success."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["2", "0"])
+        await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        for round_number in range(1, 4):
+            await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (round_number * 100))
+            supervisor = await rig.supervisor(task)
+            os.kill(supervisor, signal.SIGKILL)
+            await until_gone(supervisor)
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick 600 ")
+        assert await container_pid(rig, task) == pid and start_ticks(pid) is not None
+        await rig.registry.stop(task.id, "SIGTERM", 10)
+        result = await rig.registry.wait(task.id)
+        assert result.error and result.exit_code != 0
+        await trio.to_thread.run_sync(task.out.wait_end)
+        assert ticks(task.out) == list(range(len(ticks(task.out))))
+        assert any("taken over" in text for text in rig.texts(task))
+
+
+async def test_a_container_that_dies_with_its_task_process_loses_no_output(jar_dir: Path) -> None:
+    """When task process and JVM are killed together, what the pipe held is still delivered."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "both.jar", args=["3000"], readers=False)
+        await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        supervisor = await rig.supervisor(task)
+        os.kill(supervisor, signal.SIGSTOP)
+        await until_gone_or_zombie(pid)
+        os.kill(supervisor, signal.SIGKILL)
+        task.stdout = LogReader(Path(task.launch.stdout_path))
+        task.stderr = LogReader(Path(task.launch.stderr_path))
+        assert (await rig.registry.wait(task.id)).error
+        await trio.to_thread.run_sync(task.out.wait_end)
+        assert task.out.text.decode().splitlines() == [f"out {i}" for i in range(3000)]
+
+
+async def until_gone_or_zombie(pid: int) -> None:
+    """Return once a process has ended, reaped or not."""
+    await until_gone(pid)
+
+
+async def test_driver_and_task_process_killed_at_once(jar_dir: Path) -> None:
+    """The next driver finds the JVM by its record and streams on from its own descriptors."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+        handle = await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick 10 ")
+        supervisor = await rig.supervisor(task)
+        rig.pause()
+        os.kill(supervisor, signal.SIGKILL)
+        await until_gone(supervisor)
+        await trio.to_thread.run_sync(task.out.wait_end)  # logmon would stop reading here
+        task.stdout = LogReader(Path(task.launch.stdout_path))
+        await rig.restart()
+        await rig.registry.recover(task.id, handle)
+        assert await container_pid(rig, task) == pid
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick ")
+        await rig.registry.stop(task.id, "SIGTERM", 10)
+        assert (await rig.registry.wait(task.id)).error
+
+
+async def test_a_container_that_is_gone_is_a_clear_answer(jar_dir: Path) -> None:
+    """After a reboot RecoverTask fails, and leaves nothing behind."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "stubborn.jar")
+        handle = await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        supervisor = await rig.supervisor(task)
+        rig.pause()
+        os.kill(supervisor, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid)
+        await rig.restart()
+        with pytest.raises(TaskNotFoundError):
+            await rig.registry.recover(task.id, handle)
+        assert list(rig.state_dir.iterdir()) == []
+        with pytest.raises(TaskNotFoundError):
+            await rig.registry.recover(task.id, handle)  # the state directory is gone as well
+
+
+async def test_a_recycled_process_id_is_not_the_task(jar_dir: Path) -> None:
+    """A process with the recorded id but another start is left alone."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "stubborn.jar")
+        handle = await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        supervisor = await rig.supervisor(task)
+        rig.pause()
+        os.kill(supervisor, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid)
+        async with trio.open_nursery() as nursery:
+            stranger = await nursery.start(trio.run_process, ["sleep", "1000"])
+            (directory,) = rig.state_dir.iterdir()
+            path = directory / records.TASK_FILE
+            old = records.decode(path.read_bytes(), records.TaskRecord, where="")
+            assert old.container is not None
+            import attrs
+
+            forged = attrs.evolve(old, container=attrs.evolve(old.container, pid=stranger.pid))
+            path.write_bytes(records.encode(forged))
+            await rig.restart()
+            with pytest.raises(TaskNotFoundError):
+                await rig.registry.recover(task.id, handle)
+            assert start_ticks(stranger.pid) is not None
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("state", [b"", b"nonsense", b'{"version":99}', b"\x00" * 50])
+async def test_a_handle_that_is_none_is_refused(state: bytes) -> None:
+    """RecoverTask of a handle that this Milo cannot read says so."""
+    async with open_rig() as rig:
+        with pytest.raises(StateError, match="task handle"):
+            await rig.registry.recover("some-id", state)
+
+
+async def test_destroy_of_an_id_from_before_finds_it_on_disk(jar_dir: Path) -> None:
+    """DestroyTask(force) of an id that this driver never knew removes everything of it."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "stubborn.jar")
+        await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        supervisor = await rig.supervisor(task)
+        await rig.restart()
+        await rig.registry.destroy(task.id, force=True)
+        await until_gone(supervisor)
+        assert start_ticks(pid) is None
+
+
+async def test_a_task_without_its_allocation_ends(
+    jar_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose allocation's directory is gone stops its container and ends by itself."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "stubborn.jar")
+        await rig.registry.start(task.launch)
+        pid = await container_pid(rig, task)
+        os.rename(task.launch.alloc_dir, task.launch.alloc_dir + ".gone")
+        with trio.fail_after(60):
+            await until_gone_slowly(pid)
+
+
+async def until_gone_slowly(pid: int) -> None:
+    """Return once a process has ended, however long it takes."""
+    while start_ticks(pid) is not None:  # noqa: ASYNC110
+        await trio.sleep(0.1)
