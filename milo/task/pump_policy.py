@@ -10,12 +10,12 @@ import math
 
 import attrs
 
-SMALL_BYTES = 128 << 10
+SMALL_BYTES = 64 << 10
 QUICK_S = 0.0005
 PAUSE_S = 0.001
 STREAK = 32
 LARGE_PIPE_BYTES = 512 << 10
-REST_S = 0.1
+REST_S = 0.25
 """The pause under load: after `STREAK` chunks in a row that were smaller than `SMALL_BYTES`
 and came less than `QUICK_S` apart, pause `PAUSE_S` and let the pipe gather, if both pipes
 hold at least `LARGE_PIPE_BYTES`. A burst of a few lines is no load and is not held up. A

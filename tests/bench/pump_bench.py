@@ -159,18 +159,27 @@ def compare_throughput(
 
 
 def compare_latency(
-    tool: str, *, pumps: Sequence[int] = (1, 10), seconds: float = 10
+    tool: str, *, pumps: Sequence[int] = (1, 10), seconds: float = 5, rounds: int = 3
 ) -> list[dict[str, Any]]:
-    """Measure the latency with and without pumps, for each number of them."""
-    return [
-        {
-            "pumps": count,
-            "way": "pump" if pumped else "none",
-            **latency(tool, count, seconds=seconds, pumped=pumped),
-        }
-        for count in pumps
-        for pumped in (False, True)
-    ]
+    """Measure the latency with and without pumps in turns, for each number of them.
+
+    Each figure is the median of ``rounds`` runs.
+    """
+    rows: list[dict[str, Any]] = []
+    for count in pumps:
+        runs: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+        for _ in range(rounds):
+            for pumped, results in runs.items():
+                results.append(latency(tool, count, seconds=seconds, pumped=pumped))
+        rows += [
+            {
+                "pumps": count,
+                "way": "pump" if pumped else "none",
+                **{key: statistics.median(run[key] for run in results) for key in results[0]},
+            }
+            for pumped, results in runs.items()
+        ]
+    return rows
 
 
 def _fifo(directory: str, name: str) -> tuple[str, int, int]:
@@ -265,8 +274,10 @@ def main() -> None:
         if options.only != "latency":
             report["throughput"] = compare_throughput(tool, seconds=seconds, rounds=rounds)
         if options.only != "throughput":
-            length = 1 if options.quick else 10
-            report["latency"] = compare_latency(tool, pumps=options.pumps, seconds=length)
+            length = 1 if options.quick else 5
+            report["latency"] = compare_latency(
+                tool, pumps=options.pumps, seconds=length, rounds=rounds
+            )
     json.dump(report, sys.stdout, indent=2)
     print()
 
