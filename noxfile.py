@@ -79,7 +79,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, side by side, and write docs/benchmarks.md."""
-    session.run(PYTHON, *PRIVATE, PYTHON, "tests/bench/run.py", *session.posargs, external=True)
+    session.run(PYTHON, *PRIVATE, PYTHON, "-m", "tests.bench.run", *session.posargs, external=True)
 
 
 @nox.session

@@ -216,14 +216,16 @@ class PluginHost:
 async def open_host(launcher: Path, base: Path, state_dir: Path) -> AsyncIterator[PluginHost]:
     """Start a plugin, configure it, and end it when the block is left."""
     process = start_plugin(launcher, base)
-    channel = Channel(path=process.socket_path)
-    host = PluginHost(process, channel, base)
     try:
-        await host.begin(state_dir)
-        yield host
+        channel = Channel(path=process.socket_path)
+        host = PluginHost(process, channel, base)
+        try:
+            await host.begin(state_dir)
+            yield host
+        finally:
+            await host.close()
+            channel.close()
     finally:
-        await host.close()
-        channel.close()
         process.end()
 
 

@@ -154,9 +154,10 @@ def _latency(rows: Sequence[dict[str, Any]]) -> str:
     text = """\
 ## Latency
 
-From a line's write until it is readable at the FIFO, in milliseconds. One process writes to all
-streams and one reads them all, on the same processors as the pumps: at 100 times 1,000 lines a
-second they are a large part of the load. "CPU" is that of all pumps, of one processor.
+From a line's write until it is readable at the FIFO, in milliseconds; medians of several runs.
+One process writes to all streams and one reads them all, on the same processors as the pumps:
+at 100 times 1,000 lines a second they are a large part of the load. "CPU" is that of all pumps,
+of one processor.
 """
     found: dict[tuple[int, int], float] = {
         (row["pumps"], row["lines_per_s"]): row["p99_ms"] for row in rows if row["way"] == "none"
