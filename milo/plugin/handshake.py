@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
+import stat
 
 # Source: Nomad, plugins/base/plugin.go (Handshake).
 COOKIE_NAME = "NOMAD_PLUGIN_MAGIC_COOKIE"
@@ -52,8 +54,7 @@ def open_plugin_socket(environ: dict[str, str] | os._Environ[str] = os.environ) 
     Below ``PLUGIN_UNIX_SOCKET_DIR``, else ``TMPDIR``, else ``/tmp``. Raises `OSError` when the
     place is not writable, or its path too long for a socket (108 bytes, unix(7)).
     """
-    base = environ.get(SOCKET_DIR_NAME) or environ.get("TMPDIR") or "/tmp"  # noqa: S108
-    directory = os.path.join(os.path.abspath(base), f"milo-{os.urandom(6).hex()}")
+    directory = os.path.join(socket_base(environ), f"milo-{os.urandom(6).hex()}")
     os.mkdir(directory, 0o700)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -65,6 +66,34 @@ def open_plugin_socket(environ: dict[str, str] | os._Environ[str] = os.environ) 
         raise
     listener.setblocking(False)
     return PluginSocket(directory, listener)
+
+
+def socket_base(environ: dict[str, str] | os._Environ[str] = os.environ) -> str:
+    """Where the directories of plugins' sockets are made."""
+    base = environ.get(SOCKET_DIR_NAME) or environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    return os.path.abspath(base)
+
+
+def remove_stale(base: str) -> None:
+    """Remove the socket directories below ``base`` of this user's plugins that were killed.
+
+    A socket that nobody listens on refuses connections, and no plugin listens on it again.
+    """
+    for entry in os.scandir(base):
+        # Looked at without opening: the place may be everybody's.
+        if not re.fullmatch(r"milo-[0-9a-f]{12}", entry.name):
+            continue
+        with contextlib.suppress(OSError):
+            found = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)
+                try:
+                    probe.connect(os.path.join(entry.path, "s"))
+                except ConnectionRefusedError:
+                    os.unlink(os.path.join(entry.path, "s"))
+                    os.rmdir(entry.path)
 
 
 def announce(plugin_socket: PluginSocket) -> None:

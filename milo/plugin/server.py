@@ -5,6 +5,7 @@ Imported only after the handshake line is out: it costs more than everything bef
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -17,6 +18,7 @@ from milo.plugin.base_service import BaseService
 from milo.plugin.broker_service import BrokerService
 from milo.plugin.controller_service import ControllerService
 from milo.plugin.driver_service import DriverService
+from milo.plugin.handshake import remove_stale, socket_base
 from milo.plugin.health_service import HealthService
 from milo.plugin.rpc import Service, StatusDetails, bridged
 from milo.plugin.stdio_service import StdioService
@@ -52,6 +54,8 @@ async def serve(
             [bridged(service) for service in services], status_details_codec=StatusDetails()
         )
         await trio_asyncio.aio_as_trio(server.start)(sock=listener)
+        with contextlib.suppress(OSError):
+            remove_stale(socket_base())
         await ended.wait()
         await trio.sleep(_LAST_ANSWER_S)
         end_process()

@@ -56,3 +56,22 @@ def test_a_path_too_long_for_a_socket_is_an_error_that_leaves_nothing(tmp_path: 
     with pytest.raises(OSError, match="too long"):
         handshake.open_plugin_socket({handshake.SOCKET_DIR_NAME: str(deep)})
     assert list(deep.iterdir()) == []
+
+
+def test_sockets_of_killed_plugins_are_removed(tmp_path: Path) -> None:
+    """A later plugin removes the directory of one that was killed, and of no other."""
+    environ = {handshake.SOCKET_DIR_NAME: str(tmp_path)}
+    killed = handshake.open_plugin_socket(environ)
+    living = handshake.open_plugin_socket(environ)
+    (tmp_path / "milo-of-somebody-else").mkdir()
+    (tmp_path / "milo-0123456789ab").symlink_to(tmp_path / "elsewhere")
+    killed.listener.close()
+    handshake.remove_stale(str(tmp_path))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {
+        os.path.basename(living.directory),
+        "milo-of-somebody-else",
+        "milo-0123456789ab",
+    }
+    living.listener.close()
+    living.remove()
