@@ -107,6 +107,21 @@ class StateError(MiloError):
         super().__init__(f"Error: Cannot use the state in {path}: {problem}")
 
 
+class NewerVersionError(StateError):
+    """A newer Milo wrote it, or serves it: it is left as it is, for that Milo."""
+
+    recoverable = False
+
+    def __init__(self, path: str, version: int, known: int) -> None:
+        self.version = version
+        self.known = known
+        super().__init__(
+            path,
+            f"it has version {version}, and this Milo knows 1 to {known}. "
+            "Run at least the Milo that started the task",
+        )
+
+
 class ControlError(MiloError):
     """A task process or the spawner does not answer as the control protocol says."""
 

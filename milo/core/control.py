@@ -8,17 +8,20 @@ whatever happens. Unknown keys are ignored; an unknown type is answered with an 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from milo.core.records import ExitRecord, ProcessId, StreamCounters
+from milo.core.records import ExitRecord, Int32, Int64, ProcessId, StreamCounters
 from milo.errors import ControlError
 
 PROTOCOL_VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 MAX_TEXT_CHARS: Final = 8 * 1024
 """Error texts are cut to this, so that a message always fits."""
+
+Signal = Annotated[int, msgspec.Meta(ge=1, le=64)]
+"""A signal's number; 64 is Linux's SIGRTMAX, signal(7)."""
 
 ROLE_DRIVER: Final = "driver"
 ROLE_OBSERVER: Final = "observer"
@@ -34,35 +37,35 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
 class Hello(Message, frozen=True, tag="hello"):
     """The first message of a client."""
 
-    version: int
+    version: Int32
     role: str
 
 
 class GetStatus(Message, frozen=True, tag="status"):
     """Ask for a `Status`."""
 
-    seq: int
+    seq: Int64
 
 
 class Stop(Message, frozen=True, tag="stop"):
     """Send ``signal``, and SIGKILL to the whole container ``timeout_s`` later."""
 
-    seq: int
-    signal: int
+    seq: Int64
+    signal: Signal
     timeout_s: float
 
 
 class Kill(Message, frozen=True, tag="signal"):
     """Send ``signal`` to the application; no ladder."""
 
-    seq: int
-    signal: int
+    seq: Int64
+    signal: Signal
 
 
 class GetDescriptors(Message, frozen=True, tag="descriptors"):
     """Ask for duplicates of the pipes' read ends and the FIFOs' write ends (SCM_RIGHTS)."""
 
-    seq: int
+    seq: Int64
 
 
 Request = Hello | GetStatus | Stop | Kill | GetDescriptors
@@ -73,7 +76,7 @@ Request = Hello | GetStatus | Stop | Kill | GetDescriptors
 class Welcome(Message, frozen=True, tag="welcome"):
     """The answer to `Hello`."""
 
-    version: int
+    version: Int32
     supervisor: ProcessId
 
 
@@ -164,9 +167,12 @@ def encode(message: Message) -> bytes:
     """Return the packet of a message.
 
     Raises:
-        ControlError: it is larger than `MAX_MESSAGE_BYTES`.
+        ControlError: it is larger than `MAX_MESSAGE_BYTES`, or holds what JSON cannot.
     """
-    packet = msgspec.json.encode(message)
+    try:
+        packet = msgspec.json.encode(message)
+    except (UnicodeEncodeError, OverflowError) as exc:
+        raise ControlError(f"A control message cannot be encoded: {exc}") from exc
     if len(packet) > MAX_MESSAGE_BYTES:
         raise ControlError(
             f"A control message of {len(packet)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
@@ -178,7 +184,7 @@ def decode_request(packet: bytes) -> Request:
     """Return the request in ``packet``; raises `ControlError` when it is none."""
     try:
         request: Request = _requests.decode(packet)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ControlError(f"Not a request of the control protocol: {exc}") from exc
     return request
 
@@ -187,11 +193,15 @@ def decode_notice(packet: bytes) -> Notice:
     """Return the notice in ``packet``; raises `ControlError` when it is none."""
     try:
         notice: Notice = _notices.decode(packet)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ControlError(f"Not a message of a task process: {exc}") from exc
     return notice
 
 
 def cut(text: str) -> str:
-    """Return ``text``, shortened to what fits into a message."""
+    """Return ``text``, shortened to what fits into a message, and of valid characters.
+
+    The name of a file, which comes from an artifact, may be no valid UTF-8.
+    """
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "…"

@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 
+from milo.core.records import RECORD_VERSION, Int32
+
 
 @attrs.frozen
 class JavaRuntime:
@@ -125,6 +127,8 @@ class Launch:
     devices: tuple[Device, ...] = ()
     network: Network = attrs.field(factory=Network)
     plugin: PluginOptions = attrs.field(factory=PluginOptions)
+    version: Int32 = RECORD_VERSION
+    """Of `milo.core.records`, which reads and writes it."""
 
     @property
     def task_dir(self) -> str:

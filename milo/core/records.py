@@ -7,12 +7,12 @@ are ignored, so that a record of a newer Milo with the same version number stays
 from __future__ import annotations
 
 import hashlib
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import attrs
 import msgspec
 
-from milo.errors import StateError
+from milo.errors import NewerVersionError, StateError
 
 RECORD_VERSION: Final = 1
 
@@ -32,6 +32,10 @@ SHORT_ID_CHARS: Final = 16
 
 T = TypeVar("T")
 
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+"""What fits pid_t and a protocol buffer's int32: a record with more than that is damaged."""
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 def short_id(task_id: str) -> str:
     """Return the name of a task's state directory and container: 16 hexadecimal digits.
@@ -46,8 +50,8 @@ def short_id(task_id: str) -> str:
 class ProcessId:
     """A process that can be told from a later one with the same number."""
 
-    pid: int
-    start_ticks: int
+    pid: Int32
+    start_ticks: Int64
     """Field 22 of /proc/<pid>/stat, in clock ticks since boot; proc(5)."""
 
 
@@ -66,17 +70,17 @@ class TaskRecord:
     """As given to crun, relative to the hierarchy's root."""
     started_at_s: float = 0.0
     """Unix time; 0 while it has not started."""
-    pipes: dict[str, int] = attrs.field(factory=dict)
+    pipes: dict[str, Int64] = attrs.field(factory=dict)
     """Stream to the inode number of the container's pipe."""
-    version: int = RECORD_VERSION
+    version: Int32 = RECORD_VERSION
 
 
 @attrs.frozen
 class StreamCounters:
     """What one pump has done so far."""
 
-    bytes_moved: int = 0
-    bytes_dropped: int = 0
+    bytes_moved: Int64 = 0
+    bytes_dropped: Int64 = 0
     stalled_s: float = 0.0
 
 
@@ -84,8 +88,8 @@ class StreamCounters:
 class ExitRecord:
     """How a task ended."""
 
-    exit_code: int
-    signal: int = 0
+    exit_code: Int32
+    signal: Int32 = 0
     oom_killed: bool = False
     error: str = ""
     """Not empty: how it ended is not known, and why."""
@@ -96,7 +100,7 @@ class ExitRecord:
     alloc_dir: str = ""
     stdout: StreamCounters = attrs.field(factory=StreamCounters)
     stderr: StreamCounters = attrs.field(factory=StreamCounters)
-    version: int = RECORD_VERSION
+    version: Int32 = RECORD_VERSION
 
     @property
     def successful(self) -> bool:
@@ -114,7 +118,13 @@ class Handle:
     container: ProcessId | None
     container_id: str
     started_at_s: float
-    version: int = RECORD_VERSION
+    version: Int32 = RECORD_VERSION
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """What is looked at first: the rest of a newer record may have any shape."""
+
+    version: Int32 = RECORD_VERSION
 
 
 def encode(record: object) -> bytes:
@@ -126,17 +136,15 @@ def decode(data: bytes, kind: type[T], *, where: str) -> T:
     """Return the record that ``data`` holds.
 
     Raises:
-        StateError: no JSON, wrong types, or a version that this Milo does not know.
+        StateError: no JSON, wrong types, or no possible version.
+        NewerVersionError: a version that this Milo does not know yet, whatever else it says.
     """
     try:
-        record = msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        version = msgspec.json.decode(data, type=_Version).version
+        if version > RECORD_VERSION:
+            raise NewerVersionError(where, version, RECORD_VERSION)
+        if version < 1:
+            raise StateError(where, f"it has version {version}, which no Milo has written")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise StateError(where, f"it is no valid {kind.__name__}: {exc}") from exc
-    version = getattr(record, "version", RECORD_VERSION)
-    if not 1 <= version <= RECORD_VERSION:
-        raise StateError(
-            where,
-            f"it was written with version {version}, and this Milo reads 1 to {RECORD_VERSION}. "
-            "Run at least the Milo that started the task",
-        )
-    return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from milo.core import control, records
 from milo.core.describe import exit_sentence, signal_name
-from milo.errors import ControlError, StateError
+from milo.errors import ControlError, NewerVersionError, StateError
 
 text = st.text(max_size=200)
-small = st.integers(0, 2**31)
+small = st.integers(0, 2**31 - 1)
 process = st.builds(records.ProcessId, small, small)
 counters = st.builds(records.StreamCounters, small, small, st.floats(0, 1e9))
 exits = st.builds(
@@ -114,6 +115,37 @@ def test_a_bad_record_is_a_state_error(data: bytes, problem: str) -> None:
     with pytest.raises(StateError, match=problem) as caught:
         records.decode(data, records.ExitRecord, where="/x/exit.json")
     assert caught.value.path == "/x/exit.json"
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b'{"type":"status","seq":1,"more":' + b"[" * 60_000,  # deeper than any parser goes
+        b'{"type":"stop","seq":1,"signal":0,"timeout_s":1}',
+        b'{"type":"signal","seq":1,"signal":65}',
+        b'{"type":"status","seq":' + b"9" * 5_000 + b"}",
+    ],
+)
+def test_what_the_host_could_not_do_is_a_control_error(packet: bytes) -> None:
+    """Numbers that no signal, process or JSON parser can have are refused when they are read."""
+    with pytest.raises(ControlError, match="Not a request"):
+        control.decode_request(packet)
+
+
+def test_text_that_is_no_utf8_passes() -> None:
+    """The name of a file that is no valid UTF-8 does not keep its message from being sent."""
+    text = os.fsdecode(b"J\xe4va.jar")
+    with pytest.raises(ControlError, match="encoded"):
+        control.encode(control.Event(text=text, at_s=0))
+    control.encode(control.Event(text=control.cut(text), at_s=0))
+
+
+def test_a_record_of_a_newer_milo_is_told_from_a_damaged_one() -> None:
+    """Its version is looked at before anything else, since the rest may have any shape."""
+    with pytest.raises(NewerVersionError, match="at least the Milo that started") as caught:
+        records.decode(b'{"version":2,"exit_code":"none"}', records.ExitRecord, where="/x")
+    assert (caught.value.version, caught.value.known) == (2, records.RECORD_VERSION)
+    assert not caught.value.recoverable
 
 
 @given(st.text(min_size=1, max_size=400))

@@ -72,6 +72,7 @@ def test_a_full_task_becomes_a_launch() -> None:
         memory_max_bytes=512 * 1024 * 1024,
         cpu_shares=500,
         cpuset_cpus="0,2",
+        cpu_percent_ticks=0.1,
     )
     assert launch.cgroup_parent == V2_SCOPE.removeprefix("/sys/fs/cgroup")
     assert launch.cpuset_cgroup == ""
