@@ -25,6 +25,8 @@ EXIT_FILE: Final = "exit.json"
 CONTROL_SOCKET: Final = "control.sock"
 LOG_FILE: Final = "task.log"
 """The task process's own messages, bounded."""
+COUNTERS_FILE: Final = "counters"
+"""How many bytes passed through the pumps; shared memory, see `milo.task.tally`."""
 CRUN_LOG: Final = "crun.log"
 PID_FILE: Final = "container.pid"
 

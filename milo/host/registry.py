@@ -32,11 +32,11 @@ from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.follower import Follower
 from milo.host.managed import ManagedTask, exit_result
+from milo.host.recovery import take_over
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.usage import follow_usage
-from milo.processes import start_ticks
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
@@ -160,32 +160,11 @@ class Registry:
             raise TaskNotFoundError(task_id)
         task = self._new_task(launch)
         try:
-            await self._recover(store, task)
+            await take_over(store, task, self._connect, self._cleaner)
         except MiloError as exc:
             await self._cleaner.clean(handle.state_dir)
             raise TaskNotFoundError(task_id) from exc
         self._tasks[task_id] = task
-
-    async def _recover(self, store: StateStore, task: ManagedTask) -> None:
-        state_dir = task.launch.state_dir
-        try:
-            await self._connect(task)
-            await task.wait_started()
-            return
-        except (ControlError, TaskStartError) as exc:
-            log("info", "no task process answers", task_id=task.task_id, error=exc)
-        record = store.read_exit(state_dir)
-        if record is not None:
-            task.finish(record)
-            return
-        old = store.read_task(state_dir)
-        process = None if old is None else old.container
-        if process is None or start_ticks(process.pid) != process.start_ticks:
-            raise ControlError("Error: Its container is gone")
-        # Its own process died while no driver was there to keep its descriptors.
-        await self._cleaner.adopt(state_dir, {})
-        await self._connect(task)
-        await task.wait_started()
 
     # ---- asking -------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import signal
 import socket
 from collections.abc import Sequence
 
-import msgspec
 import trio
 
 from milo.core.launch import Launch
@@ -27,10 +26,7 @@ def read_launch(state_dir: str) -> Launch:
     data = read_file(path)
     if data is None:
         raise StateError(path, "it is not there")
-    try:
-        return msgspec.json.decode(data, type=Launch)
-    except msgspec.DecodeError as exc:
-        raise StateError(path, f"it is no launch: {exc}") from exc
+    return decode(data, Launch, where=path)
 
 
 def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:

@@ -34,6 +34,7 @@ from milo.task.pump_policy import (
     PumpPolicy,
     Watch,
 )
+from milo.task.tally import Tally
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _BURST = 16
@@ -82,6 +83,7 @@ class Pump:
 
     ``name`` is the stream's, for reports; ``source_fd`` the read end of a pipe, which is set
     non-blocking. ``report`` is called, from inside of `run`, with what is worth telling.
+    ``tally`` goes on counting what an earlier pump of the stream counted.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Pump:
         sink: FifoSink,
         policy: PumpPolicy,
         report: Callable[[PumpEvent], None],
+        tally: Tally | None = None,
     ) -> None:
         self.name = name
         self._source = source_fd
@@ -98,8 +101,7 @@ class Pump:
         self._report = report
         self._watch = Watch(name, policy)
         self._pacer = Pacer()
-        self._moved = 0
-        self._dropped = 0
+        self._tally = Tally() if tally is None else tally
         self._nap = trio.CancelScope()
         self._retry_at = -math.inf
         self._retry_pause = FIRST_PAUSE_S
@@ -113,8 +115,8 @@ class Pump:
     def counters(self) -> PumpCounters:
         """What has passed so far. To be asked for before the descriptors are closed."""
         return PumpCounters(
-            bytes_moved=self._moved,
-            bytes_dropped=self._dropped,
+            bytes_moved=self._tally.moved,
+            bytes_dropped=self._tally.dropped,
             bytes_waiting=waiting_bytes(self._source),
             stalled_s=self._watch.stalled_s(trio.current_time()),
             reader_present=self._sink.has_reader(),
@@ -180,7 +182,7 @@ class Pump:
             return self._blocked(Block.NO_READER, now)
         if count == 0:
             return _DONE
-        self._moved += count
+        self._tally.count(moved=count)
         if self._watch.troubled:
             self._tell(self._watch.moved(now))
             self._retry_pause, self._look_pause = FIRST_PAUSE_S, _FIRST_LOOK_S
@@ -241,8 +243,7 @@ class Pump:
         lost = self._sink.reopen()
         if lost is None:
             return False
-        self._moved -= lost
-        self._dropped += lost
+        self._tally.count(moved=-lost, dropped=lost)
         self._tell(self._watch.switched(now))
         self._tell(self._watch.dropped(lost, now))
         return True
@@ -273,7 +274,7 @@ class Pump:
             if not data:
                 break
             left -= len(data)
-        self._dropped += count - left
+        self._tally.count(dropped=count - left)
         self._tell(self._watch.dropped(count - left, now))
 
     def _tell(self, events: Iterable[PumpEvent]) -> None:

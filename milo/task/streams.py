@@ -11,13 +11,16 @@ import trio
 
 from milo.core import control
 from milo.core.launch import Launch, TaskOptions
-from milo.core.records import StreamCounters, TaskRecord
+from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
 from milo.task.cgroup_state import processes
 from milo.task.fifo import FifoSink, LogTarget, check_log_path, write_text
 from milo.task.foreign import reopen_pipe
 from milo.task.journal import Journal
 from milo.task.pump import Pump, open_pipe
 from milo.task.pump_policy import EventKind, PumpEvent, PumpPolicy
+from milo.task.tally import TallyFile
+
+NAMES: Final = ("stdout", "stderr")
 
 RETRY_S: Final = 1.0
 """After a failure in a pump that is Milo's own fault: the other stream and the task go on."""
@@ -44,8 +47,9 @@ class _Stream:
 class Streams:
     """The streams of one task. `close` has to be called, in the end, by whoever opened them."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, tallies: TallyFile) -> None:
         self._journal = journal
+        self._tallies = tallies
         self._streams: list[_Stream] = []
         self._null: int | None = None
         self._finished = trio.Event()
@@ -66,7 +70,7 @@ class Streams:
             (name, path, check_log_path(path, beneath=launch.alloc_dir))
             for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path))
         ]
-        streams = cls(journal)
+        streams = cls(journal, TallyFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
         try:
             ends = [streams._add(launch, policy, *target) for target in targets]
         except BaseException:
@@ -84,7 +88,7 @@ class Streams:
         What was not handed over is opened anew, where it can be; a stream whose pipe nobody
         has any more is told of, and is over.
         """
-        streams = cls(journal)
+        streams = cls(journal, TallyFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
         policy = _policy(options)
         for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path)):
             if path == os.devnull:
@@ -106,7 +110,8 @@ class Streams:
         self, name: str, source: int, container_end: int | None, sink: FifoSink, policy: PumpPolicy
     ) -> None:
         sink.on_open = lambda: self._journal.publish(control.DescriptorsChanged())
-        pump = Pump(name, source, sink, policy, self._report)
+        tally = self._tallies.tally(NAMES.index(name))
+        pump = Pump(name, source, sink, policy, self._report, tally)
         self._streams.append(_Stream(name, source, container_end, sink, pump))
 
     def inodes(self) -> dict[str, int]:
@@ -183,6 +188,7 @@ class Streams:
         for stream in self._streams:
             os.close(stream.source)
         self._streams.clear()
+        self._tallies.close()
         if self._null is not None:
             os.close(self._null)
             self._null = None

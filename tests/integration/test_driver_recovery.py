@@ -97,6 +97,8 @@ async def test_a_successor_takes_over_from_a_killed_task_process(jar_dir: Path) 
         await trio.to_thread.run_sync(task.out.wait_end)
         assert ticks(task.out) == list(range(len(ticks(task.out))))
         assert any("taken over" in text for text in rig.texts(task))
+        counted = (await rig.registry.inspect(task.id)).attributes["stdout.bytes_moved"]
+        assert int(counted) == task.out.length  # each process went on with the last one's count
 
 
 async def test_a_container_that_dies_with_its_task_process_loses_no_output(jar_dir: Path) -> None:
