@@ -51,13 +51,18 @@ def read_file(path: str) -> bytes | None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        words = getattr(exc, "strerror", None) or exc
+        raise StateError(path, f"it cannot be opened: {words}") from exc
+    try:
+        # Not a file object: of a directory none can be made, and its descriptor would stay.
+        data = b""
+        while len(data) <= MAX_RECORD_BYTES and (part := os.read(fd, 1 << 16)):
+            data += part
     except OSError as exc:
-        raise StateError(path, f"it cannot be opened: {exc.strerror}") from exc
-    with os.fdopen(fd, "rb") as file:
-        try:
-            data = file.read(MAX_RECORD_BYTES + 1)
-        except OSError as exc:
-            raise StateError(path, f"it cannot be read: {exc.strerror}") from exc
+        raise StateError(path, f"it cannot be read: {exc.strerror}") from exc
+    finally:
+        os.close(fd)
     if len(data) > MAX_RECORD_BYTES:
         raise StateError(path, f"it is larger than {MAX_RECORD_BYTES} bytes")
     return data

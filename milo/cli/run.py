@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -158,10 +159,17 @@ async def _copy(source: int, target: int) -> None:
             await trio.to_thread.run_sync(_write_all, target, data)
     except BrokenPipeError:
         # Piped into head, say: what else comes is read, so that the application can end.
-        while os.read(source, CHUNK_BYTES):
-            await trio.lowlevel.wait_readable(source)
+        await _discard(source)
     finally:
         os.close(source)
+
+
+async def _discard(source: int) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(source)
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(source, CHUNK_BYTES):
+                return
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from milo.core import records
 from milo.core.launch import Launch
-from milo.errors import ControlError, MiloError, StateError
+from milo.errors import ControlError, MiloError, NewerVersionError, StateError
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
@@ -46,7 +46,7 @@ class Cleaner:
                 old = store.read_launch(path)
             except StateError as exc:
                 _log.warning("a state directory is not readable: %s", exc)
-                continue
+                old = None
             same = old is not None and (old.alloc_id, old.task_name) == (
                 launch.alloc_id,
                 launch.task_name,
@@ -74,7 +74,8 @@ class Cleaner:
         """Have the task's own process end it, or a new process if that one is gone."""
         try:
             client = await TaskClient.connect(state_dir, lambda _: None)
-        except ControlError:
+        except (ControlError, NewerVersionError):
+            # A newer task process ends by itself with its container.
             _unlink_socket(state_dir)
             await self._clean_up(state_dir)
             return

@@ -25,8 +25,11 @@ LOOK_S: Final = 0.02
 _log = logging.getLogger(__name__)
 
 
-async def recover(
-    task: ManagedTask, cleaner: Cleaner, connect: Callable[[ManagedTask], Awaitable[None]]
+async def take_over(
+    store: StateStore,
+    task: ManagedTask,
+    connect: Callable[[ManagedTask], Awaitable[None]],
+    cleaner: Cleaner,
 ) -> None:
     """Connect ``task`` to its process or to a successor of it, or note how the task ended.
 
@@ -35,7 +38,6 @@ async def recover(
         NewerVersionError: a newer Milo runs it. Nothing has been touched.
         StateError, TaskStartError: what there is of it cannot be used.
     """
-    store = StateStore(os.path.dirname(task.launch.state_dir))
     state_dir = task.launch.state_dir
     try:
         await connect(task)

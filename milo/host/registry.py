@@ -23,6 +23,7 @@ from milo.core.signals import parse_signal
 from milo.errors import (
     ControlError,
     MiloError,
+    NewerVersionError,
     TaskNotFoundError,
     TaskRunningError,
     TaskStartError,
@@ -146,7 +147,8 @@ class Registry:
         """Take over a task that another driver process started.
 
         Raises:
-            StateError: the state is not readable.
+            StateError: the state is not readable, or a newer Milo's (`NewerVersionError`):
+                nothing has been touched.
             TaskNotFoundError: neither the task nor its exit record is there any more; what
                 there was of it has been removed.
         """
@@ -161,6 +163,8 @@ class Registry:
         task = self._new_task(launch)
         try:
             await take_over(store, task, self._connect, self._cleaner)
+        except NewerVersionError:
+            raise
         except MiloError as exc:
             await self._cleaner.clean(handle.state_dir)
             raise TaskNotFoundError(task_id) from exc

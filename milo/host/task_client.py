@@ -6,13 +6,13 @@ import array
 import itertools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
 
 from milo.core import control, records
-from milo.errors import ControlError
+from milo.errors import ControlError, NewerVersionError
 
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -37,7 +37,8 @@ class TaskClient:
         self._on_notice = on_notice
         self._answers: dict[int, control.Notice | None] = {}
         self._answered: dict[int, trio.Event] = {}
-        self._received: dict[int, list[int]] = {}
+        self._wanted: set[int] = set()
+        self._received: dict[int, dict[str, int]] = {}
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -53,6 +54,7 @@ class TaskClient:
 
         Raises:
             ControlError: nobody answers there, or not in this protocol.
+            NewerVersionError: a newer Milo's task process does.
         """
         path = os.path.join(state_dir, records.CONTROL_SOCKET)
         sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -67,19 +69,26 @@ class TaskClient:
             raise ControlError(
                 f"Error: The task process behind {path} did not answer in {CONNECT_TIMEOUT_S:g} s"
             ) from exc
-        except OSError as exc:
+        except (OSError, ValueError) as exc:
             sock.close()
-            raise ControlError(f"Error: No task process answers at {path}: {exc.strerror}") from exc
+            words = getattr(exc, "strerror", None) or exc
+            raise ControlError(f"Error: No task process answers at {path}: {words}") from exc
         except BaseException:
             sock.close()
             raise
         if not isinstance(welcome, control.Welcome):
             sock.close()
             raise ControlError(f"Error: The process behind {path} is no task process of Milo's")
+        if welcome.version > control.PROTOCOL_VERSION:
+            sock.close()
+            raise NewerVersionError(path, welcome.version, control.PROTOCOL_VERSION)
         return cls(sock, welcome, on_notice)
 
     async def run(self) -> None:
-        """Hand on what the task process says until it closes the connection."""
+        """Hand on what the task process says until it closes the connection.
+
+        What this Milo does not understand it passes over: one packet is one message.
+        """
         try:
             while True:
                 packet, rights, _, _ = await self._sock.recvmsg(
@@ -87,12 +96,17 @@ class TaskClient:
                 )
                 fds = _descriptors(rights)
                 if not packet:
+                    _close_all(fds)
                     return
-                notice = control.decode_notice(packet)
-                if isinstance(notice, control.Descriptors) and notice.seq in self._answered:
-                    self._received[notice.seq], fds = fds, []
-                for fd in fds:
-                    os.close(fd)
+                try:
+                    notice = control.decode_notice(packet)
+                except ControlError:
+                    _close_all(fds)
+                    continue
+                if isinstance(notice, control.Descriptors) and self._expects(notice, len(fds)):
+                    self._received[notice.seq] = dict(zip(notice.names, fds, strict=True))
+                    fds = []
+                _close_all(fds)
                 if isinstance(notice, control.Status | control.Done | control.Descriptors):
                     self._take(notice.seq, notice)
                 else:
@@ -123,16 +137,19 @@ class TaskClient:
     async def descriptors(self) -> dict[str, int]:
         """Return duplicates, by name, of what a successor would need. The caller closes them."""
         request = control.GetDescriptors(seq=next(self._numbers))
+        self._wanted.add(request.seq)
+        answer: control.Notice | None = None
         try:
             answer = await self._ask(request)
-            fds = self._received.pop(request.seq, [])
         finally:
-            for fd in self._received.pop(request.seq, []):
-                os.close(fd)
-        if isinstance(answer, control.Done):
-            raise ControlError(answer.error or "Error: The task process gave no descriptors")
-        assert isinstance(answer, control.Descriptors)
-        return dict(zip(answer.names, fds, strict=True))
+            self._wanted.discard(request.seq)
+            received = self._received.pop(request.seq, None)
+            if received is not None and not isinstance(answer, control.Descriptors):
+                _close_all(received.values())
+        if received is None or not isinstance(answer, control.Descriptors):
+            told = answer.error if isinstance(answer, control.Done) else ""
+            raise ControlError(told or "Error: The task process gave no descriptors")
+        return received
 
     async def signal(self, signal: int) -> None:
         """Send a signal to the application."""
@@ -166,9 +183,17 @@ class TaskClient:
             raise ControlError("Error: The task process ended before it answered")
         return answer
 
+    def _expects(self, answer: control.Descriptors, count: int) -> bool:
+        """Whether ``answer``, with ``count`` descriptors, was asked for and is in order."""
+        return (
+            answer.seq in self._wanted
+            and answer.seq not in self._received
+            and count == len(answer.names) == len(set(answer.names))
+        )
+
     def _take(self, number: int, answer: control.Notice | None) -> None:
         event = self._answered.get(number)
-        if event is not None:
+        if event is not None and not event.is_set():
             self._answers[number] = answer
             event.set()
 
@@ -179,3 +204,8 @@ def _descriptors(rights: list[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)

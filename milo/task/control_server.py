@@ -55,12 +55,22 @@ class _Client:
         )
 
     def post(self, message: control.Message, fds: Sequence[int] = ()) -> None:
+        """Queue ``message`` with ``fds``, which are this object's to close from now on."""
         try:
             self.outbox.send_nowait((message, tuple(fds)))
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             # It does not read. Its connection is cut, so that it notices that it missed something.
+            _close_all(fds)
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Drop what is queued, once nobody sends it any more."""
+        self.outbox.close()
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                _close_all(self.queue.receive_nowait()[1])
+        self.queue.close()
 
 
 class ControlServer:
@@ -112,7 +122,17 @@ class ControlServer:
                 await client.done.wait()
 
     async def _serve(self, client: _Client) -> None:
-        with client.sock, contextlib.suppress(OSError, ControlError):
+        with client.sock:
+            try:
+                await self._talk(client)
+            except Exception:
+                # Whatever a client makes go wrong ends its connection, never the task.
+                return
+            finally:
+                client.close()
+
+    async def _talk(self, client: _Client) -> None:
+        with contextlib.suppress(OSError, ControlError):
             with trio.move_on_after(HELLO_TIMEOUT_S):
                 hello = control.decode_request(await self._receive(client))
                 if not isinstance(hello, control.Hello) or not _is_root(client.sock):
@@ -161,11 +181,12 @@ class ControlServer:
             )
             try:
                 await client.sock.sendmsg([control.encode(message)], ancillary)
+            except ControlError:
+                continue  # too large for a packet: what follows it is not
             except OSError:
                 return
             finally:
-                for fd in fds:
-                    os.close(fd)
+                _close_all(fds)
 
     def _answer(self, client: _Client, packet: bytes) -> None:
         try:
@@ -179,10 +200,7 @@ class ControlServer:
                     client.post(self._backend.status(request.seq))
                 case control.GetDescriptors():
                     names, fds = self._backend.descriptors()
-                    client.post(
-                        control.Descriptors(seq=request.seq, names=names),
-                        [os.dup(fd) for fd in fds],
-                    )
+                    client.post(control.Descriptors(seq=request.seq, names=names), _duplicates(fds))
                 case control.Stop():
                     self._backend.request_stop(request.signal, request.timeout_s)
                     client.post(control.Done(seq=request.seq))
@@ -194,6 +212,28 @@ class ControlServer:
         except MiloError as exc:
             seq = getattr(request, "seq", -1)
             client.post(control.Done(seq=seq, error=control.cut(str(exc))))
+        except Exception as exc:
+            # No descriptors left, or a bug: the client hears of it, and the task runs on.
+            seq = getattr(request, "seq", -1)
+            text = f"Error: The task process could not do it: {exc!r}"
+            client.post(control.Done(seq=seq, error=control.cut(text)))
+
+
+def _duplicates(fds: Sequence[int]) -> list[int]:
+    """Return duplicates of all of ``fds``; raises OSError, and then leaves none."""
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError:
+        _close_all(made)
+        raise
+    return made
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _is_root(sock: trio.socket.SocketType) -> bool:
