@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,23 @@ def pytest_configure() -> None:
     """Leave a hybrid host's cgroup v2 mount behind, for this process and its children only."""
     if os.geteuid() == 0:
         private_mounts.enter_if_hybrid()
+    if config := os.environ.get("COVERAGE_PROCESS_CONFIG"):
+        _measure_spawners(config)
+
+
+def _measure_spawners(config: str) -> None:
+    """Let coverage see spawners that are executed: their environment is made from nothing.
+
+    Coverage's own patches do this for all of exec's family, but not for posix_spawn.
+    """
+    spawn = os.posix_spawn
+
+    def measured(path: str, argv: list[str], env: Mapping[str, str], **options: Any) -> int:
+        if path == sys.executable:
+            env = {**env, "COVERAGE_PROCESS_CONFIG": config}
+        return spawn(path, argv, env, **options)
+
+    os.posix_spawn = measured  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")
