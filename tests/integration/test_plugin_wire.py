@@ -401,6 +401,27 @@ def test_a_stream_ends_when_its_client_goes(start: Start) -> None:
     host.call(lambda channel: base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest()))
 
 
+def test_any_number_of_calls_may_be_pending(start: Start) -> None:
+    """With the calls of 150 tasks pending on the agent's one connection, another is answered."""
+
+    async def talk(channel: Channel) -> None:
+        driver = drivers.DriverStub(channel)
+        # A first answer, so that the connection's settings have arrived.
+        await base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest())
+        waiting = [
+            asyncio.create_task(driver.wait_task(drivers.WaitTaskRequest("forever")))
+            for _ in range(300)
+        ]
+        await asyncio.sleep(0)
+        info = await base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest())
+        assert info.name == "milo"
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+
+    start().call(talk)
+
+
 async def _pending(channel: Channel) -> list[asyncio.Task[object]]:
     """Calls that stay open as the agent's do: the broker, stdio, a fingerprint, a WaitTask."""
 
