@@ -15,7 +15,7 @@ WAYS = {
     "c loop": "read and write, C",
 }
 STEPS = {
-    "rpc": "gRPC, conversion, the plugin's event loop",
+    "rpc": "gRPC both ways (also of this bench, in Python), conversion",
     "look": "driver: earlier instances, crun, Java",
     "fork": "driver: launch file, control socket, the spawner's fork",
     "boot": "task process: its nursery and control socket; messages",
