@@ -10,14 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import trio
 
+from milo.processes import children
+
 REMEMBERED_STATUSES: Final = 64
 """Statuses of children that nobody has asked for yet: enough for a burst of orphans."""
+STRAY_ROUNDS: Final = 100
+STRAY_PAUSE_S: Final = 0.01
+"""Between SIGKILL and a look whether it was the last: a second in all."""
 
 
 @attrs.frozen
@@ -52,11 +58,19 @@ class Reaper:
         self._statuses: dict[int, WaitStatus] = {}
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Reap until cancelled. Must be started before the first child."""
-        with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-            task_status.started()
-            async for _ in signals:
-                self.reap()
+        """Reap until cancelled. Must be started before the first child.
+
+        In a process of its own, what is left at the end is killed: that is what a crun had
+        started which was killed in the middle of its work, since orphans become children.
+        """
+        try:
+            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
+                task_status.started()
+                async for _ in signals:
+                    self.reap()
+        finally:
+            if self._reap_all:
+                _kill_strays()
 
     def reap(self) -> None:
         """Take the status of every child that has ended."""
@@ -128,9 +142,24 @@ class Reaper:
             argv,
             env,
             file_actions=actions,
+            setpgroup=0,  # one of its own, so that it can be ended with its helpers
             # Python ignores SIGPIPE and Milo more; an ignored signal survives an exec.
             setsigdef=sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}),
             setsigmask=(),
         )
         self.watch(pid)
         return pid
+
+
+def _kill_strays() -> None:
+    """Kill every child, and what then becomes one, within a bound on the time."""
+    for _ in range(STRAY_ROUNDS):
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        for pid in children(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(STRAY_PAUSE_S)

@@ -43,6 +43,8 @@ class Container:
         self._foreign: ForeignProcess | None = None
         self._created = False
         self._ended = False
+        self.trouble = ""
+        """What went wrong while it was removed, for the log; it is removed all the same."""
 
     @classmethod
     def adopt(cls, launch: Launch, reaper: Reaper, record: TaskRecord) -> Container:
@@ -180,17 +182,13 @@ class Container:
         if self._created:
             # What crun cannot remove is removed by hand below; a crun that hangs or has been
             # uninstalled in the meantime must not keep a task from ending.
-            with contextlib.suppress(MiloError):
-                await self._crun.run(
-                    "delete",
-                    crun_args.delete_args(
-                        self._launch.crun_path,
-                        self.id,
-                        log_file=self._log,
-                        root=self._root,
-                        force=True,
-                    ),
-                )
+            delete = crun_args.delete_args(
+                self._launch.crun_path, self.id, log_file=self._log, root=self._root, force=True
+            )
+            try:
+                await self._crun.run("delete", delete)
+            except MiloError as exc:
+                self.trouble = str(exc)
             if cgroup_path:
                 cgroup_state.kill_remaining(cgroup_path)
             if self.process is not None and not self._ended:
