@@ -18,9 +18,15 @@ from milo.errors import ControlError, MiloError, NewerVersionError, StateError
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
+from milo.processes import start_ticks
 
 CLEAN_TIMEOUT_S: Final = 60.0
-"""crun's own bound is 30 s a command."""
+"""In all. crun's own bound is 10 s for a delete."""
+END_TIMEOUT_S: Final = 30.0
+"""What a task process may take: 5 s of draining, 10 s of crun, and a host under load."""
+GONE_TIMEOUT_S: Final = 10.0
+"""How long a killed process may take to end: one in the kernel may take a while."""
+LOOK_S: Final = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -62,27 +68,33 @@ class Cleaner:
         store = StateStore(os.path.dirname(state_dir))
         try:
             if os.path.exists(os.path.join(state_dir, records.LAUNCH_FILE)):
-                with trio.move_on_after(CLEAN_TIMEOUT_S) as scope:
-                    await self._end(store, state_dir)
-                if scope.cancelled_caught:
-                    _log.error("cleaning up %s took more than %g s", state_dir, CLEAN_TIMEOUT_S)
+                await self._end(store, state_dir)
             store.remove(state_dir, keep_exit=keep_exit)
         except (MiloError, OSError) as exc:
             _log.error("cleaning up %s failed: %s", state_dir, exc)
 
     async def _end(self, store: StateStore, state_dir: str) -> None:
-        """Have the task's own process end it, or a new process if that one is gone."""
-        try:
-            client = await TaskClient.connect(state_dir, lambda _: None)
-        except (ControlError, NewerVersionError):
-            # A newer task process ends by itself with its container.
-            _unlink_socket(state_dir)
+        """Have the task's own process end it, or a new process if that one is gone or stuck.
+
+        Raises:
+            ControlError: neither did; everything is where it was, to be tried again.
+        """
+        with trio.move_on_after(CLEAN_TIMEOUT_S) as scope:
+            try:
+                client = await TaskClient.connect(state_dir, lambda _: None)
+            except NewerVersionError:
+                pass  # a newer task process ends by itself with its container
+            except ControlError:
+                await end_supervisor(store, state_dir)
+            else:
+                if await _ask_to_end(client):
+                    return
+                await end_supervisor(store, state_dir)
+            with contextlib.suppress(StateError):
+                _unlink_socket(state_dir)
             await self._clean_up(state_dir)
-            return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.run)  # which ends with the other process
-            with contextlib.suppress(ControlError):
-                await client.stop(signal.SIGKILL, 0.0)
+        if scope.cancelled_caught:
+            raise ControlError(f"Error: It took more than {CLEAN_TIMEOUT_S:g} s")
 
     async def _clean_up(self, state_dir: str) -> None:
         """Have a process forked that removes the container, and wait for the process's end."""
@@ -111,7 +123,44 @@ class Cleaner:
             )
 
 
+async def _ask_to_end(client: TaskClient) -> bool:
+    """Have a task process kill its container, and wait until it has ended with it."""
+    with trio.move_on_after(END_TIMEOUT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)  # which ends with the other process
+            try:
+                await client.stop(signal.SIGKILL, 0.0)
+            except ControlError:
+                nursery.cancel_scope.cancel()
+                return False
+        return True
+    return False
+
+
+async def end_supervisor(store: StateStore, state_dir: str) -> None:
+    """Kill a task process that does not answer, if it lives: stopped, or stuck in the kernel."""
+    with contextlib.suppress(StateError):
+        record = store.read_task(state_dir)
+        if record is None or not _runs(record.supervisor):
+            return
+        _log.error("the process of task %s does not answer and is killed", record.task_id)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.supervisor.pid, signal.SIGKILL)
+        with trio.move_on_after(GONE_TIMEOUT_S):
+            while _runs(record.supervisor):  # noqa: ASYNC110 - the kernel has no event for it
+                await trio.sleep(LOOK_S)
+
+
+def _runs(process: records.ProcessId) -> bool:
+    return start_ticks(process.pid) == process.start_ticks
+
+
 def _unlink_socket(state_dir: str) -> None:
     """Remove a socket whose server is gone; nobody else may come to serve it."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(state_dir, records.CONTROL_SOCKET))
+    path = os.path.join(state_dir, records.CONTROL_SOCKET)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StateError(path, f"{exc.strerror}") from exc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -38,6 +37,7 @@ class Follower:
                 nursery.cancel_scope.cancel()
         except Exception as exc:
             _log.exception("following a task failed: %s", task.task_id)
+            await self._cleaner.clean(task.launch.state_dir)
             task.lose(f"the driver failed to follow it: {exc!r}")
         if task.exit is not None:
             text = exit_sentence(task.exit, stopped=task.stop_requested)
@@ -88,6 +88,9 @@ async def _keep_descriptors(task: ManagedTask) -> None:
     """Hold duplicates of what a successor would need, and so keep the log's FIFOs open."""
     while True:
         await task.descriptors_stale.wait()
-        with contextlib.suppress(ControlError):
-            # Its process is gone, or has just been: the next one says when to ask.
+        try:
             await task.fetch_descriptors()
+        except ControlError:
+            # It is stopped, or gone: then a successor comes, or the task's end.
+            await trio.sleep(RECONNECT_PAUSE_S)
+            task.descriptors_stale.set()

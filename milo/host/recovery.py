@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import signal
 from collections.abc import Awaitable, Callable
-from typing import Final
 
-import trio
-
-from milo.core.records import ProcessId, TaskRecord
 from milo.errors import ControlError, TaskStartError
-from milo.host.cleaner import Cleaner
+from milo.host.cleaner import Cleaner, end_supervisor
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.processes import start_ticks
-
-GONE_TIMEOUT_S: Final = 10.0
-"""How long a killed process may take to end: one in the kernel may take a while."""
-LOOK_S: Final = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -50,26 +39,12 @@ async def take_over(
         task.finish(record)
         return
     old = store.read_task(state_dir)
-    if old is None or old.container is None or not _runs(old.container):
+    process = None if old is None else old.container
+    if process is None or start_ticks(process.pid) != process.start_ticks:
         raise ControlError("Error: Its container is gone")
-    # Its own process died while no driver was there to keep its descriptors.
-    await _end_supervisor(old)
+    # Its own process died while no driver was there to keep its descriptors. One that lives
+    # but does not answer is ended: two may not serve one task.
+    await end_supervisor(store, state_dir)
     await cleaner.adopt(state_dir, {})
     await connect(task)
     await task.wait_started()
-
-
-async def _end_supervisor(record: TaskRecord) -> None:
-    """End a task process that lives but does not answer: two may not serve one task."""
-    if not _runs(record.supervisor):
-        return
-    _log.error("the process of task %s does not answer and is killed", record.task_id)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(record.supervisor.pid, signal.SIGKILL)
-    with trio.move_on_after(GONE_TIMEOUT_S):
-        while _runs(record.supervisor):  # noqa: ASYNC110 - the kernel has no event for it
-            await trio.sleep(LOOK_S)
-
-
-def _runs(process: ProcessId) -> bool:
-    return start_ticks(process.pid) == process.start_ticks

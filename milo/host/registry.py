@@ -270,7 +270,11 @@ class Registry:
         if not task.ended.is_set():
             if not force:
                 raise TaskRunningError(task_id, "stop it first, or destroy it with force")
-            await self.stop(task_id, "SIGKILL", 0.0)
+            try:
+                await self.stop(task_id, "SIGKILL", 0.0)
+            except ControlError as exc:
+                log("error", str(exc), task_id=task_id)
+                await self._cleaner.clean(task.launch.state_dir)
         del self._tasks[task_id]
         task.keep({})
         if task.client is not None:

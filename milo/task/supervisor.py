@@ -145,7 +145,11 @@ class Supervisor:
         container = Container.adopt(self.launch, self._reaper, takeover.record)
         self._container = container
         self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
-        self._write_record(container.process)
+        try:
+            self._write_record(container.process)
+        except MiloError as exc:
+            # The old record names the same container, and a full disk must not cost the task.
+            self._journal.log("error", str(exc))
         self.phase = advance(self.phase, Happening.STARTED)
         assert container.process is not None
         self._announce(
@@ -198,6 +202,8 @@ class Supervisor:
                 oom_killed = self._container.oom_killed()
                 self._streams.close()
                 await self._container.destroy()
+                if self._container.trouble:
+                    self._journal.log("warn", f"{self._container.trouble}; removed without it")
         stdout, stderr = self._streams.counters()
         record = records.ExitRecord(
             exit_code=-1 if status is None else status.exit_code,
@@ -230,7 +236,8 @@ class Supervisor:
         while missing < ALLOC_MISSING_TIMES:
             await trio.sleep(ALLOC_CHECK_S)
             missing = 0 if os.path.isdir(self.launch.alloc_dir) else missing + 1
-        self._journal.log("warn", f"{self.launch.alloc_dir} is gone: the task is stopped")
+        self._journal.log("warn", f"{self.launch.alloc_dir} is gone")
+        self._journal.event("The task is stopped, because its allocation's directory is gone")
         self.request_stop(signal.SIGTERM, ORPHAN_GRACE_S)
 
     # ---- what clients ask (control_server.Backend) --------------------------------------
