@@ -17,6 +17,8 @@ from milo.errors import ControlError
 ANSWER_TIMEOUT_S: Final = 10.0
 SPAWNED_FD: Final = 3
 """Where an executed spawner finds its socket."""
+CODE: Final = "import sys; sys.path.insert(0, sys.argv[1]); from milo.spawner import main; main()"
+"""What an executed spawner runs; its argument is the directory that the package lies in."""
 
 
 class _Process(Protocol):
@@ -98,10 +100,9 @@ class SpawnerClient:
 def _execute_spawner(sock: socket.socket) -> int:
     """Start a spawner as a new program: a fork of a process with an event loop is not clean."""
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from milo.spawner import main; main()"
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-I", "-c", code, package_parent],
+        [sys.executable, "-I", "-c", CODE, package_parent],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -9,15 +9,22 @@ As a program it runs a command in such a place: ``python -m tests.support.privat
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 HYBRID_MOUNT = "/sys/fs/cgroup/unified"
 # Linux: sched.h and sys/mount.h.
 CLONE_NEWNS = 0x00020000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
+
+_entered: set[int] = set()
+"""The processes that are in a mount namespace of their own: one at most, this one."""
 
 
 def is_hybrid(mounts: str) -> bool:
@@ -39,14 +46,56 @@ def enter_if_hybrid() -> bool:
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
         if not is_hybrid(table.read()):
             return False
+    enter()
     libc = ctypes.CDLL(None, use_errno=True)
-    _check(libc.unshare(CLONE_NEWNS), "unshare")
-    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
     _check(libc.umount2(HYBRID_MOUNT.encode(), 0), f"umount {HYBRID_MOUNT}")
     # The mount point stays, and crun makes directories in it as if it were a controller's:
     # they go to a file system that ends with the namespace, instead of the host's.
     _check(libc.mount(b"none", HYBRID_MOUNT.encode(), b"tmpfs", 0, None), f"mount {HYBRID_MOUNT}")
     return True
+
+
+def enter() -> None:
+    """Make sure that this thread is in a mount namespace of its own. Raises OSError."""
+    if os.getpid() in _entered:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(CLONE_NEWNS), "unshare")
+    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
+    _entered.add(os.getpid())
+
+
+@contextlib.contextmanager
+def small_tmpfs(path: Path, size: str = "1m") -> Iterator[None]:
+    """Mount a file system of ``size`` at ``path``, for this process and its children alone.
+
+    At the end nobody may use it any more: else CalledProcessError.
+    """
+    enter()
+    path.mkdir(mode=0o700, exist_ok=True)
+    options = f"size={size},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", path], check=True)
+    try:
+        yield
+    except BaseException:
+        subprocess.run(["umount", "--lazy", path], check=True)
+        raise
+    subprocess.run(["umount", path], check=True)
+
+
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Make ``path`` read-only, for whoever opens anything there from now on, until the end.
+
+    By a second mount on top: the first one cannot be changed while files in it are written to.
+    """
+    enter()
+    subprocess.run(["mount", "--bind", path, path], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 def _check(result: int, what: str) -> None:

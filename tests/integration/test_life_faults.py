@@ -1,0 +1,399 @@
+"""Applications that misbehave, and hosts that fail, from StartTask to DestroyTask.
+
+For each: what the user is told, and (by the rig, at its end) that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import trio
+
+from milo.core.launch import PluginOptions
+from milo.core.report import ExitResult, TaskState
+from milo.errors import StateError, TaskStartError
+from milo.processes import start_ticks
+from tests.support import fake_crun, leftovers, scripted_java, spawners
+from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.private_mounts import read_only, small_tmpfs
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+
+async def started(rig: DriverRig, task: Task, line: bytes = b"running") -> int:
+    """Start ``task``, wait for ``line`` on its stdout, return its process id on the host."""
+    await rig.registry.start(task.launch)
+    await trio.to_thread.run_sync(task.out.wait_for, line)
+    return int((await rig.registry.inspect(task.id)).attributes["container_pid"])
+
+
+async def until_event(rig: DriverRig, task: Task, text: str) -> None:
+    """Return once an event of ``task`` holds ``text``."""
+    with trio.move_on_after(10):
+        while not any(text in line for line in rig.texts(task)):  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    assert any(text in line for line in rig.texts(task)), rig.texts(task)
+
+
+async def until_gone(pid: int) -> None:
+    """Return once a process has ended."""
+    with trio.fail_after(20):
+        while start_ticks(pid) is not None:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+def running(words: str) -> list[int]:
+    """Return the processes with ``words`` as their whole command line."""
+    line = b"".join(word.encode() + b"\0" for word in words.split())
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            try:
+                if (directory / "cmdline").read_bytes() == line:
+                    found.append(int(directory.name))
+            except OSError:
+                continue
+    return found
+
+
+def scripted(tmp_path: Path, script: str) -> PluginOptions:
+    """Return a configuration in which ``script`` is what every JAR does."""
+    return PluginOptions(java_home=str(scripted_java.make(tmp_path / "jdk", script)))
+
+
+# ---- applications -----------------------------------------------------------------------
+
+
+async def test_sigterm_ignored(jar_dir: Path, tmp_path: Path) -> None:
+    """What ignores SIGTERM is killed at its kill timeout, children too, and that is told."""
+    script = "trap '' TERM INT; sleep 4001 & echo running; while :; do sleep 4002; done"
+    async with open_rig(scripted(tmp_path, script)) as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            await started(rig, task)
+            begun = time.monotonic()
+            await rig.registry.stop(task.id, "SIGTERM", 0.5)
+            assert 0.5 <= time.monotonic() - begun < 8
+            assert await rig.registry.wait(task.id) == ExitResult(signal=9)
+            await until_event(rig, task, "ended as asked by SIGKILL")
+            assert not running("sleep 4001") and not running("sleep 4002")
+
+
+async def test_children_hold_stdout(jar_dir: Path, tmp_path: Path) -> None:
+    """A task whose children hold its streams open ends with its first process, at once."""
+    script = "for i in 1 2 3; do setsid sleep 4003 & done; echo running; exit 3"
+    async with open_rig(scripted(tmp_path, script)) as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            begun = time.monotonic()
+            await rig.registry.start(task.launch)
+            assert await rig.registry.wait(task.id) == ExitResult(exit_code=3)
+            assert time.monotonic() - begun < 5
+            await trio.to_thread.run_sync(task.out.wait_end)
+            await trio.to_thread.run_sync(task.err.wait_end)
+            assert task.out.text == b"running\n"
+            assert not running("sleep 4003")
+            await until_event(rig, task, "Task failed with exit code 3")
+
+
+async def test_own_stdout_closed(jar_dir: Path, tmp_path: Path) -> None:
+    """Closing its own stdout ends neither FIFO, nor stderr, before the application ends."""
+    script = (
+        "echo running; exec >&-; echo still here >&2; "
+        "while [ ! -e /local/end ]; do sleep 0.05; done; echo end >&2"
+    )
+    async with open_rig(scripted(tmp_path, script)) as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            await started(rig, task)
+            await trio.to_thread.run_sync(task.err.wait_for, b"still here")
+            assert not task.out.ended
+            assert (await rig.registry.inspect(task.id)).state is TaskState.RUNNING
+            (task.local / "end").touch()
+            assert await rig.registry.wait(task.id) == ExitResult()
+            await trio.to_thread.run_sync(task.out.wait_end)
+            assert task.err.text == b"still here\nend\n"
+
+
+async def test_exit_in_the_first_millisecond(jar_dir: Path, tmp_path: Path) -> None:
+    """An exit at once is exact, with all of its output, every time, and StartTask succeeds."""
+    async with open_rig(scripted(tmp_path, "echo there; exit 7")) as rig:
+        with trio.fail_after(60):
+            for number in range(20):
+                task = rig.task(jar_dir / "hello.jar", name=f"app{number}")
+                await rig.registry.start(task.launch)
+                assert await rig.registry.wait(task.id) == ExitResult(exit_code=7)
+                await trio.to_thread.run_sync(task.out.wait_end)
+                assert task.out.text == b"there\n"
+                await until_event(rig, task, "Task failed with exit code 7")
+                await rig.registry.destroy(task.id, force=False)
+        assert leftovers.files(rig.state_dir) == []
+
+
+async def test_killed_from_outside(jar_dir: Path) -> None:
+    """SIGKILL by somebody else is reported as that, and as unexpected."""
+    async with open_rig() as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "stubborn.jar")
+            os.kill(await started(rig, task), signal.SIGKILL)
+            assert await rig.registry.wait(task.id) == ExitResult(signal=9)
+            await until_event(rig, task, "ended unexpectedly by SIGKILL (signal 9)")
+
+
+# ---- crun -------------------------------------------------------------------------------
+
+
+async def test_crun_start_fails(jar_dir: Path, tmp_path: Path) -> None:
+    """A container that was made but cannot be started is StartTask's error and is removed."""
+    crun = fake_crun.wrapper(tmp_path / "crun", "start", 'echo "no luck today" >"$log"; exit 1')
+    async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "stubborn.jar")
+            with pytest.raises(TaskStartError, match=r"crun start failed \(exit code 1\): no luck"):
+                await rig.registry.start(task.launch)
+            assert list(rig.state_dir.iterdir()) == []
+            await until_event(rig, task, "no luck today")
+
+
+@pytest.mark.parametrize("command", ["create", "start"])
+async def test_crun_hangs_at_the_start(
+    jar_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A crun that never answers is killed, with what it had started, and StartTask fails."""
+    spawners.patch(monkeypatch, "import milo.task.crun as c; c.COMMAND_TIMEOUT_S = 1.0")
+    crun = fake_crun.wrapper(tmp_path / "crun", command, "sleep 4004; exit 1")
+    async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "stubborn.jar")
+            text = rf"crun {command} failed \(no answer in 1 s, so it was killed\)"
+            with pytest.raises(TaskStartError, match=text):
+                await rig.registry.start(task.launch)
+            assert list(rig.state_dir.iterdir()) == []
+            await trio.to_thread.run_sync(task.err.wait_for, b"no answer in 1 s")
+            for pid in running("sleep 4004"):
+                await until_gone(pid)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ('echo "out of order" >"$log"; exit 1', "crun delete failed (exit code 1): out of order"),
+        ("sleep 4005; exit 1", "crun delete failed (no answer in 1 s"),
+        ("", "crun was not found"),
+    ],
+    ids=["fails", "hangs", "missing"],
+)
+async def test_crun_at_the_end(
+    jar_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+    words: str,
+) -> None:
+    """A crun that fails, hangs or is gone at stop time keeps nothing from ending or removal."""
+    spawners.patch(monkeypatch, "import milo.task.crun as c; c.DELETE_TIMEOUT_S = 1.0")
+    crun = fake_crun.wrapper(tmp_path / "crun", "delete", trouble or ":")
+    async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
+        with trio.fail_after(60):
+            task = rig.task(jar_dir / "stubborn.jar")
+            pid = await started(rig, task)
+            if not trouble:
+                crun.unlink()
+            await rig.registry.stop(task.id, "SIGTERM", 10)
+            assert await rig.registry.wait(task.id) == ExitResult(exit_code=143)
+            assert start_ticks(pid) is None
+            (directory,) = rig.state_dir.iterdir()
+            assert words in (directory / "task.log").read_text()
+            for left in running("sleep 4005"):
+                await until_gone(left)
+            await rig.registry.destroy(task.id, force=False)
+        assert leftovers.files(rig.state_dir) == []
+
+
+# ---- the state directory ----------------------------------------------------------------
+
+
+def fill(directory: Path) -> Path:
+    """Leave no byte free in the file system of ``directory``; return what takes the room."""
+    path = directory / "filler"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while os.write(fd, bytes(size)):
+                    pass
+            except OSError:
+                continue
+    finally:
+        os.close(fd)
+    return path
+
+
+async def test_full_before_the_start(jar_dir: Path) -> None:
+    """With a full state directory StartTask fails, says so and what to do, and leaves nothing."""
+    async with open_rig() as rig:
+        with small_tmpfs(rig.state_dir), trio.fail_after(40):
+            filler = fill(rig.state_dir)
+            task = rig.task(jar_dir / "stubborn.jar")
+            with pytest.raises(StateError, match=r"No space left.*Free space there") as caught:
+                await rig.registry.start(task.launch)
+            assert caught.value.recoverable
+            assert list(rig.state_dir.iterdir()) == [filler]
+            filler.unlink()
+            again = rig.task(jar_dir / "exit42.jar", name="again")
+            await rig.registry.start(again.launch)
+            assert (await rig.registry.wait(again.id)).exit_code == 42
+            await rig.registry.destroy(again.id, force=False)
+
+
+async def test_too_small_for_the_bundle(jar_dir: Path) -> None:
+    """Space that runs out while the container is made fails StartTask and leaves nothing."""
+    async with open_rig() as rig:
+        with small_tmpfs(rig.state_dir), trio.fail_after(40):
+            filler = fill(rig.state_dir)
+            os.truncate(filler, filler.stat().st_size - 8192)
+            task = rig.task(jar_dir / "stubborn.jar")
+            with pytest.raises((TaskStartError, StateError), match="No space left"):
+                await rig.registry.start(task.launch)
+            assert list(rig.state_dir.iterdir()) == [filler]
+
+
+async def test_full_while_it_runs(jar_dir: Path) -> None:
+    """A state directory that fills up costs a running task nothing but the record of its exit."""
+    async with open_rig() as rig:
+        with small_tmpfs(rig.state_dir), trio.fail_after(60):
+            task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+            pid = await started(rig, task, b"tick 10 ")
+            filler = fill(rig.state_dir)
+            os.kill(await rig.supervisor(task), signal.SIGKILL)
+            await until_event(rig, task, "taken over")
+            seen = task.out.text.count(b"\n")
+            await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (seen + 50))
+            assert start_ticks(pid) is not None
+            await rig.registry.stop(task.id, "SIGTERM", 10)
+            assert (await rig.registry.wait(task.id)).error
+            await rig.registry.destroy(task.id, force=False)
+            assert leftovers.files(rig.state_dir) == [f"file {filler}"]
+
+
+async def test_read_only_before_the_start(jar_dir: Path) -> None:
+    """With a read-only state directory StartTask fails and says so."""
+    async with open_rig() as rig:
+        with small_tmpfs(rig.state_dir), trio.fail_after(40):
+            task = rig.task(jar_dir / "stubborn.jar")
+            with read_only(rig.state_dir), pytest.raises(StateError, match="Read-only"):
+                await rig.registry.start(task.launch)
+            assert list(rig.state_dir.iterdir()) == []
+
+
+async def test_read_only_while_it_runs(jar_dir: Path) -> None:
+    """A state directory that turns read-only does not keep a task from its exact end."""
+    async with open_rig() as rig:
+        with small_tmpfs(rig.state_dir), trio.fail_after(60):
+            task = rig.task(jar_dir / "stubborn.jar")
+            pid = await started(rig, task)
+            with read_only(rig.state_dir):
+                await rig.registry.stop(task.id, "SIGTERM", 10)
+                assert await rig.registry.wait(task.id) == ExitResult(exit_code=143)
+                assert start_ticks(pid) is None
+                await rig.registry.destroy(task.id, force=False)
+
+
+async def test_read_only_without_its_process(jar_dir: Path) -> None:
+    """A task process killed over a read-only state directory takes its container with it."""
+    async with open_rig() as rig:
+        with small_tmpfs(rig.state_dir), trio.fail_after(60):
+            task = rig.task(jar_dir / "stubborn.jar")
+            pid = await started(rig, task)
+            with read_only(rig.state_dir):
+                os.kill(await rig.supervisor(task), signal.SIGKILL)
+                result = await rig.registry.wait(task.id)
+                assert "Read-only" in result.error
+                await until_gone(pid)
+                await rig.registry.destroy(task.id, force=False)
+            await until_event(rig, task, "How the task ended is not known")
+
+
+# ---- what lies under the task -----------------------------------------------------------
+
+
+async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
+    """A running task outlives the removal of its JDK; the next start says what is missing."""
+    home = Path("/usr/lib/jvm/java-17-openjdk-amd64")
+    if not home.is_dir():
+        pytest.skip(f"there is no JDK in {home}")
+    jdk = tmp_path / "jdk"
+    shutil.copytree(home, jdk, symlinks=True, ignore=shutil.ignore_patterns("jmods", "src.zip"))
+    async with open_rig(PluginOptions(java_home=str(jdk))) as rig:
+        with trio.fail_after(60):
+            task = rig.task(jar_dir / "clock.jar", args=["20", "0"])
+            pid = await started(rig, task, b"tick 5 ")
+            shutil.rmtree(jdk)
+            seen = task.out.text.count(b"\n")
+            await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (seen + 20))
+            await rig.registry.stop(task.id, "SIGTERM", 10)
+            assert (await rig.registry.wait(task.id)).exit_code == 143
+            assert start_ticks(pid) is None
+            again = rig.task(jar_dir / "exit42.jar", name="again")
+            await rig.registry.start(again.launch)
+            assert (await rig.registry.wait(again.id)).exit_code == 42
+
+
+async def test_task_directory_removed(jar_dir: Path) -> None:
+    """A task whose own directory is removed under it is streamed, stopped and told as ever."""
+    async with open_rig() as rig:
+        with trio.fail_after(60):
+            task = rig.task(jar_dir / "clock.jar", args=["20", "0"])
+            pid = await started(rig, task, b"tick 5 ")
+            shutil.rmtree(task.launch.task_dir)
+            seen = task.out.text.count(b"\n")
+            await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (seen + 20))
+            await rig.registry.stop(task.id, "SIGTERM", 10)
+            assert (await rig.registry.wait(task.id)).exit_code == 143
+            assert start_ticks(pid) is None
+            await rig.registry.destroy(task.id, force=False)
+            with pytest.raises(TaskStartError, match="local"):
+                await rig.registry.start(task.launch)
+
+
+async def test_allocation_removed(jar_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task whose allocation's directory is removed, FIFOs and all, is stopped and told."""
+    spawners.patch(monkeypatch, "import milo.task.supervisor as s; s.ALLOC_CHECK_S = 0.1")
+    async with open_rig() as rig:
+        with trio.fail_after(40):
+            task = rig.task(jar_dir / "stubborn.jar")
+            pid = await started(rig, task)
+            shutil.rmtree(task.launch.alloc_dir)
+            assert (await rig.registry.wait(task.id)).exit_code == 143
+            await until_gone(pid)
+            await until_event(rig, task, "its allocation's directory is gone")
+            await rig.registry.destroy(task.id, force=False)
+        assert list(rig.state_dir.iterdir()) == []
+
+
+# ---- a task process that stands still ---------------------------------------------------
+
+
+async def test_stuck_task_process(jar_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DestroyTask(force) of a task whose own process answers nothing removes both."""
+    import milo.host.registry as registry
+    import milo.host.task_client as task_client
+
+    monkeypatch.setattr(registry, "STOP_GRACE_S", 1.0)
+    monkeypatch.setattr(task_client, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(task_client, "CONNECT_TIMEOUT_S", 0.5)
+    async with open_rig() as rig:
+        with trio.fail_after(60):
+            task = rig.task(jar_dir / "stubborn.jar")
+            pid = await started(rig, task)
+            supervisor = await rig.supervisor(task)
+            os.kill(supervisor, signal.SIGSTOP)
+            await rig.registry.destroy(task.id, force=True)
+            await until_gone(supervisor)
+            await until_gone(pid)
+        assert leftovers.files(rig.state_dir) == []
