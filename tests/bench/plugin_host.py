@@ -155,7 +155,9 @@ class PluginHost:
         fifos = [alloc_dir / f"alloc/logs/.{TASK}.{name}.fifo" for name in ("stdout", "stderr")]
         for fifo in fifos:
             os.mkfifo(fifo, 0o600)
-        limit = drivers.LinuxResources(memory_limit_bytes=memory_mb << 20, cpu_shares=500)
+        # 1024 shares, as every process has that is in no group: with fewer a busy machine would
+        # hold the container back behind what it is compared with.
+        limit = drivers.LinuxResources(memory_limit_bytes=memory_mb << 20, cpu_shares=1024)
         block = {"args": list(args), "jvm_options": list(jvm_options)}
         config = drivers.TaskConfig(
             id=f"{alloc_id}/{TASK}/{uuid.uuid4().hex[:8]}",

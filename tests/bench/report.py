@@ -230,7 +230,8 @@ def _memory(rows: Sequence[dict[str, Any]]) -> str:
 Idle tasks with a small JVM each; for every one an agent's WaitTask is pending and its TaskStats
 come once a second. "a task" is the mean of the task processes' proportional memory, "beyond the
 JVM" what all of Milo's processes together gained since there was no task, divided by the tasks.
-CPU, of one processor, while nothing is printed.
+CPU, of one processor, while nothing is printed. A task process shares what it only reads with its
+spawner; what it holds itself are mostly pages that CPython wrote to by counting references.
 """
     return f"{text}\n" + _table(
         (
