@@ -47,6 +47,8 @@ class ManagedTask:
         self.descriptors: dict[str, int] = {}
         """Duplicates of the pipes' read ends and the FIFOs' write ends: kept, never read."""
         self.descriptors_stale = trio.Event()
+        """Set while what is kept may not be what the task process has."""
+        self._fetching = trio.Lock()
         self._adoptions: list[float] = []
         self._on_event = on_event
         self._on_log = on_log
@@ -62,6 +64,8 @@ class ManagedTask:
             case control.Started():
                 self.started = notice
                 self.decided.set()
+                # It is also the first word after a reconnection, and of a successor.
+                self.descriptors_stale.set()
             case control.DescriptorsChanged():
                 self.descriptors_stale.set()
             case control.StartFailed():
@@ -91,8 +95,11 @@ class ManagedTask:
         Raises:
             ControlError: the task process does not answer.
         """
-        self.descriptors_stale = trio.Event()
-        self.keep(await self.require_client().descriptors())
+        async with self._fetching:  # or the older of two answers could be the one that is kept
+            if self.descriptors_stale.is_set():
+                # Never one that somebody waits for: the next change would set another one.
+                self.descriptors_stale = trio.Event()
+            self.keep(await self.require_client().descriptors())
 
     def keep(self, descriptors: dict[str, int]) -> None:
         """Keep ``descriptors`` instead of those from before."""

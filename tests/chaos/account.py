@@ -30,7 +30,7 @@ class Gap:
     last: int
     count: int
     """Of those from ``first`` to ``last``: some may have come late."""
-    bytes: int
+    lost_bytes: int
     """Of the lines, less what is left of them in damaged ones."""
     after_ms: int
     """When the last line before was printed; milliseconds since the epoch."""
@@ -46,7 +46,7 @@ class Account:
     """``o`` or ``e``, as the lines themselves say."""
     lines: int = 0
     """Whole lines that were read."""
-    bytes: int = 0
+    read_bytes: int = 0
     """All that was read."""
     expected: int = 0
     """The number that the next line should have."""
@@ -64,7 +64,7 @@ class Account:
     @property
     def lost_bytes(self) -> int:
         """How many bytes are missing in all."""
-        return sum(gap.bytes for gap in self.gaps)
+        return sum(gap.lost_bytes for gap in self.gaps)
 
     @property
     def lost_lines(self) -> int:
@@ -80,7 +80,7 @@ class Account:
         """Take in the stream's bytes."""
         rest = b""
         for chunk in chunks:
-            self.bytes += len(chunk)
+            self.read_bytes += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
             self._take(lines)
         if rest:
@@ -124,7 +124,9 @@ class Account:
         for index, gap in enumerate(self.gaps):
             if gap.first <= number <= gap.last and number not in self._late:
                 self._late.add(number)
-                left = attrs.evolve(gap, count=gap.count - 1, bytes=gap.bytes - line_bytes(number))
+                left = attrs.evolve(
+                    gap, count=gap.count - 1, lost_bytes=gap.lost_bytes - line_bytes(number)
+                )
                 self.gaps[index : index + 1] = [left] if left.count else []
                 self.out_of_order += 1
                 return

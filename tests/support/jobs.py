@@ -21,16 +21,18 @@ def job_file(
     cpu: int = 100,
     memory: int = 128,
     attempts: int = 0,
+    group: str = "",
 ) -> str:
     """Return a job file's text. Each has a ``name`` of its own unless one is given.
 
     ``config`` defaults to ``args = []``: Nomad refuses a task whose block is empty. ``task``
-    is more text for the task's block, ``attempts`` how often a failed task is restarted.
+    and ``group`` are more text for those blocks, ``attempts`` how often a failed task is
+    restarted.
     """
     lines = [f'job "{name or f"test-{next(_numbers)}"}" {{', f'type = "{kind}"', 'group "g" {']
     lines += [f'restart {{\nattempts = {attempts}\ndelay = "1s"\nmode = "fail"\n}}']
     lines += ["reschedule {\nattempts = 0\nunlimited = false\n}"]
-    lines += ['task "app" {', f'driver = "{driver}"', "config {"]
+    lines += [group, 'task "app" {', f'driver = "{driver}"', "config {"]
     lines += [f"{key} = {hcl(value)}" for key, value in (config or {"args": []}).items()]
     lines += ["}", f"resources {{\ncpu = {cpu}\nmemory = {memory}\n}}"]
     if artifact:

@@ -33,7 +33,7 @@ def test_a_whole_log_is_clean(cut: int) -> None:
     """Every line once and in order is clean, wherever the chunks are cut."""
     found = account(*(WHOLE[at : at + cut] for at in range(0, len(WHOLE), cut)), lines=300)
     assert found.clean
-    assert (found.lines, found.bytes, found.lost_bytes) == (300, len(WHOLE), 0)
+    assert (found.lines, found.read_bytes, found.lost_bytes) == (300, len(WHOLE), 0)
 
 
 def test_the_length_of_a_line_is_known() -> None:
