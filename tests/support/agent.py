@@ -278,7 +278,8 @@ def _configuration(one: Agent, options: Mapping[str, object]) -> str:
         "advertise {\n"
         + "".join(f' {name} = "127.0.0.1"\n' for name in ("http", "rpc", "serf"))
         + "}",
-        'telemetry {\n collection_interval = "1s"\n}',
+        # Without the second line Nomad asks no driver for a task's use.
+        'telemetry {\n collection_interval = "1s"\n publish_allocation_metrics = true\n}',
         "server {\n enabled = true\n bootstrap_expect = 1\n raft_multiplier = 1\n}",
         'client {\n enabled = true\n gc_interval = "1s"\n options {\n'
         '  "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"\n'
