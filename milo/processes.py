@@ -5,8 +5,10 @@ Used by the driver and by the task process, which may not import each other.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import signal
 import sys
 from typing import Final
 
@@ -50,6 +52,29 @@ def start_ticks(pid: int) -> int | None:
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def signal_process(pid: int, ticks: int, number: int) -> bool:
+    """Send a signal to the process ``pid`` that started at ``ticks``; False if it has ended.
+
+    Never to a later process with the same number, where the kernel has pidfds (Linux 5.3).
+    """
+    fd = None
+    try:
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(pid)
+        if start_ticks(pid) != ticks:
+            return False
+        if fd is None:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        if fd is not None:
+            os.close(fd)
+    return True
 
 
 def children(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from milo.errors import ControlError, MiloError, NewerVersionError, StateError
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
-from milo.processes import start_ticks
+from milo.processes import signal_process, start_ticks
 
 CLEAN_TIMEOUT_S: Final = 60.0
 """In all. crun's own bound is 10 s for a delete."""
@@ -144,8 +144,7 @@ async def end_supervisor(store: StateStore, state_dir: str) -> None:
         if record is None or not _runs(record.supervisor):
             return
         _log.error("the process of task %s does not answer and is killed", record.task_id)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(record.supervisor.pid, signal.SIGKILL)
+        signal_process(record.supervisor.pid, record.supervisor.start_ticks, signal.SIGKILL)
         with trio.move_on_after(GONE_TIMEOUT_S):
             while _runs(record.supervisor):  # noqa: ASYNC110 - the kernel has no event for it
                 await trio.sleep(LOOK_S)

@@ -36,14 +36,12 @@ from milo.host.managed import ManagedTask, exit_result
 from milo.host.recovery import take_over
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
+from milo.host.stopping import stop_task
 from milo.host.task_client import TaskClient
 from milo.host.usage import follow_usage
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
-RETRY_STOP_S: Final = 0.2
-STOP_GRACE_S: Final = 60.0
-"""Beyond the kill timeout: 5 s of draining, and a crun under load."""
 
 LEVELS: Final = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
 
@@ -232,24 +230,7 @@ class Registry:
         task = self._tasks.get(task_id)
         if task is None or task.ended.is_set():
             return
-        task.stop_requested = True
-        number = parse_signal(signal or DEFAULT_KILL_SIGNAL)
-        with trio.move_on_after(timeout_s + STOP_GRACE_S):
-            accepted = False
-            while not accepted and not task.ended.is_set():
-                try:
-                    await task.require_client().stop(number, timeout_s)
-                    accepted = True
-                except ControlError:
-                    # It is ending by itself, or the follower is connecting to it again.
-                    with trio.move_on_after(RETRY_STOP_S):
-                        await task.ended.wait()
-            await task.ended.wait()
-        if not task.ended.is_set():
-            raise ControlError(
-                f"Error: Task {task_id!r} has not ended {STOP_GRACE_S:g} s after its SIGKILL. "
-                "Look at its task process with `ps` and at the agent's log"
-            )
+        await stop_task(task, parse_signal(signal or DEFAULT_KILL_SIGNAL), timeout_s)
 
     async def signal(self, task_id: str, signal: str) -> None:
         """Send a signal to the application; raises MiloError when that is not possible."""

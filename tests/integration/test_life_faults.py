@@ -381,10 +381,10 @@ async def test_allocation_removed(jar_dir: Path, monkeypatch: pytest.MonkeyPatch
 
 async def test_stuck_task_process(jar_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DestroyTask(force) of a task whose own process answers nothing removes both."""
-    import milo.host.registry as registry
+    import milo.host.stopping as stopping
     import milo.host.task_client as task_client
 
-    monkeypatch.setattr(registry, "STOP_GRACE_S", 1.0)
+    monkeypatch.setattr(stopping, "GRACE_S", 1.0)
     monkeypatch.setattr(task_client, "ANSWER_TIMEOUT_S", 0.5)
     monkeypatch.setattr(task_client, "CONNECT_TIMEOUT_S", 0.5)
     async with open_rig() as rig:

@@ -1,0 +1,72 @@
+"""Stops one task: by way of its own process, and past it when that does not answer.
+
+A task process stands still when its container blocks inside a write of its own (the splice
+waits with it, in the kernel) and when somebody has stopped it. Its container has to be
+stoppable all the same, and its end lets the task process go on.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+import trio
+
+from milo.errors import ControlError
+from milo.host.managed import ManagedTask
+from milo.processes import signal_process
+
+RETRY_S: Final = 0.2
+PATIENCE_S: Final = 5.0
+"""How long the task process may take to accept a stop, and to kill what has outlived its
+kill timeout, before the driver sends the signal itself."""
+GRACE_S: Final = 60.0
+"""Beyond the kill timeout: 5 s of draining, 10 s for crun, and a host under load."""
+
+
+async def stop_task(task: ManagedTask, number: int, timeout_s: float) -> None:
+    """Send signal ``number``, then SIGKILL after ``timeout_s``; return when the task has ended.
+
+    Raises:
+        ControlError: it has not ended within the kill timeout and `GRACE_S`.
+    """
+    task.stop_requested = True
+    with trio.move_on_after(timeout_s + GRACE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_ask, task, number, timeout_s)
+            nursery.start_soon(_kill_overdue, task, timeout_s)
+            await task.ended.wait()
+            nursery.cancel_scope.cancel()
+    if not task.ended.is_set():
+        raise ControlError(
+            f"Error: Task {task.task_id!r} has not ended {GRACE_S:g} s after its SIGKILL. "
+            "Look at its task process with `ps` and at the agent's log"
+        )
+
+
+async def _ask(task: ManagedTask, number: int, timeout_s: float) -> None:
+    """Ask until the task process has accepted; signal the application itself meanwhile."""
+    impatient_at = trio.current_time() + PATIENCE_S
+    while True:
+        try:
+            await task.require_client().stop(number, timeout_s)
+        except ControlError:
+            # It is ending by itself, or the follower is connecting to it again.
+            if trio.current_time() >= impatient_at:
+                impatient_at = float("inf")
+                _signal(task, number)
+            await trio.sleep(RETRY_S)
+        else:
+            return
+
+
+async def _kill_overdue(task: ManagedTask, timeout_s: float) -> None:
+    await trio.sleep(timeout_s + PATIENCE_S)
+    _signal(task, signal.SIGKILL)
+
+
+def _signal(task: ManagedTask, number: int) -> None:
+    """Signal the container's first process, if it lives; its end is the end of all."""
+    if task.started is not None:
+        container = task.started.container
+        signal_process(container.pid, container.start_ticks, number)
