@@ -1,0 +1,130 @@
+"""`milo run`: the driver's code on one JAR, without Nomad, as a person uses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+MILO = [sys.executable, "-m", "milo"]
+TIMEOUT_S = 60
+
+
+def milo(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command and return what it printed."""
+    return subprocess.run(
+        [*MILO, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def leftovers() -> list[str]:
+    """Return what runs of this command left."""
+    return os.listdir("/run/milo-run") if os.path.isdir("/run/milo-run") else []
+
+
+def test_output_and_exit_code(jar_dir: Path) -> None:
+    """Output comes out on the same streams, and the application's exit code is the command's."""
+    before = leftovers()
+    done = milo("run", str(jar_dir / "both.jar"), "--", "3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["out 0", "out 1", "out 2"]
+    assert done.stderr.splitlines() == ["err 0", "err 1", "err 2"]
+    assert milo("run", str(jar_dir / "exit42.jar")).returncode == 42
+    assert leftovers() == before
+
+
+def test_options_reach_the_application(jar_dir: Path) -> None:
+    """--env, --memory and --jvm-option have their effect."""
+    done = milo(
+        *("run", "--env", "GREETING=hello there", "--memory", "200"),
+        *("--jvm-option=-Dcolour=green", str(jar_dir / "probe.jar")),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hello there" in done.stdout
+
+
+def test_output_is_live_and_ctrl_c_stops(jar_dir: Path) -> None:
+    """A line comes while the application runs; Ctrl-C lets it end in peace, as SIGTERM does."""
+    with subprocess.Popen(
+        [*MILO, "run", str(jar_dir / "stubborn.jar"), "--", "100"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=TIMEOUT_S)
+    assert "ended in peace" in rest
+    assert process.returncode == 143
+
+
+def test_a_second_ctrl_c_kills(jar_dir: Path) -> None:
+    """An application that does not end is killed by the second Ctrl-C; 137 says so to a shell."""
+    with subprocess.Popen(
+        [*MILO, "run", str(jar_dir / "stubborn.jar"), "--", "600000"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "asked to end\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert "SIGKILL" in errors
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("my-script.py", "Artifact must be a .jar file, got: my-script.py"), ("empty.jar", "empty")],
+)
+def test_a_jar_that_is_none(tmp_path: Path, name: str, expected: str) -> None:
+    """What is no JAR is refused with the driver's own words, and exit code 1."""
+    (tmp_path / name).touch()
+    done = milo("run", str(tmp_path / name))
+    assert done.returncode == 1 and expected in done.stderr and done.stdout == ""
+
+
+def test_a_jar_that_is_not_there(tmp_path: Path) -> None:
+    """A path that leads nowhere is said without a traceback."""
+    done = milo("run", str(tmp_path / "nowhere.jar"))
+    assert done.returncode == 1 and done.stderr.startswith("Error: ")
+    assert "nowhere.jar" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_does_not_hang_it(jar_dir: Path) -> None:
+    """Piped into a program that stops reading, the application still ends."""
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            f'"{sys.executable}" -m milo run "{jar_dir}/both.jar" -- 20000 2>/dev/null | head -n 1',
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=True,
+    )
+    assert done.stdout == "out 0\n"
+
+
+def test_without_arguments_it_shows_its_help() -> None:
+    """Started by hand, without Nomad's cookie and without arguments, milo shows its help."""
+    done = milo()
+    assert done.returncode == 0 and "usage: milo" in done.stdout and "Nomad" in done.stdout
