@@ -125,6 +125,11 @@ def test_the_longest_line_that_java_reads_passes() -> None:
     assert len(parse_main_section(b"X: " + b"y" * 508 + b"\n")["x"]) == 508
 
 
+def test_megabytes_without_a_line_break_take_no_time() -> None:
+    """The time to read a manifest grows with its size, not with the square of it."""
+    assert parse_main_section(b"x" * MAX_MANIFEST_BYTES) == {}
+
+
 def test_a_last_line_without_line_break_is_ignored_and_told() -> None:
     """Java ignores such a line, and the error for the missing Main-Class says it."""
     info = inspect(jar(b"Manifest-Version: 1.0\nMain-Class: com.example.Main"))
