@@ -89,13 +89,13 @@ def decode_config(data: bytes, key: str) -> dict[str, Any]:
         return {}
     try:
         value = msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if value is None:
+            return {}
+        if isinstance(value, dict):
+            return _without_null(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(key, f"it cannot be decoded ({error})", "MessagePack") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(key, f"it is a {type(value).__name__}", "a block of keys and values")
-    return _without_null(value)
+    raise ConfigError(key, f"it is a {type(value).__name__}", "a block of keys and values")
 
 
 def cgroup_paths(cpuset_cgroup: str, alloc_id: str, task_name: str) -> tuple[str, str]:
