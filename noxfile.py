@@ -83,13 +83,43 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads bytes from outside: [--seconds N] for each of the targets [TARGET ...]."""
+    seconds, names = "60", []
+    arguments = iter(session.posargs)
+    for argument in arguments:
+        if argument == "--seconds":
+            seconds = next(arguments, seconds)
+        else:
+            names.append(argument)
+    session.run(PYTHON, "-m", "pip", "install", "-q", "--group", "fuzz", external=True)
+    known = [path.name for path in sorted((ROOT / "tests/data/fuzz").iterdir())]
+    for name in names or known:
+        corpus = WORK / "fuzz" / name
+        corpus.mkdir(parents=True, exist_ok=True)
+        session.run(
+            *(PYTHON, "-m", "tests.fuzz.run", name, str(corpus), f"tests/data/fuzz/{name}"),
+            *(f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=1024", "-verbosity=0"),
+            "-print_final_stats=1",
+            external=True,
+        )
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run a streaming JAR with the driver's own code, without Nomad."""
     jar = WORK / "jars/streaming-test.jar"
     session.run(PYTHON, "-m", "tests.support.jars", str(jar), external=True, silent=True)
     milo = str(Path(PYTHON).with_name("milo"))
     session.log("Ctrl-C stops it")
-    session.run(PYTHON, *PRIVATE, milo, "run", *session.posargs, str(jar), external=True)
+    # Ctrl-C reaches Milo as well, which stops the container and logs its last words: nox's
+    # own patience of 0.3 s would kill it in the middle of that.
+    session.run(
+        *(PYTHON, *PRIVATE, milo, "run", *session.posargs, str(jar)),
+        external=True,
+        interrupt_timeout=30,
+        terminate_timeout=30,
+    )
 
 
 @nox.session
