@@ -130,6 +130,10 @@ class Launch:
     version: Int32 = RECORD_VERSION
     """Of `milo.core.records`, which reads and writes it."""
 
+    def is_same_task(self, other: Launch) -> bool:
+        """Whether both are instances of one task: Nomad never wants two of them at a time."""
+        return (self.alloc_id, self.task_name) == (other.alloc_id, other.task_name)
+
     @property
     def task_dir(self) -> str:
         """The task's own directory, which holds ``local``, ``secrets`` and ``tmp``."""

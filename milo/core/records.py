@@ -30,6 +30,9 @@ COUNTERS_FILE: Final = "counters"
 CRUN_LOG: Final = "crun.log"
 PID_FILE: Final = "container.pid"
 
+FIFO_SUFFIX: Final = ".fifo"
+"""Ends the name of each FIFO among the descriptors that a driver keeps, as ``stdout.fifo``."""
+
 SHORT_ID_CHARS: Final = 16
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from milo.core import records
+from milo.core import control, records
 from milo.core.launch import Launch
 from milo.errors import ControlError, MiloError, NewerVersionError, StateError
 from milo.host.spawner_client import SpawnerClient
@@ -39,12 +39,13 @@ class Cleaner:
 
     async def remove_unclaimed(
         self, store: StateStore, launch: Launch, claimed: Collection[str]
-    ) -> None:
+    ) -> dict[str, int]:
         """Remove what an earlier start of the same task left, but nothing in ``claimed``.
 
-        When the plugin dies inside StartTask, Nomad repeats it with the same id; when the
-        agent dies there, it comes back with a new one. Neither may find a second JVM.
+        Returns duplicates of the FIFOs that it had open, by name, for the caller to close: with
+        their last writer Nomad's log collector ends, and is not always started again.
         """
+        fifos: dict[str, int] = {}
         for path in store.directories():
             if path in claimed:
                 continue
@@ -53,13 +54,12 @@ class Cleaner:
             except StateError as exc:
                 _log.warning("a state directory is not readable: %s", exc)
                 old = None
-            same = old is not None and (old.alloc_id, old.task_name) == (
-                launch.alloc_id,
-                launch.task_name,
-            )
+            same = old is not None and old.is_same_task(launch)
             if same or path == store.task_dir(launch.task_id):
                 _log.warning("removing an earlier instance of the task: %s", path)
+                fifos = join_fifos(fifos, await _lend_fifos(path))
                 await self.clean(path, keep_exit=False)
+        return fifos
 
     async def clean(self, state_dir: str, *, keep_exit: bool = True) -> None:
         """Kill whatever runs for ``state_dir`` and remove it. Never raises a MiloError."""
@@ -121,6 +121,31 @@ class Cleaner:
                 state_dir,
                 [listener.fileno(), *descriptors.values()],
             )
+
+
+def join_fifos(some: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    """Return both dictionaries of descriptors as one, and close what is there twice."""
+    for name in some.keys() & more.keys():
+        os.close(some[name])
+    return {**some, **more}
+
+
+async def _lend_fifos(state_dir: str) -> dict[str, int]:
+    """Return duplicates of the FIFOs that a task process has open, if there is one."""
+    try:
+        client = await TaskClient.connect(state_dir, lambda _: None, role=control.ROLE_OBSERVER)
+    except ControlError:
+        return {}
+    found: dict[str, int] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        with contextlib.suppress(ControlError):
+            found = await client.descriptors()
+        nursery.cancel_scope.cancel()
+    fifos = {name: fd for name, fd in found.items() if name.endswith(records.FIFO_SUFFIX)}
+    for name in found.keys() - fifos.keys():
+        os.close(found[name])
+    return fifos
 
 
 async def _ask_to_end(client: TaskClient) -> bool:

@@ -73,7 +73,7 @@ class Follower:
             return
         _log.error("the process of task %s has died; a successor takes over", task.task_id)
         try:
-            if task.started is None:
+            if not task.has_started:
                 raise ControlError("it had not started")
             task.count_adoption()
             await self._cleaner.adopt(task.launch.state_dir, task.descriptors)

@@ -40,6 +40,8 @@ class ManagedTask:
         self.failed: control.StartFailed | None = None
         self.exit: records.ExitRecord | None = None
         self.stop_requested = False
+        self.has_started = False
+        """Whether the application has once been started, by whatever driver."""
         self.decided = trio.Event()
         """Set when it is known whether the task has started."""
         self.ended = trio.Event()
@@ -63,6 +65,7 @@ class ManagedTask:
         match notice:
             case control.Started():
                 self.started = notice
+                self.has_started = True
                 self.decided.set()
                 # It is also the first word after a reconnection, and of a successor.
                 self.descriptors_stale.set()
@@ -85,7 +88,7 @@ class ManagedTask:
         if self.exit is None:
             self.exit = record
         # The last writer's close is the end of file for Nomad's log collector.
-        self.keep({})
+        self.release()
         self.decided.set()
         self.ended.set()
 
@@ -102,11 +105,33 @@ class ManagedTask:
             self.keep(await self.require_client().descriptors())
 
     def keep(self, descriptors: dict[str, int]) -> None:
-        """Keep ``descriptors`` instead of those from before."""
-        ended = self.ended.is_set()
-        for fd in [*self.descriptors.values(), *(descriptors.values() if ended else ())]:
+        """Keep ``descriptors`` instead of those from before.
+
+        A FIFO is held until there is another descriptor of it, even if its task process has
+        not opened it yet: the last writer's close would end Nomad's log collection.
+        """
+        self.descriptors, before = descriptors, self.descriptors
+        for name, fd in before.items():
+            if name not in descriptors and name.endswith(records.FIFO_SUFFIX):
+                descriptors[name] = fd
+            else:
+                os.close(fd)
+        if self.ended.is_set():
+            self.release()
+
+    def lend_fifos(self) -> dict[str, int]:
+        """Return duplicates of the FIFOs' write ends, by name. The caller closes them."""
+        return {
+            name: os.dup(fd)
+            for name, fd in self.descriptors.items()
+            if name.endswith(records.FIFO_SUFFIX)
+        }
+
+    def release(self) -> None:
+        """Keep no descriptors any more."""
+        for fd in self.descriptors.values():
             os.close(fd)
-        self.descriptors = {} if ended else descriptors
+        self.descriptors = {}
 
     def count_adoption(self) -> None:
         """Note that a successor is needed.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from milo.errors import ControlError, TaskStartError
+from milo.core.records import Handle, TaskRecord
+from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartError
 from milo.host.cleaner import Cleaner, end_supervisor
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
@@ -48,3 +49,36 @@ async def take_over(
     await cleaner.adopt(state_dir, {})
     await connect(task)
     await task.wait_started()
+
+
+async def resume(
+    store: StateStore,
+    task: ManagedTask,
+    connect: Callable[[ManagedTask], Awaitable[None]],
+    cleaner: Cleaner,
+) -> TaskRecord | None:
+    """Take over a task of which it is not known whether it was ever started; see `take_over`.
+
+    Returns its record, or None when it was not started, or cannot be gone on with.
+    Raises NewerVersionError.
+    """
+    try:
+        await take_over(store, task, connect, cleaner)
+        return store.read_task(task.launch.state_dir)
+    except NewerVersionError:
+        raise
+    except MiloError as exc:
+        _log.info("task %s is started anew: %s", task.task_id, exc)
+        return None
+
+
+def handle_of(record: TaskRecord, state_dir: str) -> Handle:
+    """Return what Nomad keeps for the recovery of a task that has been started."""
+    return Handle(
+        task_id=record.task_id,
+        state_dir=state_dir,
+        supervisor=record.supervisor,
+        container=record.container,
+        container_id=record.container_id,
+        started_at_s=record.started_at_s,
+    )

@@ -24,16 +24,17 @@ from milo.errors import (
     ControlError,
     MiloError,
     NewerVersionError,
+    StateError,
     TaskNotFoundError,
     TaskRunningError,
     TaskStartError,
 )
-from milo.host.cleaner import Cleaner
+from milo.host.cleaner import Cleaner, join_fifos
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.follower import Follower
 from milo.host.managed import ManagedTask, exit_result
-from milo.host.recovery import take_over
+from milo.host.recovery import handle_of, resume, take_over
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.stopping import stop_task
@@ -95,8 +96,9 @@ class Registry:
 
     async def _start(self, launch: Launch) -> bytes:
         begun_s = time.monotonic()
-        claimed = self._claimed() - {self._store.task_dir(launch.task_id)}
-        await self._cleaner.remove_unclaimed(self._store, launch, claimed)
+        if (state := await self._resume(launch)) is not None:
+            return state
+        fifos = await self._remove_earlier(launch)
         launch = attrs.evolve(
             launch,
             state_dir=self._store.task_dir(launch.task_id),
@@ -106,6 +108,7 @@ class Registry:
             plugin=self._options,
         )
         task = self._new_task(launch)
+        task.keep(fifos)
         found_s = time.monotonic()
         try:
             self._store.make(launch)
@@ -118,6 +121,7 @@ class Registry:
                 if task.client is not None:
                     task.client.close()
                 await self._cleaner.clean(launch.state_dir, keep_exit=False)
+            task.release()
             if isinstance(exc, TaskStartError):
                 self._tell(task, str(exc), time.time())
             raise
@@ -133,6 +137,46 @@ class Registry:
         for note in started.notes:
             self._tell(task, note, started.started_at_s)
         return records.encode(task.handle(started))
+
+    async def _resume(self, launch: Launch) -> bytes | None:
+        """Go on with what an earlier StartTask of the same id has begun; None if there is nothing.
+
+        When the plugin dies inside StartTask, Nomad repeats it with the same id, and does not
+        start its log collector again, which ends with the first instance's FIFOs.
+        """
+        state_dir = self._store.task_dir(launch.task_id)
+        try:
+            old = self._store.read_launch(state_dir)
+        except StateError:
+            old = None
+        if old is None:
+            return None
+        task = self._new_task(old)
+        record = await resume(self._store, task, self._connect, self._cleaner)
+        if record is None:
+            return None
+        log("info", "the task has been started already", task_id=launch.task_id)
+        self._tasks[launch.task_id] = task
+        if task.started is not None:
+            for note in task.started.notes:
+                self._tell(task, note, task.started.started_at_s)
+        return records.encode(handle_of(record, state_dir))
+
+    async def _remove_earlier(self, launch: Launch) -> dict[str, int]:
+        """Remove every other instance of the same task; return FIFOs that must stay open.
+
+        When the agent dies inside StartTask, it comes back with a new id, and may find the
+        same driver process. Neither may leave a second JVM.
+        """
+        fifos: dict[str, int] = {}
+        for task in list(self._tasks.values()):
+            if task.launch.is_same_task(launch) and not task.ended.is_set():
+                log("warn", "removing an earlier instance of the task", task_id=task.task_id)
+                fifos = join_fifos(fifos, task.lend_fifos())
+                await self.destroy(task.task_id, force=True)
+        claimed = self._claimed() - {self._store.task_dir(launch.task_id)}
+        found = await self._cleaner.remove_unclaimed(self._store, launch, claimed)
+        return join_fifos(fifos, found)
 
     async def _connect(self, task: ManagedTask) -> None:
         task.client = await TaskClient.connect(task.launch.state_dir, task.take)
@@ -159,6 +203,7 @@ class Registry:
             # A reboot empties the state directory, and ends the container.
             raise TaskNotFoundError(task_id)
         task = self._new_task(launch)
+        task.has_started = True
         try:
             await take_over(store, task, self._connect, self._cleaner)
         except NewerVersionError:
@@ -256,8 +301,8 @@ class Registry:
             except ControlError as exc:
                 log("error", str(exc), task_id=task_id)
                 await self._cleaner.clean(task.launch.state_dir)
-        del self._tasks[task_id]
-        task.keep({})
+        self._tasks.pop(task_id, None)
+        task.release()
         if task.client is not None:
             task.client.close()
         StateStore(os.path.dirname(task.launch.state_dir)).remove(

@@ -173,7 +173,9 @@ class Supervisor:
         if self._streams is not None:
             self._streams.close()
         self.phase = advance(self.phase, Happening.START_FAILED)
-        await Streams.write_error(self.launch, text)
+        if not self._ladder.requested:
+            # Who had it stopped knows; and the end of this text ends Nomad's log collection.
+            await Streams.write_error(self.launch, text)
         failed = control.StartFailed(text=control.cut(text), recoverable=error.recoverable)
         self._announce(failed)
         return failed

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import attrs
 
 from tests.chaos import processes
-from tests.chaos.world import WELL_S, Subject, World, now_ms
+from tests.chaos.world import VICTIM_SHARE, WELL_S, Subject, World, now_ms
+from tests.support.nomad import Job
 from tests.support.waiting import wait_for
 
 LONGEST_LOGMON_PAUSE_S = 1.5
@@ -97,7 +98,8 @@ def _pause_logmon(world: World) -> None:
 
 
 def _kill_logmon(world: World) -> None:
-    os.kill(world.logmon(_one(world)), signal.SIGKILL)
+    for subject in (*world.steady, world.raw):
+        os.kill(world.logmon(subject), signal.SIGKILL)
     time.sleep(world.random.uniform(0, LONGEST_WITHOUT_LOGMON_S))
     _stop_agent(world)
 
@@ -135,6 +137,8 @@ def _kill_task_process_and_plugin(world: World) -> None:
     plugin, subject = world.plugin(), _one(world)
     pid, start = world.task_process(subject), world.agent.log_size()
     os.kill(plugin, signal.SIGKILL)
+    # The same instant; or while the next plugin starts, recovers, or has just recovered.
+    time.sleep(world.random.choice([0, world.random.uniform(0, 1)]))
     os.kill(pid, signal.SIGKILL)
     wait_for(
         "Nomad to recover the task",
@@ -177,18 +181,36 @@ def _stop_task_and_kill_plugin(world: World) -> None:
 
 
 def _start_task_and_kill_plugin(world: World) -> None:
+    job = _begin_start(world)
+    plugin = processes.plugins(world.agent)[0]
+    time.sleep(world.random.uniform(0, 0.1))
+    os.kill(plugin, signal.SIGKILL)
+    _end_start(world, job)
+
+
+def _start_task_and_kill_agent(world: World) -> None:
+    job = _begin_start(world)
+    time.sleep(world.random.uniform(0, 0.1))
+    world.agent.kill()
+    world.agent.start()
+    _end_start(world, job)
+
+
+def _begin_start(world: World) -> Job:
+    """Submit a job in the place of the victim, and return as soon as StartTask is at work."""
     world.victim.job.stop()
     known = set(world.agent.state_dir.glob("*/launch.json"))
-    plugin = processes.plugins(world.agent)[0]
-    job = world.submit("milo", world.plan.rate // 10)
+    job = world.submit("milo", world.plan.rate // VICTIM_SHARE)
     wait_for(
         "StartTask",
         lambda: set(world.agent.state_dir.glob("*/launch.json")) - known,
         WELL_S,
         pause_s=0.002,
     )
-    time.sleep(world.random.uniform(0, 0.1))
-    os.kill(plugin, signal.SIGKILL)
+    return job
+
+
+def _end_start(world: World, job: Job) -> None:
     world.former.append(world.victim)
     world.victim = world.subject(job, "milo")
     world.restarted.add(world.victim.alloc)
@@ -233,4 +255,5 @@ FAULTS: dict[str, Callable[[World], None]] = {
     "stop": _stop_task,
     "stop in plugin kill": _stop_task_and_kill_plugin,
     "start in plugin kill": _start_task_and_kill_plugin,
+    "start in agent kill": _start_task_and_kill_agent,
 }

@@ -34,7 +34,7 @@ class Plan:
     bare_task_kills: int = 4
     """The task process is killed together with the spawner."""
     double_kills: int = 2
-    """Plugin and task process in the same instant, then a restart of the agent."""
+    """Plugin and task process, within a second, then a restart of the agent."""
     spawner_kills: int = 10
     stops: int = 6
     """A task is stopped, and another one started."""
@@ -42,6 +42,8 @@ class Plan:
     """The plugin is killed while a task is being stopped."""
     starts_in_plugin_kills: int = 4
     """The plugin is killed while a task is being started."""
+    starts_in_agent_kills: int = 2
+    """The agent is killed while a task is being started."""
 
     def faults(self, random: Random) -> list[str]:
         """Return the name of every fault, in random order."""
@@ -61,6 +63,7 @@ class Plan:
             "stop": self.stops,
             "stop in plugin kill": self.stops_in_plugin_kills,
             "start in plugin kill": self.starts_in_plugin_kills,
+            "start in agent kill": self.starts_in_agent_kills,
         }
         names = [name for name, count in counts.items() for _ in range(count)]
         random.shuffle(names)
@@ -82,5 +85,6 @@ SHORT = Plan(
     stops=1,
     stops_in_plugin_kills=1,
     starts_in_plugin_kills=1,
+    starts_in_agent_kills=1,
 )
 """The short form: every fault at least once, within three minutes."""

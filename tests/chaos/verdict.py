@@ -19,8 +19,10 @@ LOGMON_BUFFER_BYTES = (64 + 32) << 10
 there. Source: Nomad 2.0.5, client/logmon/logging/rotator.go and Go's io.Copy."""
 LOSING = ("logmon kill", "double kill")
 """The faults that may lose something."""
-COLLECTOR = ("logmon pause", "logmon kill", "double kill")
+COLLECTOR = ("logmon pause", "logmon kill")
 """The faults in which nobody reads the log, so that whoever prints has to wait."""
+STALLING = ("double kill",)
+"""The faults after which raw_exec's log is still read, and Milo's is not."""
 BETWEEN = "between faults"
 EARLIER_MS = 3000
 """Output that a fault destroys was printed at most so long before: two full pipes of 1 MiB."""
@@ -194,7 +196,14 @@ def _broken_stalls(results: list[Result], steady: set[str], timeline: Timeline) 
         ("otherwise", False),
     ):
         ours, theirs = (
-            max((ms for name, ms in one.items() if (name in COLLECTOR) is disturbed), default=0.0)
+            max(
+                (
+                    ms
+                    for name, ms in one.items()
+                    if (name in COLLECTOR) is disturbed and name not in STALLING
+                ),
+                default=0.0,
+            )
             for one in (milo, raw)
         )
         if ours > theirs + MORE_STALL_MS:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from typing import Any
 import attrs
 import trio
 
+from milo.core.crun import container_name
 from milo.core.launch import Launch, PluginOptions, Resources
+from milo.core.records import short_id
 from milo.core.report import TaskEvent
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
@@ -120,7 +122,7 @@ class DriverRig:
         """End the driver as its death does; `restart` begins another."""
         self._scope.cancel()
         for task in self.registry._tasks.values():
-            task.keep({})
+            task.release()
             if task.client is not None:
                 task.client.close()
 
@@ -213,6 +215,10 @@ class DriverRig:
         """Return the events of ``task`` so far."""
         return [event.message for event in self.events if event.task_id == task.id]
 
+    def names(self) -> list[str]:
+        """Return the names of all containers that there have been."""
+        return [container_name(short_id(task.id)) for task in self._tasks]
+
     async def finish(self) -> None:
         """End what still runs, and the readers."""
         for task in self._tasks:
@@ -245,20 +251,14 @@ async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[Driver
         rig.spawner.close()
         left = leftovers.processes(base)
         left += leftovers.mounts(base)
-        left += [str(path) for path in cgroups_of(base)]
+        left += [f"cgroup {path}" for path in cgroups_of(rig.names())]
         shutil.rmtree(base, ignore_errors=True)
     assert not left, "left behind:\n" + "\n".join(left)
 
 
-def cgroups_of(base: Path) -> list[Path]:
-    """Return the cgroups of Milo's containers whose state directories lie below ``base``."""
-    names = {f"milo-{path.name}" for path in (base / "state").glob("*")}
+def cgroups_of(names: Iterable[str]) -> list[Path]:
+    """Return the cgroups of the containers with these names, outside of Nomad's."""
+    top = Path("/sys/fs/cgroup")
     return [
-        path
-        for name in names
-        for path in [
-            *Path("/sys/fs/cgroup").glob(f"*/milo/{name}"),
-            Path(f"/sys/fs/cgroup/milo/{name}"),
-        ]
-        if path.exists()
+        path for name in names for path in [*top.glob(f"*/{name}"), top / name] if path.exists()
     ]
