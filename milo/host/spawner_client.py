@@ -37,6 +37,7 @@ class SpawnerClient:
     def __init__(self, process: _Process | None = None) -> None:
         self._sock: trio.socket.SocketType | None = None
         self.pid = 0
+        self._children: set[int] = set()
         self._first = process
         self._lock = trio.Lock()
 
@@ -66,8 +67,20 @@ class SpawnerClient:
             self._sock.close()
             self._sock = None
         if self._first is not None:
+            self._children.add(self._first.pid)
             self._first.sock.close()
             self._first = None
+        self._reap()
+
+    def _reap(self) -> None:
+        """Take the status of spawners that have ended, so that no zombie stays."""
+        for pid in list(self._children):
+            try:
+                done, _ = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                done = pid
+            if done:
+                self._children.discard(pid)
 
     async def _request(self, request: str, fds: Sequence[int]) -> int:
         if self._sock is None:
@@ -90,10 +103,13 @@ class SpawnerClient:
         if self._first is not None:
             process, self._first = self._first, None
             self.pid = process.pid
+            self._children.add(self.pid)
             return trio.socket.from_stdlib_socket(process.sock)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.pid = _execute_spawner(theirs)
+        self._children.add(self.pid)
+        self._reap()  # a spawner that was killed has ended by the time it is replaced
         return trio.socket.from_stdlib_socket(ours)
 
 

@@ -241,9 +241,11 @@ async def test_a_dead_spawner_is_replaced(jar_dir: Path) -> None:
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
         pid = await started(rig, task, b"running")
-        os.kill(rig.spawner.pid, signal.SIGKILL)
+        killed = rig.spawner.pid
+        os.kill(killed, signal.SIGKILL)
         other = rig.task(jar_dir / "hello.jar", name="other")
         await rig.registry.start(other.launch)
+        assert rig.spawner.pid != killed and not Path(f"/proc/{killed}").exists()  # no zombie
         assert (await rig.registry.wait(other.id)).exit_code == 0
         assert Path(f"/proc/{pid}").exists()
 
