@@ -106,6 +106,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill, stop and pause everything around printing tasks, and account for each line."""
+    session.run(PYTHON, *PRIVATE, PYTHON, "-m", "tests.chaos.run", *session.posargs, external=True)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run a streaming JAR with the driver's own code, without Nomad."""
     jar = WORK / "jars/streaming-test.jar"
