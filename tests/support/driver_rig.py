@@ -257,14 +257,8 @@ async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[Driver
 
 
 def cgroups_of(names: Iterable[str]) -> list[Path]:
-    """Return the cgroups of the containers with these names, outside of Nomad's.
+    """Return the cgroups of the containers with these names, in the hierarchies that are mounted.
 
     What crun writes where a hybrid host's v2 hierarchy was (see `private_mounts`) is none.
     """
-    top = Path("/sys/fs/cgroup")
-    return [
-        path
-        for name in names
-        for path in [*top.glob(f"*/{name}"), top / name]
-        if (path / "cgroup.procs").exists()
-    ]
+    return [Path(line.removeprefix("cgroup ")) for line in leftovers.cgroups(names)]

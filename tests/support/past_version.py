@@ -114,7 +114,7 @@ class Replay:
             task_status.started()
             client, _ = await listener.accept()
         with client:
-            while packet := await client.recv(control.MAX_MESSAGE_BYTES):
+            while packet := await self._receive(client):
                 request = json.loads(packet)
                 self.requests.append(request["type"])
                 for line in self._answers[request["type"]]:
@@ -122,6 +122,12 @@ class Replay:
                         await self._send(client, line, request.get("seq"))
                     if line["message"]["type"] == "exited":
                         return
+
+    async def _receive(self, client: trio.socket.SocketType) -> bytes:
+        try:
+            return await client.recv(control.MAX_MESSAGE_BYTES)
+        except ConnectionResetError:
+            return b""  # it went without reading all that it was told
 
     async def _send(
         self, client: trio.socket.SocketType, line: dict[str, Any], seq: int | None

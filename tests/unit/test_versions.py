@@ -80,7 +80,10 @@ async def test_a_running_task_is_recovered(past: PastTask) -> None:
         with trio.fail_after(10):
             assert await registry.wait(past.task_id) == ExitResult(exit_code=143)
         assert (await registry.inspect(past.task_id)).state is TaskState.EXITED
-    assert replay.requests == ["hello", "descriptors", "status", "signal", "stop"]
+    # How often it asks for the descriptors is the driver's own business.
+    asked = [request for request in replay.requests if request != "descriptors"]
+    assert asked == ["hello", "status", "signal", "stop"]
+    assert "descriptors" in replay.requests
     assert descriptors() == before
 
 
