@@ -79,14 +79,15 @@ def signal_process(pid: int, ticks: int, number: int) -> bool:
 
 def children(pid: int) -> list[int]:
     """Return the children of ``pid``. Looks through all of /proc, some 10 ms on a busy host."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    stat = file.read()
-            except OSError:
-                continue
-            if int(stat[stat.rindex(b")") + 2 :].split()[1]) == pid:
-                found.append(int(name))
-    return found
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [found for found in pids if parent(found) == pid]
+
+
+def parent(pid: int) -> int | None:
+    """Return the parent of ``pid``, or None when that has gone; field 4 of /proc/<pid>/stat."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except OSError:
+        return None
+    return int(stat[stat.rindex(b")") + 2 :].split()[1])

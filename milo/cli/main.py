@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import milo
+from milo.core.launch import PluginOptions
 from milo.errors import MiloError
 
 DESCRIPTION = """\
@@ -32,6 +33,10 @@ def run_command(argv: Sequence[str] | None = None) -> int:
             from milo.cli.install import install
 
             return install(options.plugin_dir)
+        if options.command == "gc":
+            from milo.cli.gc import collect_garbage
+
+            return collect_garbage(options.state_dir, remove=options.yes)
         from milo.cli.run import run_jar
 
         return run_jar(options, application)
@@ -50,6 +55,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     install = commands.add_parser("install", help="put milo into a Nomad agent's plugin directory")
     install.add_argument("plugin_dir", metavar="PLUGIN_DIR")
+
+    gc = commands.add_parser(
+        "gc",
+        help="show what crashes have left behind, and remove it",
+        description="Show the containers, task processes, cgroups, mounts and state directories "
+        "that no living allocation owns. Needs root.",
+    )
+    gc.add_argument("--yes", action="store_true", help="remove them")
+    gc.add_argument(
+        "--state-dir",
+        default=PluginOptions().state_dir,
+        metavar="DIR",
+        help="as in the plugin's configuration; default %(default)s",
+    )
 
     run = commands.add_parser(
         "run",

@@ -1,0 +1,123 @@
+"""``milo gc``: shows what no living allocation owns, and removes it when told to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+import trio
+
+from milo.errors import MiloError
+from milo.host import orphans
+from milo.host.cleaner import Cleaner
+from milo.host.orphans import Findings
+from milo.host.spawner_client import SpawnerClient
+from milo.host.traces import mounts_below
+from milo.processes import signal_process
+from milo.task import cgroup_state, cgroups
+
+LOOKS: Final = 3
+PAUSE_S: Final = 1.0
+"""Between two looks, all of which have to agree: something may be on its way."""
+GONE_S: Final = 5.0
+
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
+
+
+class GcNotRootError(MiloError):
+    """What others run can be seen by root alone."""
+
+    def __init__(self) -> None:
+        super().__init__("Error: milo gc needs root, to see and end processes. Try: sudo milo gc")
+
+
+def collect_garbage(state_dir: str, *, remove: bool) -> int:
+    """Show the orphans below ``state_dir``, and with ``remove`` remove them.
+
+    Returns the exit status: 0, or 1 when something could not be removed.
+
+    Raises:
+        MiloError: it cannot be looked at.
+    """
+    if os.geteuid() != 0:
+        raise GcNotRootError
+    return trio.run(_collect, os.path.abspath(state_dir), remove)
+
+
+async def _collect(state_dir: str, remove: bool) -> int:
+    found = orphans.look(state_dir)
+    for _ in range(LOOKS - 1):
+        if not found.orphans:
+            break
+        await trio.sleep(PAUSE_S)
+        found = orphans.look(state_dir).also_in(found)
+    for kept in found.kept:
+        print(f"kept     {kept.path}: {kept.reason}")
+    if not found.orphans:
+        print(f"Nothing without an owner in {state_dir}")
+        return 0
+    if not remove:
+        for orphan in found.orphans:
+            print(f"orphan   {orphan.path}: {orphan.reason}")
+        print(f"{len(found.orphans)} found. To remove them: milo gc --yes --state-dir {state_dir}")
+        return 0
+    return await _remove(state_dir, found)
+
+
+async def _remove(state_dir: str, found: Findings) -> int:
+    status = 0
+    spawner = SpawnerClient()
+    cleaner = Cleaner(spawner)
+    try:
+        for orphan in found.mounts:
+            done = unmount(orphan.path)
+            status |= _report(orphan, done)
+        for orphan in found.directories:
+            # What is mounted inside belongs to others, and removing would reach into it.
+            if not any(point.startswith(f"{orphan.path}/") for point in mounts_below(state_dir)):
+                await cleaner.clean(orphan.path, keep_exit=False)
+            status |= _report(orphan, not os.path.lexists(orphan.path))
+        for orphan, process in found.processes:
+            gone = not signal_process(process.pid, process.start_ticks, signal.SIGKILL)
+            status |= _report(orphan, gone or await _ended(process.pid, process.start_ticks))
+        for orphan in found.groups:
+            status |= _report(orphan, await _group_removed(orphan.path))
+    finally:
+        spawner.close()
+    return status
+
+
+def unmount(point: str) -> bool:
+    """Detach what is mounted at ``point``, following no symlink; False when that failed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+
+
+async def _ended(pid: int, ticks: int) -> bool:
+    with trio.move_on_after(GONE_S):
+        while signal_process(pid, ticks, 0):  # noqa: ASYNC110 - the kernel has no event for it
+            await trio.sleep(0.02)
+        return True
+    return False
+
+
+async def _group_removed(path: str) -> bool:
+    """Kill what is in a container's cgroups, and remove them once it has left them."""
+    parent = os.path.dirname(path).strip("/")
+    with trio.move_on_after(GONE_S):
+        while True:
+            cgroup_state.kill_remaining(path)
+            # Nomad's groups above may have other tasks in them.
+            remaining = cgroups.remove_leftovers(path, parent)
+            if not any(directory.endswith(path) for directory in remaining):
+                return True
+            await trio.sleep(0.02)
+    return False
+
+
+def _report(orphan: orphans.Orphan, done: bool) -> int:
+    print(f"{'removed ' if done else 'FAILED  '} {orphan.path}: {orphan.reason}")
+    return 0 if done else 1
