@@ -134,7 +134,7 @@ async def _lend_fifos(state_dir: str) -> dict[str, int]:
     """Return duplicates of the FIFOs that a task process has open, if there is one."""
     try:
         client = await TaskClient.connect(state_dir, lambda _: None, role=control.ROLE_OBSERVER)
-    except ControlError:
+    except (ControlError, NewerVersionError):
         return {}
     found: dict[str, int] = {}
     async with trio.open_nursery() as nursery:

@@ -46,10 +46,10 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
     # terminal, nor a service manager that signals everything in the agent's control group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    launch = read_launch(state_dir)
     if mode == "clean":
-        trio.run(clean, launch, Reaper(reap_all=True))
+        trio.run(clean, _launch_to_clean(state_dir), Reaper(reap_all=True))
     else:
+        launch = read_launch(state_dir)
         takeover = None
         if mode.startswith("adopt:"):
             record = _read_record(state_dir)
@@ -61,6 +61,21 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
         supervisor = Supervisor(launch, Reaper(reap_all=True), listener=listener)
         trio.run(supervisor.run, takeover)
     return 0
+
+
+def _launch_to_clean(state_dir: str) -> Launch:
+    """Return the launch in ``state_dir``, or one that has just what removing it needs.
+
+    A launch that is damaged, or a newer Milo's, must not keep its container alive: that is
+    found by `TaskRecord` and by its names, and removed without crun.
+    """
+    try:
+        return read_launch(state_dir)
+    except StateError:
+        null = os.devnull
+        return Launch(
+            "", "", "", "", null, null, state_dir, crun_path=f"{state_dir}/none", javas=()
+        )
 
 
 async def clean(launch: Launch, reaper: Reaper) -> None:

@@ -18,7 +18,7 @@ from milo.core import control, records
 from milo.core.launch import PluginOptions
 from milo.core.records import ProcessId
 from milo.core.report import ExitResult, TaskState
-from milo.errors import NewerVersionError, TaskNotFoundError
+from milo.errors import NewerVersionError, StateError, TaskNotFoundError
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.processes import start_ticks
@@ -177,3 +177,20 @@ async def refused(past: PastTask, handle: bytes, where: str) -> None:
     assert where in caught.value.path
     assert {path.name: path.stat().st_mtime_ns for path in past.state_dir.iterdir()} == before
     assert start_ticks(past.container.pid) == past.container.start_ticks
+
+
+@pytest.mark.parametrize("damage", ["newer", "garbage"])
+async def test_destroy_removes_what_recover_has_refused(past: PastTask, damage: str) -> None:
+    """Nomad then asks for the task to be destroyed, and its container must not live on."""
+    past.write(records.LAUNCH_FILE, records.TASK_FILE)
+    if damage == "newer":
+        past.write(records.LAUNCH_FILE, version=NEWER)
+    else:
+        (past.state_dir / records.LAUNCH_FILE).write_bytes(b"\0" * 4096)
+    async with driver(past) as registry:
+        with pytest.raises(StateError):
+            await registry.recover(past.task_id, past.handle)
+        assert start_ticks(past.container.pid) is not None
+        await registry.destroy(past.task_id, force=True)
+    assert start_ticks(past.container.pid) is None
+    assert not past.state_dir.exists()
