@@ -1,0 +1,136 @@
+"""Files of a state directory, small facts about processes, and the journal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from milo import processes
+from milo.core import control
+from milo.errors import StateError
+from milo.files import MAX_RECORD_BYTES, read_file, write_file
+from milo.task import journal
+from milo.task.journal import Journal
+from tests.support.log_rig import descriptors
+from tests.support.waiting import wait_for
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """What is written replaces what was there, for root's eyes only, and leaves nothing else."""
+    path = tmp_path / "exit.json"
+    for data in (b"first", b"x" * 300_000):
+        write_file(str(path), data)
+        assert read_file(str(path)) == data
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """The error names the file and what to do; nothing temporary stays."""
+    (tmp_path / "exit.json").mkdir()
+    with pytest.raises(StateError, match="Free space there") as caught:
+        write_file(str(tmp_path / "exit.json"), b"x")
+    assert caught.value.path == str(tmp_path / "exit.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["exit.json"]
+    with pytest.raises(StateError, match="No such file"):
+        write_file(str(tmp_path / "gone/exit.json"), b"x")
+
+
+def test_what_is_no_readable_file_is_a_state_error(tmp_path: Path) -> None:
+    """Missing is None; a symlink, a directory, a loop or far too much is an error."""
+    before = descriptors()
+    assert read_file(str(tmp_path / "missing")) is None
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"x" * (MAX_RECORD_BYTES + 1))
+    for name, words in (
+        ("link", "cannot be opened"),
+        ("directory", "cannot be read: Is a directory"),
+        ("large", "larger than"),
+        ("nul\0", "cannot be opened"),
+    ):
+        with pytest.raises(StateError, match=words):
+            read_file(str(tmp_path / name))
+    assert read_file(str(tmp_path / "fifo")) == b""  # and it does not wait for a writer
+    assert descriptors() == before
+
+
+def test_a_process_has_a_start_time_until_it_has_ended() -> None:
+    """A running process has one, whatever its name; a zombie and a free number have none."""
+    assert processes.start_ticks(os.getpid()) == processes.start_ticks(os.getpid())
+    assert processes.start_ticks(2**22) is None
+    child = subprocess.Popen(["/bin/sleep", "100"])
+    assert processes.start_ticks(child.pid) is not None
+    assert processes.parent(child.pid) == os.getpid()
+    assert child.pid in processes.children(os.getpid())
+    child.kill()
+    wait_for("the zombie", lambda: processes.start_ticks(child.pid) is None)
+    child.wait()
+    assert processes.parent(child.pid) is None
+
+
+def test_a_signal_reaches_the_process_that_was_meant() -> None:
+    """Never a later one with the same number, and none that has ended."""
+    child = subprocess.Popen(["/bin/sleep", "100"])
+    ticks = processes.start_ticks(child.pid)
+    assert ticks is not None
+    assert not processes.signal_process(child.pid, ticks + 1, signal.SIGKILL)
+    assert child.poll() is None
+    assert processes.signal_process(child.pid, ticks, signal.SIGTERM)
+    assert child.wait() == -signal.SIGTERM
+    assert not processes.signal_process(child.pid, ticks, signal.SIGTERM)
+
+
+def test_names_with_parentheses_do_not_confuse() -> None:
+    """The second field of /proc/<pid>/stat may hold anything."""
+    code = (
+        "import os, sys; sys.path.insert(0, '.');"
+        "from milo.processes import *; set_process_name(') R 1 (');"
+        "become_subreaper(); print(start_ticks(os.getpid()), parent(os.getpid()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ticks, parent = done.stdout.split()
+    assert int(ticks) > 0 and int(parent) == os.getpid()
+    with pytest.raises(OSError, match="Invalid"):
+        processes.prctl(-1, 0)
+
+
+def test_a_journal_is_a_bounded_file_and_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events of before there is a socket are sent then; lines go to the file at once."""
+    sent: list[control.Message] = []
+    log = Journal(str(tmp_path / "task.log"))
+    log.event("early")
+    log.log("info", "only in the file", stream="stdout")
+    log.attach(sent.append)
+    log.log("warn", "said", number=1)
+    log.publish(control.DescriptorsChanged())
+    assert [type(message) for message in sent] == [
+        control.Event,
+        control.Log,
+        control.DescriptorsChanged,
+    ]
+    assert sent[1] == control.Log(level="warn", text="said", fields={"number": "1"})
+    text = (tmp_path / "task.log").read_text()
+    assert "[event] early" in text and "[info] only in the file {'stream': 'stdout'}" in text
+    monkeypatch.setattr(journal, "MAX_FILE_BYTES", len(text))
+    log.log("info", "no room")
+    assert "no room" not in (tmp_path / "task.log").read_text()
+    assert len(sent) == 4
+
+
+def test_a_journal_without_a_directory_still_sends(tmp_path: Path) -> None:
+    """A full or read-only state directory must not stop a task that runs."""
+    sent: list[control.Message] = []
+    log = Journal(str(tmp_path / "gone/task.log"))
+    log.attach(sent.append)
+    log.event("x" * 100_000)
+    assert len(sent) == 1
+    control.encode(sent[0])
