@@ -1,0 +1,535 @@
+"""The driver's parts, each without a task: events, state, health, spawner, one task's record."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from milo import spawner
+from milo.core import control, records
+from milo.core.launch import JavaRuntime, Launch, PluginOptions
+from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
+from milo.core.report import ExitResult, TaskState
+from milo.errors import ControlError, StateError, TaskStartError
+from milo.host import events, fingerprint, managed, spawner_client, stopping
+from milo.host.cleaner import Cleaner, join_fifos
+from milo.host.events import Broadcast
+from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.managed import ManagedTask
+from milo.host.spawner_client import SpawnerClient
+from milo.host.state_store import StateStore
+from milo.host.usage import follow_usage
+from tests.support.log_rig import descriptors, settle
+
+ME = ProcessId(os.getpid(), 1)
+
+
+def make_launch(root: Path, task_id: str = "alloc/app/1", **changes: Any) -> Launch:
+    """A launch whose state directory is the one that the store gives it."""
+    values: dict[str, Any] = {
+        "task_id": task_id,
+        "task_name": "app",
+        "alloc_id": "alloc",
+        "alloc_dir": str(root / "alloc"),
+        "stdout_path": os.devnull,
+        "stderr_path": os.devnull,
+        "state_dir": StateStore(str(root / "state")).task_dir(task_id),
+        "crun_path": "/bin/true",
+        "javas": (),
+    }
+    return Launch(**{**values, **changes})
+
+
+# ---- events ----------------------------------------------------------------------------
+
+
+async def test_what_nobody_hears_is_kept_for_the_first() -> None:
+    """Then every subscriber gets each value, until it goes."""
+    broadcast: Broadcast[int] = Broadcast()
+    broadcast.publish(1)
+    heard: dict[str, list[int]] = {"a": [], "b": []}
+
+    async def listen(name: str, count: int) -> None:
+        async with aclosing(broadcast.subscribe()) as values:
+            async for value in values:
+                heard[name].append(value)
+                if len(heard[name]) == count:
+                    return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen, "a", 2)
+        await settle()
+        nursery.start_soon(listen, "b", 2)
+        await settle()
+        broadcast.publish(2)
+        await settle()
+        broadcast.publish(3)
+    assert heard == {"a": [1, 2], "b": [2, 3]}
+    broadcast.publish(4)
+    async with aclosing(broadcast.subscribe()) as values:
+        assert await anext(values) == 4
+
+
+async def test_a_slow_subscriber_misses_what_is_too_much() -> None:
+    """It holds up neither the publisher nor the others, and memory has a bound."""
+    broadcast: Broadcast[int] = Broadcast()
+    for number in range(events.QUEUED + 50):
+        broadcast.publish(number)
+    async with aclosing(broadcast.subscribe()) as slow:
+        assert await anext(slow) == 50
+        for number in range(2 * events.QUEUED):
+            broadcast.publish(-number)
+        assert await anext(slow) == 51
+
+
+# ---- the state directory ---------------------------------------------------------------
+
+
+def test_a_task_directory_is_made_read_and_removed(tmp_path: Path) -> None:
+    """For root's eyes only; the exit record outlives the rest where that is asked for."""
+    store = StateStore(str(tmp_path / "state"))
+    assert list(store.directories()) == []
+    launch = make_launch(tmp_path)
+    store.make(launch)
+    path = Path(launch.state_dir)
+    assert list(store.directories()) == [str(path)]
+    assert path.stat().st_mode & 0o777 == Path(store.root).stat().st_mode & 0o777 == 0o700
+    assert store.read_launch(str(path)) == launch
+    assert store.read_task(str(path)) is None and store.read_exit(str(path)) is None
+    with pytest.raises(StateError, match="File exists"):
+        store.make(launch)
+    listener = store.listen(str(path))
+    listener.close()
+    with pytest.raises(StateError, match="no socket can be made"):
+        store.listen(str(path))
+    exit_record = ExitRecord(exit_code=3, alloc_dir=launch.alloc_dir)
+    (path / records.EXIT_FILE).write_bytes(records.encode(exit_record))
+    (path / "bundle/rootfs").mkdir(parents=True)
+    store.remove(str(path), keep_exit=True)
+    assert [entry.name for entry in path.iterdir()] == [records.EXIT_FILE]
+    assert store.read_exit(str(path)) == exit_record
+    store.remove(str(path), keep_exit=False)
+    assert not path.exists()
+    store.remove(str(path), keep_exit=True)  # which is gone already
+    with pytest.raises(StateError, match="not directly below"):
+        store.remove("/tmp", keep_exit=False)
+
+
+def test_a_root_that_others_could_have_made_is_refused(tmp_path: Path) -> None:
+    """A symlink or a file is no state directory; a mode that is too wide is narrowed."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "file").write_text("")
+    for name in ("link", "file", "file/below"):
+        with pytest.raises(StateError, match="Set"):
+            StateStore(str(tmp_path / name)).prepare()
+    (tmp_path / "wide").mkdir(mode=0o755)
+    StateStore(str(tmp_path / "wide")).prepare()
+    assert (tmp_path / "wide").stat().st_mode & 0o777 == 0o700
+
+
+def test_exit_records_of_allocations_that_are_gone_are_swept(tmp_path: Path) -> None:
+    """Never one that belongs to a living task, has a task's record, or cannot be read."""
+    store = StateStore(str(tmp_path / "state"))
+    kept, there = tmp_path / "alloc", str(tmp_path / "alloc")
+    kept.mkdir()
+    paths = {}
+    for name, alloc_dir in (
+        ("gone", "/nonexistent"),
+        ("there", there),
+        ("living", "/nonexistent"),
+        ("task", "/nonexistent"),
+        ("broken", ""),
+    ):
+        launch = make_launch(tmp_path, name)
+        store.make(launch)
+        paths[name] = Path(launch.state_dir)
+        record = records.encode(ExitRecord(exit_code=0, alloc_dir=alloc_dir))
+        (paths[name] / records.EXIT_FILE).write_bytes(b"{" if name == "broken" else record)
+    (paths["task"] / records.TASK_FILE).write_bytes(b"{}")
+    (Path(store.root) / "something-else").mkdir()
+    store.sweep({str(paths["living"])})
+    left = {name for name, path in paths.items() if path.exists()}
+    assert left == {"there", "living", "task", "broken"}
+
+
+# ---- health ----------------------------------------------------------------------------
+
+
+def crun_script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+class Javas:
+    """Finds what it is told to."""
+
+    def __init__(self, *found: JavaRuntime) -> None:
+        self.found = found
+        self.problems: tuple[str, ...] = ()
+        self.looks = 0
+
+    async def find(self, java_home: str, environ: object) -> tuple[JavaRuntime, ...]:
+        self.looks += 1
+        return self.found
+
+
+def make_fingerprinter(crun: str, javas: Javas) -> Fingerprinter:
+    printer = Fingerprinter({"PATH": "/nonexistent"})
+    printer._finder = javas  # type: ignore[assignment]
+    printer.configure(PluginOptions(crun_path=crun))
+    return printer
+
+
+def java(home: Path) -> JavaRuntime:
+    (home / "bin").mkdir(parents=True)
+    crun_script(home / "bin/java", "exit 0")
+    return JavaRuntime(str(home), "17.0.1", 17, "test")
+
+
+async def test_health_says_what_is_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its description is what a user reads when no task is placed."""
+    found = java(tmp_path / "jdk")
+    good = crun_script(tmp_path / "crun", "echo crun version 1.8.1; echo commit: x")
+    bad = crun_script(tmp_path / "bad", "echo runc version 1.1")
+    answer = await make_fingerprinter(good, Javas(found)).fingerprint()
+    assert (answer.health, answer.attributes["driver.milo.crun.version"]) == ("healthy", "1.8.1")
+    assert answer.attributes["driver.milo.java.version"] == "17.0.1"
+    for crun, javas, words in (
+        ("/nonexistent/crun", Javas(found), "Install the package crun"),
+        (bad, Javas(found), "does not answer like crun"),
+        (good, Javas(), "No Java runtime found"),
+    ):
+        answer = await make_fingerprinter(crun, javas).fingerprint()
+        assert answer.health == "unhealthy" and words in answer.description
+    broken = Javas()
+    broken.problems = ("/opt/jdk: its release file is empty",)
+    printer = make_fingerprinter(good, broken)
+    await printer.fingerprint()
+    await printer.fingerprint()
+    assert caplog.text.count("its release file is empty") == 1
+
+
+async def test_a_crun_that_hangs_is_no_crun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint has a bound, and a file that is no program is no surprise."""
+    monkeypatch.setattr(fingerprint, "CRUN_TIMEOUT_S", 0.1)
+    hangs = crun_script(tmp_path / "hangs", "exec sleep 1000")
+    printer = make_fingerprinter(hangs, Javas())
+    assert await printer._crun_version(hangs) == ""
+    assert await printer._crun_version("/nonexistent") == ""
+    (tmp_path / "data").write_bytes(b"\0")
+    (tmp_path / "data").chmod(0o755)
+    assert await printer._crun_version(str(tmp_path / "data")) == ""
+
+
+async def test_javas_are_looked_for_again_when_one_is_gone(tmp_path: Path) -> None:
+    """Each start would pay for a look at every JDK's files otherwise."""
+    javas = Javas(java(tmp_path / "jdk"))
+    printer = make_fingerprinter("crun", javas)
+    for _ in range(3):
+        assert await printer.javas() == javas.found
+    assert javas.looks == 1
+    (tmp_path / "jdk/bin/java").unlink()
+    await printer.javas()
+    assert javas.looks == 2
+    printer.configure(PluginOptions(java_home="/other"))
+    await printer.javas()
+    assert javas.looks == 3
+    printer.note_start({"create": 0.01})
+
+
+async def test_health_is_told_when_it_changes(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, after a new configuration, and when a later look finds something else."""
+    javas = Javas()
+    good = crun_script(tmp_path / "crun", "echo crun version 1.8.1")
+    printer = make_fingerprinter("/nonexistent/crun", javas)
+
+    async def version(crun: str) -> str:
+        return "1.8.1"  # on this clock no real process is waited for
+
+    monkeypatch.setattr(printer, "_crun_version", version)
+    async with aclosing(printer.watch()) as found:
+        assert "crun was not found" in (await anext(found)).description
+        printer.configure(PluginOptions(crun_path=good))
+        assert "No Java" in (await anext(found)).description
+        javas.found = (java(tmp_path / "jdk"),)
+        begun = trio.current_time()
+        assert (await anext(found)).health == "healthy"
+        assert trio.current_time() - begun == fingerprint.PERIOD_S
+
+
+def test_a_program_is_found_beyond_the_agents_path(tmp_path: Path) -> None:
+    """A service's PATH is often short; an absolute path is taken as it is."""
+    assert find_program("sh", {"PATH": "/nonexistent"}).endswith("/sh")
+    path = crun_script(tmp_path / "crun", "exit 0")
+    assert find_program("crun", {"PATH": str(tmp_path)}) == path == find_program(path, {})
+    assert find_program("no-such-program", {}) == ""
+
+
+async def test_usage_is_sampled_until_the_end(autojump_clock: Any) -> None:
+    """Each sample has a time; a cgroup that is gone is no error."""
+    ended = trio.Event()
+    times = []
+    async for usage in follow_usage("id", "/milo-nonexistent", 5.0, ended):
+        assert usage.task_id == "id" and usage.timestamp_s > 0
+        times.append(trio.current_time())
+        if len(times) == 3:
+            ended.set()
+    assert [at - times[0] for at in times] == [0, 5, 10]
+
+
+# ---- the spawner -----------------------------------------------------------------------
+
+
+@attrs.frozen
+class Spawned:
+    """A spawner's end that a test plays."""
+
+    pid: int
+    sock: socket.socket
+
+
+def play(*answers: str) -> tuple[SpawnerClient, socket.socket]:
+    """Return a client, and the socket on which it was answered already."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for answer in answers:
+        theirs.send(answer.encode())
+    return SpawnerClient(Spawned(2**22, ours)), theirs
+
+
+async def test_a_spawner_is_asked_and_answers() -> None:
+    """The request has mode and directory, and the descriptors; an error is the spawner's own."""
+    client, theirs = play("4711", "error: no task process can be forked: no memory")
+    read, write = os.pipe()
+    assert await client.spawn("run", "/run/milo/x", [read]) == 4711
+    request, rights, _, _ = theirs.recvmsg(4096, socket.CMSG_SPACE(64))
+    assert request == b"run /run/milo/x"
+    received = spawner._descriptors(rights)
+    assert os.path.samestat(os.fstat(received[0]), os.fstat(read))
+    with pytest.raises(ControlError, match="no memory"):
+        await client.spawn("run", "/run/milo/x", [read])
+    for fd in (read, write, *received):
+        os.close(fd)
+    client.close()
+    client.close()
+    assert theirs.recv(100) == b"run /run/milo/x" and theirs.recv(100) == b""
+    theirs.close()
+
+
+async def test_a_spawner_that_hangs_is_let_go(autojump_clock: Any) -> None:
+    """A late answer would be taken for that of the next request."""
+    client, theirs = play()
+    with pytest.raises(ControlError, match="did not answer in 10 s"):
+        await client.spawn("run", "/run/milo/x", [])
+    assert theirs.recv(100) and theirs.recv(100) == b""
+    theirs.close()
+
+
+async def test_a_spawner_that_died_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a new program; when that dies as well, the start has failed."""
+    client, theirs = play()
+    theirs.close()
+    monkeypatch.setattr(spawner_client, "CODE", "import sys")
+    before = descriptors()
+    with pytest.raises(ControlError, match="spawner of task processes died"):
+        await client.spawn("run", "/nonexistent", [])
+    assert len(descriptors()) <= len(before)
+
+
+async def test_a_real_spawner_forks_what_is_asked_for(tmp_path: Path) -> None:
+    """A process that fails says why in the task's directory, and the spawner lives on."""
+    client = SpawnerClient()
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with trio.socket.from_stdlib_socket(ours) as end, theirs:
+            assert await client.spawn("run", str(directory), [theirs.fileno()]) > 0
+            theirs.close()
+            with trio.fail_after(20):
+                assert await end.recv(1) == b""
+        assert "the task process failed: StateError" in (directory / "task.log").read_text()
+    pid = client.pid
+    client.close()
+    with trio.fail_after(20):
+        await spawner_client._until_ended(pid)
+
+
+# ---- one task --------------------------------------------------------------------------
+
+
+class Lines:
+    """What a task has told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.logs: list[control.Log] = []
+
+    def make(self, root: Path) -> ManagedTask:
+        return ManagedTask(
+            make_launch(root),
+            on_event=lambda task, text, at_s: self.events.append(text),
+            on_log=lambda task, line: self.logs.append(line),
+        )
+
+
+STARTED = control.Started(
+    container=ProcessId(2**22, 1), container_id="milo-x", cgroup_path="/x", started_at_s=7.0
+)
+
+
+async def test_a_task_takes_in_what_its_process_says(tmp_path: Path) -> None:
+    """Started, events and lines, the end; the first word on the end counts."""
+    lines = Lines()
+    task = lines.make(tmp_path)
+    with pytest.raises(ControlError, match="does not answer"):
+        task.require_client()
+    task.take(STARTED)
+    task.take(control.Event(text="said", at_s=1))
+    task.take(control.Log(level="info", text="line"))
+    task.take(control.Done(seq=1))
+    assert (await task.wait_started()) is STARTED
+    assert (lines.events, [line.text for line in lines.logs]) == (["said"], ["line"])
+    assert task.status({}).state is TaskState.RUNNING
+    task.take(control.Exited(record=ExitRecord(exit_code=3, ended_at_s=9)))
+    task.lose("too late")
+    status = task.status({"a": "b"})
+    assert (status.state, status.completed_at_s) == (TaskState.EXITED, 9)
+    assert status.result == ExitResult(exit_code=3)
+    assert status.attributes == {"a": "b"}
+
+
+async def test_a_start_that_failed_is_told(tmp_path: Path) -> None:
+    """With the task process's own text, or with what is known when it just went."""
+    failed, lost = Lines().make(tmp_path), Lines().make(tmp_path)
+    failed.take(control.StartFailed(text="Error: no JAR", recoverable=True))
+    with pytest.raises(TaskStartError, match="Error: no JAR") as caught:
+        await failed.wait_started()
+    assert caught.value.recoverable
+    lost.lose("its task process was killed")
+    with pytest.raises(TaskStartError, match="had started: its task process was killed"):
+        await lost.wait_started()
+    assert lost.exit is not None and not lost.exit.successful
+
+
+def test_kept_descriptors_are_closed_with_the_task(tmp_path: Path) -> None:
+    """A FIFO is held until there is another descriptor of it; at the end all are let go."""
+    before = descriptors()
+    task = Lines().make(tmp_path)
+    read, write = os.pipe()
+    task.keep({"stdout.pipe": os.dup(read), "stdout.fifo": os.dup(write)})
+    task.keep({"stdout.pipe": os.dup(read)})
+    assert set(task.descriptors) == {"stdout.pipe", "stdout.fifo"}
+    lent = task.lend_fifos()
+    assert set(lent) == {"stdout.fifo"}
+    joined = join_fifos(lent, {"stdout.fifo": os.dup(write)})
+    task.lose("x")
+    assert task.descriptors == {}
+    task.keep({"stdout.pipe": os.dup(read)})
+    for fd in (read, write, *joined.values()):
+        os.close(fd)
+    assert descriptors() == before
+
+
+def test_a_process_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
+    """Something must be wrong with the host then."""
+    task = Lines().make(tmp_path)
+    for _ in range(managed.MAX_ADOPTIONS):
+        task.count_adoption()
+    with pytest.raises(ControlError, match="died 11 times in 10 s"):
+        task.count_adoption()
+
+
+async def test_a_stop_goes_past_a_process_that_does_not_answer(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application is signalled directly, and one that cannot be killed is an error."""
+    sent: list[int] = []
+
+    def send(pid: int, ticks: int, number: int) -> bool:
+        sent.append(number)
+        return True
+
+    monkeypatch.setattr(stopping, "signal_process", send)
+    task = Lines().make(tmp_path)
+    task.take(STARTED)
+    with pytest.raises(ControlError, match="has not ended 60 s after its SIGKILL"):
+        await stopping.stop_task(task, signal.SIGTERM, 20.0)
+    assert sent == [signal.SIGTERM, signal.SIGKILL]
+
+
+# ---- what was left ---------------------------------------------------------------------
+
+
+class Forked:
+    """A spawner that only notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+
+    async def spawn(self, mode: str, state_dir: str, fds: list[int]) -> int:
+        self.modes.append(mode)
+        return 1
+
+
+async def test_only_earlier_instances_of_the_same_task_are_removed(tmp_path: Path) -> None:
+    """Nothing that is claimed, another task's, or unreadable and not in the way."""
+    asked = Forked()
+    cleaner = Cleaner(asked)  # type: ignore[arg-type]
+    store = StateStore(str(tmp_path / "state"))
+    launches = {
+        "earlier": make_launch(tmp_path, "alloc/app/0"),
+        "claimed": make_launch(tmp_path, "alloc/app/2"),
+        "other": make_launch(tmp_path, "alloc/web/0", task_name="web"),
+        "unreadable": make_launch(tmp_path, "else/app/0"),
+        "in the way": make_launch(tmp_path, "alloc/app/1"),
+    }
+    for launch in launches.values():
+        store.make(launch)
+    for name in ("unreadable", "in the way"):
+        (Path(launches[name].state_dir) / records.LAUNCH_FILE).write_bytes(b"\0")
+    fifos = await cleaner.remove_unclaimed(
+        store, launches["in the way"], [launches["claimed"].state_dir]
+    )
+    assert fifos == {}
+    left = {name for name, launch in launches.items() if Path(launch.state_dir).exists()}
+    assert left == {"claimed", "other", "unreadable"}
+    assert asked.modes == ["clean", "clean"]
+    await cleaner.clean(str(tmp_path / "state/none"))
+
+
+async def test_a_handle_names_the_process_that_served_it(tmp_path: Path) -> None:
+    """Nomad gets enough to find the task again after everything else has died."""
+    task = Lines().make(tmp_path)
+
+    @attrs.frozen
+    class Client:
+        welcome: control.Welcome
+
+    task.client = Client(control.Welcome(version=1, supervisor=ME))  # type: ignore[assignment]
+    handle = task.handle(STARTED)
+    assert handle == Handle(
+        task_id=task.task_id,
+        state_dir=task.launch.state_dir,
+        supervisor=ME,
+        container=STARTED.container,
+        container_id="milo-x",
+        started_at_s=7.0,
+    )
+    assert records.decode(records.encode(handle), Handle, where="x") == handle
+    assert TaskRecord("", "", "", "", ME).container is None
