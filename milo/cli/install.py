@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -61,10 +62,14 @@ def install(plugin_dir: str) -> int:
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(plugin_dir, exist_ok=True)
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(launcher(sys.executable, packages))
-        os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(launcher(sys.executable, packages))
+            os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
     except (FileExistsError, NotADirectoryError) as exc:
         raise ConfigError("PLUGIN_DIR", f"{plugin_dir} is no directory", "a directory") from exc
     except OSError as exc:

@@ -1,0 +1,281 @@
+"""The `milo` command: its arguments, what it installs, and the parts of `milo run`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import milo
+from milo import entry
+from milo.cli import install as installer
+from milo.cli import run as runner
+from milo.cli.install import install, launcher
+from milo.cli.main import build_parser, run_command
+from milo.core import control
+from milo.core.records import ExitRecord
+from milo.errors import ArtifactError, ConfigError, StateError
+from tests.support.log_rig import descriptors
+
+
+def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever starts it by hand is told what it is, and which commands there are."""
+    assert run_command([]) == 0
+    text = capsys.readouterr().out
+    assert "Nomad" in text and "install" in text and "run" in text
+
+
+def test_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """`milo --version` is the package's."""
+    with pytest.raises(SystemExit) as caught:
+        run_command(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"milo {milo.__version__}\n"
+
+
+def test_what_follows_two_dashes_is_the_applications(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what looks like an option of milo's own."""
+    seen: list[tuple[argparse.Namespace, list[str]]] = []
+
+    def run_jar(options: argparse.Namespace, application: list[str]) -> int:
+        seen.append((options, application))
+        return 7
+
+    monkeypatch.setattr(runner, "run_jar", run_jar)
+    arguments = ["run", "app.jar", "--memory", "64", "--env", "A=b", "--", "--memory", "x", "--"]
+    assert run_command(arguments) == 7
+    ((options, application),) = seen
+    assert (options.jar, options.memory, options.env) == ("app.jar", 64, ["A=b"])
+    assert application == ["--memory", "x", "--"]
+
+
+def test_an_error_is_a_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback for what the user can put right."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run_command(["run", "app.jar"]) == 1
+    assert capsys.readouterr().err == (
+        "Error: milo run needs root, to make a container. Try: sudo milo run ...\n"
+    )
+
+
+def test_install_writes_an_executable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs this very Milo, can be installed again, and the advice names the directory."""
+    plugins = tmp_path / "plugins"
+    for _ in range(2):
+        assert run_command(["install", str(plugins)]) == 0
+    path = plugins / "milo"
+    assert [entry.name for entry in plugins.iterdir()] == ["milo"]
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert f'plugin_dir = "{plugins}"' in capsys.readouterr().out
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, env={}, check=True)
+    assert done.stdout == f"milo {milo.__version__}\n"
+
+
+def test_install_says_where_it_cannot(tmp_path: Path) -> None:
+    """A file in the way, a directory in the place of the executable: nothing temporary stays."""
+    (tmp_path / "file").write_text("")
+    for path in ("file", "file/below"):
+        with pytest.raises(ConfigError, match="is no directory"):
+            install(str(tmp_path / path))
+    (tmp_path / "plugins/milo").mkdir(parents=True)
+    with pytest.raises(StateError, match="Run it as a user who may write there"):
+        install(str(tmp_path / "plugins"))
+    assert [entry.name for entry in (tmp_path / "plugins").iterdir()] == ["milo"]
+
+
+@pytest.mark.parametrize("name", ["python", "with a blank", "it's", "x" * 120])
+def test_the_launcher_takes_any_interpreter(tmp_path: Path, name: str) -> None:
+    """Also one whose path a first line cannot hold; nothing of the caller's gets in."""
+    directory = tmp_path / name
+    directory.mkdir()
+    interpreter = directory / "python"
+    interpreter.symlink_to(sys.executable)
+    packages = tmp_path / "site"
+    (packages / "milo").mkdir(parents=True)
+    (packages / "milo/__init__.py").write_text("")
+    (packages / "milo/entry.py").write_text(
+        "import sys\ndef main(): print(sys.argv[1:], sys.flags.isolated)\n"
+    )
+    path = tmp_path / "milo"
+    path.write_text(launcher(str(interpreter), str(packages)))
+    path.chmod(0o755)
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd/sys.py").write_text("raise SystemExit('of the working directory')")
+    done = subprocess.run(
+        [path, "a b", "$c"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "cwd",
+        env={"PYTHONHOME": "/nonexistent", "PATH": os.defpath},
+        check=True,
+    )
+    assert done.stdout == "['a b', '$c'] 1\n"
+    first = path.read_text().splitlines()[0]
+    assert len(first.encode()) <= installer.SHEBANG_BYTES + 1
+
+
+def test_the_entry_is_the_plugin_or_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nomad's magic cookie tells which."""
+    calls: list[str] = []
+
+    def run_plugin() -> None:
+        calls.append("plugin")
+        raise SystemExit(0)
+
+    def command() -> int:
+        calls.append("command")
+        return 3
+
+    monkeypatch.setattr("milo.plugin.main.run_plugin", run_plugin)
+    monkeypatch.setattr("milo.cli.main.run_command", command)
+    for start, status in ((True, 0), (False, 3)):
+        monkeypatch.setattr("milo.plugin.handshake.is_plugin_start", lambda start=start: start)
+        with pytest.raises(SystemExit) as caught:
+            entry.main()
+        assert caught.value.code == status
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("milo", run_name="__main__")
+    assert (caught.value.code, calls) == (3, ["plugin", "command", "command"])
+
+
+# ---- milo run --------------------------------------------------------------------------
+
+
+def test_a_task_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
+    """The JAR in local/, the directories for everyone, the FIFOs for root alone."""
+    jar = tmp_path / "app.jar"
+    jar.write_bytes(b"PK")
+    alloc = tmp_path / "alloc-dir"
+    runner._lay_out(str(alloc), str(jar))
+    assert (alloc / "run/local/app.jar").read_bytes() == b"PK"
+    assert (alloc / "run/secrets").stat().st_mode & 0o777 == 0o777
+    for name in ("stdout", "stderr"):
+        fifo = alloc / f"alloc/logs/{name}.fifo"
+        assert fifo.is_fifo() and fifo.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
+    """Missing, or a directory."""
+    for path, words in (("none.jar", "cannot be read: No such file"), (".", "is no file")):
+        with pytest.raises(ArtifactError, match=words):
+            runner._lay_out(str(tmp_path / "alloc-dir"), str(tmp_path / path))
+    assert not (tmp_path / "alloc-dir").exists()
+
+
+def test_the_environment_has_nomads_directories() -> None:
+    """And what the command line gives; each has a name and a value."""
+    env = runner._environment(["A=b=c", "EMPTY="])
+    assert (env["A"], env["EMPTY"], env["NOMAD_TASK_DIR"]) == ("b=c", "", "/local")
+    for pair in ("A", "=b"):
+        with pytest.raises(ConfigError, match="NAME=VALUE"):
+            runner._environment([pair])
+
+
+async def copied(feed: Callable[[int], None], target: int, path: Path) -> None:
+    """Copy what ``feed`` writes to a FIFO into ``target``, until the writer has gone."""
+    os.mkfifo(path)
+    source = runner._open_reader(str(path))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner._copy, source, target)
+        await trio.testing.wait_all_tasks_blocked()
+        writer = os.open(path, os.O_WRONLY)
+        with trio.fail_after(20):
+            await trio.to_thread.run_sync(feed, writer)
+        os.close(writer)
+
+
+async def test_output_comes_out_as_it_is(tmp_path: Path) -> None:
+    """Every byte, also more than any pipe holds, to a terminal that is slower."""
+    data = os.urandom(3 << 20)
+
+    def feed(writer: int) -> None:
+        runner._write_all(writer, data)
+
+    with (tmp_path / "output").open("wb") as file:
+        await copied(feed, file.fileno(), tmp_path / "fifo")
+    assert (tmp_path / "output").read_bytes() == data
+
+
+async def test_output_piped_into_head_does_not_stop_the_task(tmp_path: Path) -> None:
+    """What nobody wants any more is read all the same, so that the application can end."""
+    read, write = os.pipe()
+    os.close(read)
+
+    def feed(writer: int) -> None:
+        for _ in range(20):
+            runner._write_all(writer, b"x" * 100_000)
+
+    before = descriptors()
+    await copied(feed, write, tmp_path / "fifo")
+    assert descriptors() == before
+    os.close(write)
+
+
+class Stoppable:
+    """A supervisor that notes how it was asked to stop."""
+
+    def __init__(self) -> None:
+        self.stops: list[tuple[int, float]] = []
+
+    def request_stop(self, number: int, timeout_s: float) -> None:
+        self.stops.append((number, timeout_s))
+
+
+async def test_a_second_interrupt_does_not_wait() -> None:
+    """Ctrl-C stops the application; again, and it is killed."""
+    stoppable: Any = Stoppable()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner._stop_on_signal, stoppable)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            for count, number in enumerate((signal.SIGINT, signal.SIGTERM), 1):
+                signal.raise_signal(number)
+                while len(stoppable.stops) < count:
+                    await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert stoppable.stops == [
+        (signal.SIGTERM, runner.STOP_TIMEOUT_S),
+        (signal.SIGTERM, 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "words"),
+    [
+        (ExitRecord(exit_code=0), 0, ""),
+        (ExitRecord(exit_code=42), 42, ""),
+        (ExitRecord(exit_code=0, signal=15), 143, "SIGTERM"),
+        (ExitRecord(exit_code=0, signal=9, oom_killed=True), 137, "OOM"),
+        (control.StartFailed(text="Error: no", recoverable=False), 1, ""),
+    ],
+)
+def test_the_status_is_the_applications(
+    outcome: ExitRecord | control.StartFailed,
+    status: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A death by signal is 128 and its number, with a sentence; an error was printed before."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(trio, "run", lambda *_: outcome)
+    before = os.umask(0o077)
+    try:
+        options = build_parser().parse_args(["run", "app.jar"])
+        assert runner.run_jar(options, []) == status
+        assert os.umask(before) == 0o022
+    finally:
+        os.umask(before)
+    assert words in capsys.readouterr().err
