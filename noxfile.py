@@ -112,6 +112,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def leak(session: nox.Session) -> None:
+    """What 300 tasks and 50 recoveries leave behind: nothing. `integration` has a short form."""
+    command = (PYTHON, "-m", "pytest", "-s", "tests/integration/test_leaks.py")
+    session.run(*command, *session.posargs, env={"MILO_FULL": "1"}, external=True)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run a streaming JAR with the driver's own code, without Nomad."""
     jar = WORK / "jars/streaming-test.jar"
