@@ -16,6 +16,7 @@ from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.processes import start_ticks
 
+FIRST_RECONNECT_PAUSE_S: Final = 0.001
 RECONNECT_PAUSE_S: Final = 0.1
 
 _log = logging.getLogger(__name__)
@@ -55,11 +56,14 @@ class Follower:
     async def _reconnect(self, task: ManagedTask) -> bool:
         """Connect again to a task process that lives; False when it does not."""
         identity = task.require_client().welcome.supervisor
+        # A killed process closes its socket a moment before it is a zombie.
+        pause_s = FIRST_RECONNECT_PAUSE_S
         while start_ticks(identity.pid) == identity.start_ticks:
             try:
                 task.client = await TaskClient.connect(task.launch.state_dir, task.take)
             except ControlError:
-                await trio.sleep(RECONNECT_PAUSE_S)
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RECONNECT_PAUSE_S)
             else:
                 return True
         return False

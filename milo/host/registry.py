@@ -54,6 +54,7 @@ class Registry:
 
     def __init__(self, spawner: SpawnerClient, *, environ: Mapping[str, str] | None = None) -> None:
         self._options = PluginOptions()
+        self._spawner = spawner
         self._cleaner = Cleaner(spawner)
         self._follower = Follower(self._cleaner, self._tell)
         self._environ = dict(os.environ if environ is None else environ)
@@ -68,6 +69,7 @@ class Registry:
         """Hold the readers of all tasks until cancelled. Cancelling ends no task."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._spawner.attend)
             task_status.started()
             await trio.sleep_forever()
 

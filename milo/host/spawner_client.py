@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import sys
@@ -17,6 +18,8 @@ from milo.errors import ControlError
 ANSWER_TIMEOUT_S: Final = 10.0
 SPAWNED_FD: Final = 3
 """Where an executed spawner finds its socket."""
+REPLACE_PAUSE_S: Final = 1.0
+"""From one spawner to the next but one: one that cannot live must not keep a core busy."""
 CODE: Final = "import sys; sys.path.insert(0, sys.argv[1]); from milo.spawner import main; main()"
 """What an executed spawner runs; its argument is the directory that the package lies in."""
 
@@ -40,6 +43,24 @@ class SpawnerClient:
         self._children: set[int] = set()
         self._first = process
         self._lock = trio.Lock()
+
+    async def attend(self) -> None:
+        """Keep a spawner at hand, until cancelled: a new one takes 0.15 s until it can fork.
+
+        So long nobody would read the output of a task whose own process was killed.
+        """
+        while True:
+            began_s = trio.current_time()
+            async with self._lock:
+                with contextlib.suppress(OSError):
+                    if self._sock is None:
+                        self._sock = self._open()
+                pid = self.pid
+            await _until_ended(pid)
+            async with self._lock:
+                if self.pid == pid:
+                    self.close()
+            await trio.sleep_until(began_s + REPLACE_PAUSE_S)
 
     async def spawn(self, mode: str, state_dir: str, fds: Sequence[int]) -> int:
         """Have a task process forked for ``state_dir`` and return its id.
@@ -111,6 +132,20 @@ class SpawnerClient:
         self._children.add(self.pid)
         self._reap()  # a spawner that was killed has ended by the time it is replaced
         return trio.socket.from_stdlib_socket(ours)
+
+
+async def _until_ended(pid: int) -> None:
+    """Return once the child ``pid`` has ended; never where the kernel has no pidfds (Linux 5.3)."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except OSError:
+        await trio.sleep_forever()
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)
 
 
 def _execute_spawner(sock: socket.socket) -> int:

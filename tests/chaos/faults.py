@@ -176,6 +176,8 @@ def _stop_task_and_kill_plugin(world: World) -> None:
     time.sleep(world.random.uniform(0, 0.3))
     os.kill(plugin, signal.SIGKILL)
     victim.job.wait_state("dead", WELL_S)
+    # Nomad itself fails an allocation that comes while there is no plugin to ask.
+    world.plugin(world.steady)
     world.replace_victim()
     world.plugin()
 

@@ -21,8 +21,8 @@ LOSING = ("logmon kill", "double kill")
 """The faults that may lose something."""
 COLLECTOR = ("logmon pause", "logmon kill")
 """The faults in which nobody reads the log, so that whoever prints has to wait."""
-STALLING = ("double kill",)
-"""The faults after which raw_exec's log is still read, and Milo's is not."""
+STALLING = ("double kill", "blind task kill", "bare task kill")
+"""Two faults at once, in which Milo's log is not read for longer than its pipes can bridge."""
 BETWEEN = "between faults"
 EARLIER_MS = 3000
 """Output that a fault destroys was printed at most so long before: two full pipes of 1 MiB."""

@@ -46,6 +46,10 @@ class Subject:
         """What the program itself wrote down: see ChaosLines.java."""
         return self.directory / "app/local/chaos.log"
 
+    def runs(self) -> bool:
+        """Whether the program has been started."""
+        return self.report.exists() and "start" in self.report.read_text()
+
     def fifo(self, stream: str) -> Path:
         """Return the FIFO of ``stdout`` or ``stderr``."""
         return self.logs / f".app.{stream}.fifo"
@@ -108,10 +112,15 @@ class World:
         )
 
     def subject(self, job: Job, driver: str) -> Subject:
-        """Return the running task of a job."""
-        job.wait_state("running", WELL_S)
-        alloc = job.allocation()
-        return Subject(job, alloc, driver, self.agent.base / "data/alloc" / alloc)
+        """Return the task of a job, once its program runs.
+
+        Nomad's word is not waited for: killed between StartTask and its report of that, the
+        agent has the task back, and calls it pending until something else happens to it.
+        """
+        alloc = job.allocation(WELL_S)
+        subject = Subject(job, alloc, driver, self.agent.base / "data/alloc" / alloc)
+        wait_for(f"the program of {alloc} to run", subject.runs, WELL_S)
+        return subject
 
     def run(self, driver: str, rate: int) -> Subject:
         """Start a task and wait until it runs."""
@@ -124,12 +133,13 @@ class World:
 
     # ---- who is there -------------------------------------------------------------------
 
-    def plugin(self) -> int:
+    def plugin(self, subjects: list[Subject] | None = None) -> int:
         """Wait until one plugin process holds the descriptors of every task; return its id."""
+        wanted = self.living if subjects is None else subjects
 
         def probe() -> int | None:
             for pid in processes.plugins(self.agent):
-                if all(self.holds(pid, subject) for subject in self.living):
+                if all(self.holds(pid, subject) for subject in wanted):
                     return pid
             return None
 

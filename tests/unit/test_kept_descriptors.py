@@ -1,0 +1,142 @@
+"""The descriptors that a driver keeps for the successor of a task process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import cast
+
+import trio
+import trio.testing
+
+from milo.core import control
+from milo.core.launch import Launch
+from milo.core.records import ExitRecord
+from milo.host.managed import ManagedTask
+from milo.host.spawner_client import SpawnerClient
+from milo.host.task_client import TaskClient
+from milo.processes import start_ticks
+
+
+class Answers:
+    """A task process that gives what it is told to, when it is told to."""
+
+    def __init__(self) -> None:
+        self._answers, self._next = trio.open_memory_channel[dict[str, int]](10)
+
+    def give(self, *names: str) -> None:
+        """Answer one question with descriptors of these names."""
+        null = os.open(os.devnull, os.O_RDONLY)
+        self._answers.send_nowait({name: os.dup(null) for name in names})
+        os.close(null)
+
+    async def descriptors(self) -> dict[str, int]:
+        """What `TaskClient.descriptors` does."""
+        return await self._next.receive()
+
+
+def make_task(client: Answers) -> ManagedTask:
+    """Return a task whose process is ``client``."""
+    launch = Launch(
+        task_id="a/app/1",
+        task_name="app",
+        alloc_id="a",
+        alloc_dir="/nowhere",
+        stdout_path="/nowhere/1",
+        stderr_path="/nowhere/2",
+        state_dir="/nowhere/state",
+        crun_path="/usr/bin/crun",
+        javas=(),
+    )
+    task = ManagedTask(launch, on_event=lambda *_: None, on_log=lambda *_: None)
+    task.client = cast(TaskClient, client)
+    return task
+
+
+def is_open(fd: int) -> bool:
+    """Whether a descriptor is open."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+async def test_a_change_wakes_whoever_waits_for_one() -> None:
+    """A fetch by somebody else does not make the follower miss the next change."""
+    client = Answers()
+    task = make_task(client)
+    woken = trio.Event()
+
+    async def follow() -> None:
+        await task.descriptors_stale.wait()
+        woken.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        await trio.testing.wait_all_tasks_blocked()
+        client.give("stdout.pipe")
+        await task.fetch_descriptors()
+        assert not woken.is_set()
+        task.take(control.DescriptorsChanged())
+        with trio.fail_after(5):
+            await woken.wait()
+    task.release()
+
+
+async def test_a_change_during_a_fetch_is_not_lost() -> None:
+    """What changes while the answer is on its way is asked for again."""
+    client = Answers()
+    task = make_task(client)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task.fetch_descriptors)
+        await trio.testing.wait_all_tasks_blocked()
+        task.take(control.DescriptorsChanged())
+        client.give("stdout.pipe")
+    assert task.descriptors_stale.is_set()
+    task.release()
+
+
+async def test_a_fifo_is_held_until_there_is_another_one() -> None:
+    """The write end of a FIFO outlives the instance that opened it, until the next opens it."""
+    client = Answers()
+    task = make_task(client)
+    client.give("stdout.fifo", "stdout.pipe")
+    await task.fetch_descriptors()
+    first = dict(task.descriptors)
+    client.give("stdout.pipe")
+    await task.fetch_descriptors()
+    assert task.descriptors["stdout.fifo"] == first["stdout.fifo"]
+    assert task.descriptors["stdout.pipe"] != first["stdout.pipe"]
+    client.give("stdout.pipe", "stdout.fifo")
+    await task.fetch_descriptors()
+    assert task.descriptors["stdout.fifo"] != first["stdout.fifo"]
+    kept = list(task.descriptors.values())
+    task.finish(ExitRecord(exit_code=0))
+    assert task.descriptors == {} and not any(map(is_open, kept))
+    client.give("stdout.pipe", "stdout.fifo")
+    await task.fetch_descriptors()
+    assert task.descriptors == {}
+
+
+async def test_a_dead_spawner_is_replaced_before_it_is_needed() -> None:
+    """An attended spawner that is killed has a successor without anybody asking for one."""
+    client = SpawnerClient()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.attend)
+        with trio.fail_after(20):
+            while not client.pid:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            first = client.pid
+            os.kill(first, signal.SIGKILL)
+            while client.pid == first:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert start_ticks(client.pid) is not None
+        nursery.cancel_scope.cancel()
+    last = client.pid
+    client.close()
+    with trio.fail_after(20):
+        while start_ticks(last) is not None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    client.close()
+    assert not os.path.exists(f"/proc/{last}"), "a zombie stays"
