@@ -6,7 +6,6 @@ task's: it is logged, told to whoever waits for it, and touches no other.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -33,6 +32,8 @@ from milo.host.cleaner import Cleaner, join_fifos
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.follower import Follower
+from milo.host.inspection import inspect_task
+from milo.host.levels import log
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.recovery import handle_of, resume, take_over
 from milo.host.spawner_client import SpawnerClient
@@ -43,10 +44,6 @@ from milo.host.usage import follow_usage
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
-
-LEVELS: Final = {"trace": 5, "debug": 10, "info": 20, "warn": 30, "error": 40}
-
-_log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -226,28 +223,7 @@ class Registry:
 
     async def inspect(self, task_id: str) -> TaskStatus:
         """Return what is known of the task. Raises `TaskNotFoundError`."""
-        task = self._find(task_id)
-        attributes = {"state_dir": task.launch.state_dir}
-        if task.started is not None:
-            attributes["container_id"] = task.started.container_id
-            attributes["container_pid"] = str(task.started.container.pid)
-        if task.exit is not None:
-            streams = {"stdout": task.exit.stdout, "stderr": task.exit.stderr}
-        elif task.client is not None:
-            try:
-                status = await task.client.status()
-            except ControlError:
-                # It is ending at this moment, or stopped by a debugger: the rest still holds.
-                return task.status(attributes)
-            attributes["phase"] = status.phase
-            streams = {"stdout": status.stdout, "stderr": status.stderr}
-        else:
-            streams = {}
-        for name, counters in streams.items():
-            attributes[f"{name}.bytes_moved"] = str(counters.bytes_moved)
-            attributes[f"{name}.bytes_dropped"] = str(counters.bytes_dropped)
-            attributes[f"{name}.stalled_seconds"] = f"{counters.stalled_s:.3f}"
-        return task.status(attributes)
+        return await inspect_task(self._find(task_id))
 
     async def stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
         """Yield the task's resource use every ``interval_s`` until it has ended."""
@@ -342,8 +318,3 @@ class Registry:
 
     def _relay(self, task: ManagedTask, line: control.Log) -> None:
         log(line.level, line.text, task_id=task.task_id, **line.fields)
-
-
-def log(level: str, text: str, **fields: object) -> None:
-    """Write a line to the agent's log; ``level`` is one of hclog's."""
-    _log.log(LEVELS.get(level, logging.INFO), "%s", text, extra={"fields": fields})
