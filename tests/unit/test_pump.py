@@ -27,7 +27,8 @@ def nothing_left() -> Iterator[None]:
     before, threads = descriptors(), threading.active_count()
     yield
     assert descriptors() == before
-    assert threading.active_count() == threads
+    # Fewer is fine: a worker that an earlier test left idle ends after ten seconds.
+    assert threading.active_count() <= threads
 
 
 async def test_no_reader_never_blocks(tmp_path: Path, autojump_clock: Any) -> None:
