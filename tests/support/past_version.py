@@ -136,9 +136,15 @@ class Replay:
             message["seq"] = seq
         if message["type"] == "welcome":
             message.update(self._welcome)
-        fds = [os.open(os.devnull, os.O_RDWR) for _ in range(line["descriptors"])]
+        # A pipe's read end, or a FIFO's write end, as a successor can use them.
+        ends = [os.pipe() for _ in range(line["descriptors"])]
+        fds = [fd for pair in ends for fd in pair]
         try:
-            packed = b"".join(fd.to_bytes(4, "little") for fd in fds)
+            wanted = [
+                pair[0 if name.endswith(".pipe") else 1]
+                for name, pair in zip(message.get("names", ()), ends, strict=True)
+            ]
+            packed = b"".join(fd.to_bytes(4, "little") for fd in wanted)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if fds else []
             await client.sendmsg([json.dumps(message).encode()], rights)
         finally:

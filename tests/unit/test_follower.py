@@ -1,0 +1,134 @@
+"""What the driver does when a task process falls silent, without root and containers.
+
+A recorded task process (`tests.support.past_version`) plays the one that is followed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from milo.core import records
+from milo.core.launch import PluginOptions
+from milo.core.report import ExitResult, TaskEvent
+from milo.host.registry import Registry
+from milo.host.spawner_client import SpawnerClient
+from milo.processes import start_ticks
+from tests.support.past_version import VERSIONS, PastTask, Replay, identity, sleeper
+
+
+@attrs.define
+class Scene:
+    """A task with a process and a container that can be ended."""
+
+    past: PastTask
+    supervisor: subprocess.Popen[bytes]
+    container: subprocess.Popen[bytes]
+    registry: Registry = attrs.field(init=False)
+    events: list[TaskEvent] = attrs.field(factory=list)
+
+    async def end(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        await trio.to_thread.run_sync(process.wait)
+
+    async def told(self, text: str) -> None:
+        """Return once an event has said so; there is a timeout around every scene."""
+        while not any(text in event.message for event in self.events):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+    async def collect(self) -> None:
+        async with aclosing(self.registry.events()) as found:
+            async for event in found:
+                self.events.append(event)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """A task whose process and container are sleeping."""
+    processes = [sleeper(), sleeper()]
+    supervisor, container = processes
+    past = PastTask(VERSIONS[-1], tmp_path, identity(supervisor.pid), identity(container.pid))
+    past.write(records.LAUNCH_FILE, records.TASK_FILE)
+    yield Scene(past, supervisor, container)
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def followed(scene: Scene) -> AsyncIterator[trio.CancelScope]:
+    """Recover the task; cancelling the scope that is given ends its connection."""
+    spawner = SpawnerClient()
+    scene.registry = Registry(spawner, environ={})
+    await scene.registry.configure(PluginOptions(state_dir=str(scene.past.root / "state")))
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(scene.registry.run)
+            nursery.start_soon(scene.collect)
+            connection = await nursery.start(serve, scene.past)
+            await scene.registry.recover(scene.past.task_id, scene.past.handle)
+            with trio.fail_after(30):
+                yield connection
+            nursery.cancel_scope.cancel()
+    finally:
+        spawner.close()
+
+
+async def serve(
+    past: PastTask, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Be the task process for one connection."""
+    (past.state_dir / records.CONTROL_SOCKET).unlink(missing_ok=True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Replay(past).run)
+        task_status.started(nursery.cancel_scope)
+
+
+async def test_a_lost_connection_is_made_again(scene: Scene) -> None:
+    """As long as the task process lives, nothing has happened."""
+    async with followed(scene) as connection, trio.open_nursery() as nursery:
+        connection.cancel()
+        await nursery.start(serve, scene.past)
+        await scene.registry.stop(scene.past.task_id, "SIGTERM", 10.0)
+        assert await scene.registry.wait(scene.past.task_id) == ExitResult(exit_code=143)
+        await scene.told("stopped as asked")
+
+
+async def test_an_exit_that_was_only_written_is_told(scene: Scene) -> None:
+    """A task process that wrote its record and died before it could say so."""
+    async with followed(scene) as connection:
+        scene.past.write(records.EXIT_FILE)
+        await scene.end(scene.supervisor)
+        connection.cancel()
+        assert await scene.registry.wait(scene.past.task_id) == ExitResult(exit_code=143)
+
+
+async def test_a_successor_takes_over_while_the_driver_lives(scene: Scene) -> None:
+    """The container runs on; its exit is unknown, and the user is told why."""
+    async with followed(scene) as connection:
+        await scene.end(scene.supervisor)
+        connection.cancel()
+        await scene.told("taken over")
+        assert start_ticks(scene.container.pid) is not None
+        await scene.registry.stop(scene.past.task_id, "SIGTERM", 10.0)
+        result = await scene.registry.wait(scene.past.task_id)
+        assert result.error and result.exit_code != 0
+        await scene.registry.destroy(scene.past.task_id, force=False)
+        await scene.told("How the task ended is not known")
+
+
+async def test_a_task_that_dies_with_its_process_is_lost(scene: Scene) -> None:
+    """Its record is gone as well: the end is told, never as a success, and nothing is left."""
+    async with followed(scene) as connection:
+        (scene.past.state_dir / records.TASK_FILE).unlink()
+        await scene.end(scene.supervisor)
+        connection.cancel()
+        result = await scene.registry.wait(scene.past.task_id)
+        assert "could not be taken over" in result.error
+        assert not scene.past.state_dir.exists()
