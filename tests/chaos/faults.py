@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ LONGEST_LOGMON_PAUSE_S = 1.5
 LONGEST_PLUGIN_PAUSE_S = 2.0
 BLIND_S = 0.3
 """How long a plugin is stopped in whose time a task process dies."""
-LONGEST_WITHOUT_LOGMON_S = 5.0
+LONGEST_WITHOUT_LOGMON_S = 12.0
 
 
 @attrs.frozen
@@ -44,7 +45,7 @@ def do(world: World, name: str) -> Done:
     try:
         FAULTS[name](world)
         world.wait_flow()
-    except (AssertionError, OSError) as error:
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
         problem = f"{type(error).__name__}: {error}"
     return Done(name, began_ms, now_ms(), problem)
 

@@ -23,7 +23,7 @@ from tests.chaos.faults import Done, do
 from tests.chaos.plan import SHORT, Plan
 from tests.chaos.verdict import Result, Timeline, broken_promises, read_results
 from tests.chaos.world import World, now_ms
-from tests.support import artifacts, jars
+from tests.support import artifacts, jars, leftovers
 from tests.support.agent import ROOT, agent
 
 REPORTS = ROOT / ".nox/chaos"
@@ -48,29 +48,38 @@ def run(plan: Plan, name: str, say: Callable[[str], None] = print) -> Outcome:
     """
     began_s = time.monotonic()
     say(f"seed {plan.seed}")
-    # Its own stream of numbers: what the waiting finds must not change the order of faults.
     names = plan.faults(random.Random(plan.seed))
     java = shutil.which("java") or "java"
     with tempfile.TemporaryDirectory() as directory:
         jars.build(Path(directory), [jars.SOURCES / "ChaosLines.java"])
-        with (
-            artifacts.serve(Path(directory)) as url,
-            agent(name, dev=False) as one,
-        ):
-            world = World(one, url, java, plan, random.Random(plan.seed + 1))
-            done = []
-            for number, fault in enumerate(names, 1):
-                one.note_allocations()
-                done.append(do(world, fault))
-                last = done[-1]
-                say(f"{number}/{len(names)} {fault}: {last.took_s:.1f} s {last.problem}")
-                if last.problem:
-                    say("\n".join(world.describe(subject) for subject in world.living))
-                    break
-            results = _end(world)
-            steady = {subject.alloc for subject in world.steady}
+        with artifacts.serve(Path(directory)) as url, agent(name, dev=False) as one:
+            try:
+                done, results, steady = _run(World(one, url, java, plan), names, say)
+            except BaseException:
+                leftovers.kill(one.base)
+                raise
             broken = broken_promises(results, steady, done, Timeline(done))
     return Outcome(plan, time.monotonic() - began_s, done, results, steady, broken)
+
+
+def _run(
+    world: World, names: list[str], say: Callable[[str], None]
+) -> tuple[list[Done], list[Result], set[str]]:
+    """Do the faults; return them, what became of each task, and the steady tasks' allocations."""
+    done = []
+    for number, fault in enumerate(names, 1):
+        world.agent.note_allocations()
+        done.append(do(world, fault))
+        last = done[-1]
+        say(f"{number}/{len(names)} {fault}: {last.took_s:.1f} s {last.problem}")
+        if last.problem:
+            break
+    if world.agent.process is None:
+        world.agent.start()
+    if done and done[-1].problem:
+        say("\n".join(world.describe(subject) for subject in world.living))
+    steady = {subject.alloc for subject in world.steady}
+    return done, _end(world), steady
 
 
 def _end(world: World) -> list[Result]:

@@ -67,10 +67,11 @@ class Subject:
 class World:
     """An agent with steady tasks under Milo and raw_exec, and one that comes and goes."""
 
-    def __init__(self, agent: Agent, jar_url: str, java: str, plan: Plan, random: Random) -> None:
+    def __init__(self, agent: Agent, jar_url: str, java: str, plan: Plan) -> None:
         self.agent = agent
         self.plan = plan
-        self.random = random
+        # Its own stream of numbers: what the waiting finds must not change the order of faults.
+        self.random = Random(plan.seed + 1)
         self._jar_url = jar_url
         self._java = java
         self.steady = [self.run("milo", plan.rate) for _ in range(plan.tasks)]

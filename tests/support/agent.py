@@ -131,8 +131,13 @@ class Agent:
             try:
                 self.process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                # The stacks of all that it does go to its log; then it is over.
+                self.process.send_signal(signal.SIGQUIT)
+                try:
+                    self.process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+                    self.process.wait()
                 raise
             finally:
                 self.process = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -31,6 +33,13 @@ def processes(base: Path) -> list[str]:
             if used:
                 found.append(f"process {directory.name} {name} ({used}): {words[:200]}")
     return found
+
+
+def kill(base: Path) -> None:
+    """End every process that works below ``base``, but this one: for a run that has failed."""
+    for line in processes(base):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(line.split()[1]), signal.SIGKILL)
 
 
 def _uses(directory: Path, needle: bytes) -> str:
