@@ -249,7 +249,7 @@ async def ask_everything(directory: str) -> None:
     assert any(isinstance(notice, control.Started) for notice in notices)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(server_scripts)
 async def test_the_server_outlives_its_clients(script: list[ServerStep]) -> None:
     """Garbage, wrong order, greed and sudden ends cost a client its connection, no more."""
@@ -468,7 +468,7 @@ async def with_liar(lies: list[Say], stays: bool, play: Callable[[str], Awaitabl
     assert descriptors() == before
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(
     says,
     st.booleans(),

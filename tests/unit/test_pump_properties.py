@@ -261,7 +261,7 @@ def in_a_world(policy: PumpPolicy, play: Callable[[World], object]) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(policies, steps)
 def test_every_byte_is_accounted_for(policy: PumpPolicy, script: list[Step]) -> None:
     """Whoever comes, dies or sleeps in whatever order: no byte is lost, repeated or moved."""
@@ -274,7 +274,7 @@ def test_every_byte_is_accounted_for(policy: PumpPolicy, script: list[Step]) -> 
     in_a_world(policy, play)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(policies, steps)
 def test_a_reader_that_comes_back_gets_the_rest(policy: PumpPolicy, script: list[Step]) -> None:
     """At the end, a successor and a reader that reads deliver all that was not dropped."""

@@ -74,7 +74,7 @@ launches = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.one_of(handles, tasks, exits, launches))
 def test_records_come_back_as_they_were(record: Any) -> None:
     """What one process writes is what the next one reads."""
@@ -82,7 +82,7 @@ def test_records_come_back_as_they_were(record: Any) -> None:
     assert records.decode(data, type(record), where="/x") == record
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.one_of(handles, tasks, exits, launches), text, values)
 def test_unknown_keys_are_ignored(record: Any, key: str, value: Any) -> None:
     """A later Milo of the same version may write more."""
@@ -91,7 +91,7 @@ def test_unknown_keys_are_ignored(record: Any, key: str, value: Any) -> None:
     assert records.decode(json.dumps(fields).encode(), type(record), where="/x") == record
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.one_of(handles, tasks, exits, launches), st.data())
 def test_a_damaged_record_is_a_state_error(record: Any, data: st.DataObject) -> None:
     """A record with any of its values replaced, or cut anywhere, is read or refused."""
