@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -89,6 +89,10 @@ class Agent:
         if self._notify is None:
             self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._notify.bind(str(self.base / "notify"))
+        with suppress(BlockingIOError):
+            # Its queue holds ten messages; then an agent blocks for ever as it starts or stops.
+            while self._notify.recv(4096, socket.MSG_DONTWAIT):
+                pass
         self._output = self.log.open("ab")
         self.process = subprocess.Popen(
             (["unshare", "-m", "--propagation", "private", "--"] if self.own_mounts else [])
