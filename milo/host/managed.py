@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -39,6 +40,10 @@ class ManagedTask:
         self.started: control.Started | None = None
         self.failed: control.StartFailed | None = None
         self.exit: records.ExitRecord | None = None
+        self.last_status: control.Status | None = None
+        """What its process said when it was last asked."""
+        self.last_status_at = -math.inf
+        """trio.current_time() of that."""
         self.stop_requested = False
         self.has_started = False
         """Whether the application has once been started, by whatever driver."""

@@ -72,7 +72,7 @@ async def at_once(rig: DriverRig, tasks: list[Task], what: str, latencies: Laten
 
 @pytest.mark.timeout(420)
 async def test_a_hundred_tasks_at_once(jar_dir: Path) -> None:
-    """Every RPC of a hundred tasks at once is answered; InspectTask's p99 is below 50 ms."""
+    """Every RPC of a hundred tasks is answered; with all of them streaming p99 is below 50 ms."""
     async with open_rig() as rig:
         tasks = [
             rig.task(
@@ -107,4 +107,6 @@ async def test_a_hundred_tasks_at_once(jar_dir: Path) -> None:
         print(f"InspectTask while they start: {starting}")
         print(f"InspectTask while they run:   {running}")
         print(f"InspectTask while they stop:  {stopping}")
+        # While a hundred JVMs start or end on two cores, this process waits for a core like all
+        # others (measured: 0.34 of 0.39 s, runnable): that is printed, and no measure of Milo.
         assert running.percentile(99) < P99_S, str(running)
