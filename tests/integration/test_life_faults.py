@@ -323,7 +323,7 @@ async def test_read_only_without_its_process(jar_dir: Path) -> None:
 
 
 async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
-    """A running task outlives the removal of its JDK; the next start says what is missing."""
+    """A running task outlives the removal of its JDK; the next start names another one."""
     home = Path("/usr/lib/jvm/java-17-openjdk-amd64")
     if not home.is_dir():
         pytest.skip(f"there is no JDK in {home}")
@@ -342,6 +342,8 @@ async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
             again = rig.task(jar_dir / "exit42.jar", name="again")
             await rig.registry.start(again.launch)
             assert (await rig.registry.wait(again.id)).exit_code == 42
+            await until_event(rig, again, "Runs on Java")
+            assert not any(str(jdk) in text for text in rig.texts(again))
 
 
 async def test_task_directory_removed(jar_dir: Path) -> None:
