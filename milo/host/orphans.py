@@ -15,7 +15,8 @@ The rule, when in doubt: keep.
   have all been deleted: until then its driver may be connected to it, and work.
 - A container without a state directory is an orphan when its task process is one or has
   gone: nobody can recover it. (The kernel has taken its mounts away with the directory.) So
-  is a cgroup of Milo's that has neither processes nor a state directory.
+  is a cgroup of Milo's that has neither processes nor a state directory, once it is a minute
+  old.
 """
 
 from __future__ import annotations
@@ -233,6 +234,8 @@ def _judge_group(group: ContainerGroup, ended: set[int]) -> Orphan | None:
 
     ``ended`` are the task processes that are orphans; of the others something is said already.
     """
+    if not group.pids and abs(time.time() - group.changed_s) < YOUNG_S:
+        return None  # a driver with another state directory may be about to use it
     if not group.pids:
         return Orphan(group.path, "an empty cgroup of a container that is gone")
     if not group.ours:

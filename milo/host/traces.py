@@ -45,6 +45,8 @@ class ContainerGroup:
     """Whether one of the processes has its root in the state directory that was asked for."""
     supervisor: int | None
     """The task process that is the parent of one of them."""
+    changed_s: float
+    """Unix time at which one of its directories was last made or changed."""
 
 
 @attrs.frozen
@@ -79,6 +81,7 @@ def container_groups(hierarchy: Hierarchy, state_dir: str) -> list[ContainerGrou
     """Return the cgroups that are named like those of Milo's containers."""
     roots = sorted(set(hierarchy.mounts.values()))
     pids: dict[str, set[int]] = {}
+    changed_s: dict[str, float] = {}
     for root in roots:
         for path, names, _ in os.walk(root):
             for name in names:
@@ -87,8 +90,14 @@ def container_groups(hierarchy: Hierarchy, state_dir: str) -> list[ContainerGrou
                     relative = directory[len(root) :]
                     text = _read(f"{directory}/cgroup.procs")
                     pids.setdefault(relative, set()).update(map(int, text.split()))
+                    with contextlib.suppress(OSError):
+                        at_s = os.stat(directory).st_mtime
+                        changed_s[relative] = max(at_s, changed_s.get(relative, 0.0))
     place = _place(state_dir)
-    return [_group(path, tuple(sorted(found)), place) for path, found in sorted(pids.items())]
+    return [
+        _group(path, tuple(sorted(found)), place, changed_s.get(path, 0.0))
+        for path, found in sorted(pids.items())
+    ]
 
 
 def mounts_below(state_dir: str) -> list[str]:
@@ -107,7 +116,9 @@ def mount_entries(pid: int | str) -> list[MountEntry]:
     return entries
 
 
-def _group(path: str, pids: tuple[int, ...], place: tuple[str, str]) -> ContainerGroup:
+def _group(
+    path: str, pids: tuple[int, ...], place: tuple[str, str], changed_s: float
+) -> ContainerGroup:
     device, root = place
     name = path.rpartition("/")[2].removeprefix(CONTAINER_PREFIX)
     ours, supervisor = False, None
@@ -121,7 +132,7 @@ def _group(path: str, pids: tuple[int, ...], place: tuple[str, str]) -> Containe
         above = parent(pid)
         if above is not None and _read(f"/proc/{above}/comm").strip() == TASK_PROCESS_NAME:
             supervisor = above
-    return ContainerGroup(path, pids, ours, supervisor)
+    return ContainerGroup(path, pids, ours, supervisor, changed_s)
 
 
 def _place(path: str) -> tuple[str, str]:
