@@ -16,7 +16,8 @@ from tests.support.jars import missing_tools
 def test_no_fault_costs_a_byte_or_a_restart() -> None:
     """Each fault at least once, at random: no line is lost, repeated or out of order, no JVM lost.
 
-    The seed is printed; `nox -s chaos -- --short --seed N` repeats a run.
+    The seed is printed; `nox -s chaos -- --short --seed N` repeats a run, and judges the
+    application's stalls too, for which a machine has to have little else to do.
     """
     if reason := missing() or missing_tools():
         pytest.skip(reason)

@@ -21,7 +21,13 @@ import attrs
 
 from tests.chaos.faults import Done, do
 from tests.chaos.plan import SHORT, Plan
-from tests.chaos.verdict import Result, Timeline, broken_promises, read_results
+from tests.chaos.verdict import (
+    Result,
+    Timeline,
+    broken_promises,
+    longer_stalls,
+    read_results,
+)
 from tests.chaos.world import World, now_ms
 from tests.support import artifacts, jars, leftovers
 from tests.support.agent import ROOT, agent
@@ -39,6 +45,9 @@ class Outcome:
     results: list[Result]
     steady: set[str]
     broken: list[str]
+    """Promises about output and processes that were not kept, a sentence each."""
+    slow: list[str]
+    """The same about stalls: a host that is busy with other work can break those alone."""
 
 
 def run(plan: Plan, name: str, say: Callable[[str], None] = print) -> Outcome:
@@ -58,8 +67,16 @@ def run(plan: Plan, name: str, say: Callable[[str], None] = print) -> Outcome:
             except BaseException:
                 leftovers.kill(one.base)
                 raise
-            broken = broken_promises(results, steady, done, Timeline(done))
-    return Outcome(plan, time.monotonic() - began_s, done, results, steady, broken)
+    timeline = Timeline(done)
+    return Outcome(
+        plan=plan,
+        took_s=time.monotonic() - began_s,
+        done=done,
+        results=results,
+        steady=steady,
+        broken=broken_promises(results, done, timeline),
+        slow=longer_stalls(results, steady, timeline),
+    )
 
 
 def _run(
@@ -137,7 +154,7 @@ def summary(outcome: Outcome) -> dict[str, object]:
             }
             for name in [*sorted(kinds), "between faults"]
         },
-        "broken": outcome.broken,
+        "broken": outcome.broken + outcome.slow,
     }
 
 
@@ -185,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> int:
     path.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))
     print(f"written to {path}")
-    return 1 if outcome.broken else 0
+    return 1 if outcome.broken or outcome.slow else 0
 
 
 if __name__ == "__main__":

@@ -142,10 +142,8 @@ class Timeline:
         return found
 
 
-def broken_promises(
-    results: list[Result], steady: set[str], done: list[Done], timeline: Timeline
-) -> list[str]:
-    """Return a sentence for each promise that was not kept; ``steady`` are allocations."""
+def broken_promises(results: list[Result], done: list[Done], timeline: Timeline) -> list[str]:
+    """Return a sentence for each promise about output and processes that was not kept."""
     broken = [f"{one.name}: {one.problem}" for one in done if one.problem]
     kills: dict[int, int] = {}
     for result in results:
@@ -163,7 +161,6 @@ def broken_promises(
         ]
         for account in result.accounts:
             broken += _broken_by(account, f"{name} {account.stream}", timeline, kills)
-    broken += _broken_stalls(results, steady, timeline)
     return broken
 
 
@@ -186,8 +183,11 @@ def _broken_by(account: Account, name: str, timeline: Timeline, kills: dict[int,
     return broken
 
 
-def _broken_stalls(results: list[Result], steady: set[str], timeline: Timeline) -> list[str]:
-    """Compare stalls with raw_exec's, apart where nobody collects the log."""
+def longer_stalls(results: list[Result], steady: set[str], timeline: Timeline) -> list[str]:
+    """Return a sentence where ``steady`` allocations waited longer than raw_exec's did.
+
+    Compared apart: when nobody collects the log, and otherwise.
+    """
     broken = []
     milo = timeline.longest_stalls(one for one in results if one.alloc in steady)
     raw = timeline.longest_stalls(one for one in results if one.driver == "raw_exec")
