@@ -56,6 +56,7 @@ class ManagedTask:
         self.descriptors_stale = trio.Event()
         """Set while what is kept may not be what the task process has."""
         self._fetching = trio.Lock()
+        self._released = False
         self._adoptions: list[float] = []
         self._on_event = on_event
         self._on_log = on_log
@@ -121,7 +122,7 @@ class ManagedTask:
                 descriptors[name] = fd
             else:
                 os.close(fd)
-        if self.ended.is_set():
+        if self._released:
             self.release()
 
     def lend_fifos(self) -> dict[str, int]:
@@ -133,7 +134,8 @@ class ManagedTask:
         }
 
     def release(self) -> None:
-        """Keep no descriptors any more."""
+        """Keep no descriptors from now on, not even those that are on their way."""
+        self._released = True
         for fd in self.descriptors.values():
             os.close(fd)
         self.descriptors = {}
