@@ -22,7 +22,8 @@ def test_every_named_test_exists() -> None:
 
 def test_every_promise_has_its_test() -> None:
     """No row of the tables is without a test, or the chaos run, in its last column."""
-    rows = [line for line in TEXT.splitlines() if line.startswith("| ") and "---" not in line]
+    promised = TEXT.partition("## The long chaos run")[0]  # after that come figures
+    rows = [line for line in promised.splitlines() if line.startswith("| ") and "---" not in line]
     promises = [row for row in rows if not row.startswith("| what happens")]
     assert len(promises) > 30
     for row in promises:
