@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import contextlib
 import os
 import shutil
 import sys
@@ -227,7 +228,8 @@ async def measure(base: Path, jar: Path, cycles: int, count: int, first: Spawner
 
 def _reap(pid: int) -> None:
     """A driver's death leaves its spawner to init, which waits for it; here we do."""
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # its client may have been quicker
+        os.waitpid(pid, 0)
 
 
 def main() -> None:
