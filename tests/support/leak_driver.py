@@ -7,9 +7,9 @@ forked before there is an event loop, the registry is the real one.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
-import contextlib
 import os
 import shutil
 import sys
