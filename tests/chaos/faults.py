@@ -65,8 +65,20 @@ def _pause_plugin(world: World) -> None:
 
 
 def _kill_spawner(world: World) -> None:
-    for pid in processes.spawners(world.plugin()):
+    plugin = world.plugin()
+    _kill_spawners(plugin)
+    _wait_spawner(plugin)
+
+
+def _kill_spawners(plugin: int) -> None:
+    for pid in processes.spawners(plugin):
         os.kill(pid, signal.SIGKILL)
+    wait_for("the spawner to end", lambda: not processes.spawners(plugin), WELL_S, pause_s=0.002)
+
+
+def _wait_spawner(plugin: int) -> None:
+    """Wait for the next spawner; it has its name when it is ready to fork."""
+    wait_for("a spawner", lambda: processes.spawners(plugin), WELL_S, pause_s=0.02)
 
 
 # ---- the agent --------------------------------------------------------------------------
@@ -128,9 +140,10 @@ def _kill_task_process_blind(world: World) -> None:
 def _kill_task_process_and_spawner(world: World) -> None:
     plugin, subject = world.plugin(), _one(world)
     pid = world.task_process(subject)
-    _kill_spawner(world)
+    _kill_spawners(plugin)
     os.kill(pid, signal.SIGKILL)
     _wait_successor(world, subject, pid)
+    _wait_spawner(plugin)
     assert world.plugin() == plugin, "the plugin has changed"
 
 
