@@ -11,11 +11,13 @@ from contextlib import contextmanager
 
 import attrs
 
+from milo.host.managed import ADOPTION_WINDOW_S, MAX_ADOPTIONS
 from tests.chaos import processes
 from tests.chaos.world import VICTIM_SHARE, WELL_S, Subject, World, now_ms
 from tests.support.nomad import Job
 from tests.support.waiting import wait_for
 
+WINDOW_S = ADOPTION_WINDOW_S + 1
 LONGEST_LOGMON_PAUSE_S = 1.5
 LONGEST_PLUGIN_PAUSE_S = 2.0
 BLIND_S = 0.3
@@ -122,14 +124,14 @@ def _kill_logmon(world: World) -> None:
 
 def _kill_task_process(world: World) -> None:
     world.plugin()
-    subject = _one(world)
+    subject = _next_to_take_over(world)
     pid = world.task_process(subject)
     os.kill(pid, signal.SIGKILL)
     _wait_successor(world, subject, pid)
 
 
 def _kill_task_process_blind(world: World) -> None:
-    plugin, subject = world.plugin(), _one(world)
+    plugin, subject = world.plugin(), _next_to_take_over(world)
     pid = world.task_process(subject)
     with _paused(plugin):
         os.kill(pid, signal.SIGKILL)
@@ -138,7 +140,7 @@ def _kill_task_process_blind(world: World) -> None:
 
 
 def _kill_task_process_and_spawner(world: World) -> None:
-    plugin, subject = world.plugin(), _one(world)
+    plugin, subject = world.plugin(), _next_to_take_over(world)
     pid = world.task_process(subject)
     _kill_spawners(plugin)
     os.kill(pid, signal.SIGKILL)
@@ -148,7 +150,7 @@ def _kill_task_process_and_spawner(world: World) -> None:
 
 
 def _kill_task_process_and_plugin(world: World) -> None:
-    plugin, subject = world.plugin(), _one(world)
+    plugin, subject = world.plugin(), _next_to_take_over(world)
     pid, start = world.task_process(subject), world.agent.log_size()
     os.kill(plugin, signal.SIGKILL)
     # The same instant; or while the next plugin starts, recovers, or has just recovered.
@@ -243,6 +245,16 @@ def _task_processes(world: World) -> int:
 
 def _one(world: World) -> Subject:
     return world.random.choice(world.steady)
+
+
+def _next_to_take_over(world: World) -> Subject:
+    """Return a task whose process may be killed: the driver gives up one that dies too often."""
+    subject = _one(world)
+    times = [at for at in world.task_kills[subject.alloc] if at > time.monotonic() - WINDOW_S]
+    if len(times) >= MAX_ADOPTIONS:
+        time.sleep(times[-MAX_ADOPTIONS] + WINDOW_S - time.monotonic())
+    world.task_kills[subject.alloc] = [*times, time.monotonic()]
+    return subject
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from pathlib import Path
 from random import Random
 
@@ -79,6 +80,8 @@ class World:
         self.victim = self.run("milo", plan.rate // VICTIM_SHARE)
         self.former: list[Subject] = []
         """Victims that have been stopped."""
+        self.task_kills: defaultdict[str, list[float]] = defaultdict(list)
+        """When each allocation's task process was killed."""
         self.restarted: set[str] = set()
         """Allocations whose task Nomad may have started twice, as a fault hit its start."""
         self.wait_flow()
