@@ -228,6 +228,8 @@ async def measure(base: Path, jar: Path, cycles: int, count: int, first: Spawner
 
 def _reap(pid: int) -> None:
     """A driver's death leaves its spawner to init, which waits for it; here we do."""
+    if pid == 0:
+        return  # it never needed one
     with contextlib.suppress(ChildProcessError):  # its client may have been quicker
         os.waitpid(pid, 0)
 
