@@ -5,10 +5,12 @@ Used by the driver and by the task process, which may not import each other.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 from typing import Final
 
@@ -91,3 +93,12 @@ def parent(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors in what recvmsg(2) received beside a packet: SCM_RIGHTS, unix(7)."""
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import itertools
 import os
 import socket
@@ -13,6 +12,7 @@ import trio
 
 from milo.core import control, records
 from milo.errors import ControlError, NewerVersionError
+from milo.processes import passed_descriptors
 
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -94,7 +94,7 @@ class TaskClient:
                 packet, rights, _, _ = await self._sock.recvmsg(
                     control.MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
-                fds = _descriptors(rights)
+                fds = passed_descriptors(rights)
                 if not packet:
                     _close_all(fds)
                     return
@@ -196,14 +196,6 @@ class TaskClient:
         if event is not None and not event.is_set():
             self._answers[number] = answer
             event.set()
-
-
-def _descriptors(rights: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = array.array("i")
-    for level, kind, data in rights:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds)
 
 
 def _close_all(fds: Iterable[int]) -> None:

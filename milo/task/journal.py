@@ -36,18 +36,15 @@ class Journal:
         """Write a line; ``level`` is one of hclog's (trace, debug, info, warn, error)."""
         values = {key: str(value) for key, value in fields.items()}
         self._write(f"[{level}] {text} {values or ''}")
-        self._send(control.Log(level=level, text=control.cut(text), fields=values))
+        self.publish(control.Log(level=level, text=control.cut(text), fields=values))
 
     def event(self, text: str) -> None:
         """Say something to the user of the task, in ``nomad alloc status``."""
         self._write(f"[event] {text}")
-        self._send(control.Event(text=control.cut(text), at_s=time.time()))
+        self.publish(control.Event(text=control.cut(text), at_s=time.time()))
 
     def publish(self, message: control.Message) -> None:
         """Send ``message`` to the connected drivers, if it can be sent already."""
-        self._send(message)
-
-    def _send(self, message: control.Message) -> None:
         if self._publish is not None:
             self._publish(message)
         elif isinstance(message, control.Event):

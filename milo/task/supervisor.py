@@ -19,7 +19,7 @@ import trio
 from milo.core import control, records
 from milo.core.application import java_arguments
 from milo.core.launch import Launch, TaskOptions
-from milo.core.lifecycle import FINAL, Happening, Phase, advance
+from milo.core.lifecycle import Happening, Phase, advance
 from milo.core.options import parse_task_options
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
@@ -272,11 +272,6 @@ class Supervisor:
         return self._latest
 
     # ---- small things -------------------------------------------------------------------
-
-    @property
-    def finished(self) -> bool:
-        """Whether the task has ended, or failed to start."""
-        return self.phase in FINAL
 
     def _announce(self, message: control.Message) -> None:
         self._latest = message

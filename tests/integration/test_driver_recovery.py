@@ -18,11 +18,6 @@ from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
 
-def parent(pid: int) -> int:
-    """Return the parent of a process."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 async def container_pid(rig: DriverRig, task: Task) -> int:
     """Return the container's first process, on the host."""
     return int((await rig.registry.inspect(task.id)).attributes["container_pid"])

@@ -73,13 +73,7 @@ async def test_large_volumes_neither_block_nor_deadlock(jar_dir: Path) -> None:
     async with open_rig() as rig:
         task = rig.task(jar_dir / "volume.jar", args=[str(GIB)])
         await rig.registry.start(task.launch)
-        status = await rig.registry.inspect(task.id)
-        supervisor = next(
-            int(path.name)
-            for path in Path("/proc").iterdir()
-            if path.name.isdigit()
-            and _is_task_process_of(path, int(status.attributes["container_pid"]))
-        )
+        supervisor = await rig.supervisor(task)
         before = _resident_bytes(supervisor)
         peak = before
         with trio.move_on_after(120):
@@ -135,16 +129,6 @@ async def test_disabled_collection_has_no_pump(jar_dir: Path) -> None:
         assert (await rig.registry.wait(task.id)).exit_code == 0
         status = await rig.registry.inspect(task.id)
         assert status.attributes["stdout.bytes_moved"] == "0"
-
-
-def _is_task_process_of(path: Path, container: int) -> bool:
-    try:
-        if (path / "comm").read_text().strip() != "milo-task":
-            return False
-        parent = int(Path(f"/proc/{container}/stat").read_text().rpartition(")")[2].split()[1])
-        return parent == int(path.name)
-    except OSError:
-        return False
 
 
 def _resident_bytes(pid: int) -> int:

@@ -14,7 +14,6 @@ import pytest
 import trio
 import trio.testing
 
-from milo import spawner
 from milo.core import control, records
 from milo.core.launch import JavaRuntime, Launch, PluginOptions
 from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
@@ -28,6 +27,7 @@ from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.usage import follow_usage
+from milo.processes import passed_descriptors
 from tests.support.log_rig import descriptors, settle
 
 ME = ProcessId(os.getpid(), 1)
@@ -319,7 +319,7 @@ async def test_a_spawner_is_asked_and_answers() -> None:
     assert await client.spawn("run", "/run/milo/x", [read]) == 4711
     request, rights, _, _ = theirs.recvmsg(4096, socket.CMSG_SPACE(64))
     assert request == b"run /run/milo/x"
-    received = spawner._descriptors(rights)
+    received = passed_descriptors(rights)
     assert os.path.samestat(os.fstat(received[0]), os.fstat(read))
     with pytest.raises(ControlError, match="no memory"):
         await client.spawn("run", "/run/milo/x", [read])
