@@ -7,7 +7,7 @@ alone. Paths are the host's unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -30,6 +30,37 @@ class JavaRuntime:
     """Host paths outside of ``home`` that its symlinks lead to (Debian: /etc/java-17-openjdk)."""
     trusted: bool = True
     """Whether root alone can write its files, so that it was run to learn the version."""
+
+
+DEFAULT_ALLOW_CAPS: Final = (
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+)
+"""What Nomad's own java driver lets a job add unless its operator says otherwise."""
+
+
+@attrs.frozen
+class JobMount:
+    """One entry of a job's ``mounts``."""
+
+    source: str
+    """On the host; absolute."""
+    target: str
+    """In the container; absolute."""
+    readonly: bool = True
+    propagation: str = ""
+    """Nomad's words: ``private``, ``host-to-task`` or ``bidirectional``."""
 
 
 @attrs.frozen
@@ -93,6 +124,25 @@ class PluginOptions:
     allow_root: bool = False
     log_overflow: str = "block"
     log_block_timeout_s: float = 30.0
+    rootfs: str = "host"
+    """For jobs that do not say: ``host`` or ``minimal``."""
+    volumes_enabled: bool = False
+    """The key ``volumes { enabled }``: whether a job may use ``mounts``."""
+    volume_paths: tuple[str, ...] = ()
+    """``volumes { paths }``: the host directories below which a source may lie, normalized."""
+    allow_caps: tuple[str, ...] = DEFAULT_ALLOW_CAPS
+    """Lower case, without ``cap_``; what a job's ``cap_add`` may ask for."""
+    default_pid_mode: str = "private"
+    default_ipc_mode: str = "private"
+    allow_host_namespaces: bool = True
+    """Whether a job may set ``pid_mode`` and ``ipc_mode`` to ``host``, as with the java driver."""
+    seccomp_profile: str = ""
+    """A path on the host, ``unconfined``, or empty for the default profile."""
+    allow_seccomp_profiles: tuple[str, ...] = ()
+    """What a job's ``seccomp_profile`` may name."""
+    pids_limit: int = 4096
+    """The most that a job may ask for, and what it gets when it does not."""
+    userns: bool = False
 
 
 @attrs.frozen
@@ -160,6 +210,34 @@ class TaskOptions:
     log_block_timeout_s: float = 30.0
     """0 waits for ever."""
     cpu_hard_limit: bool = False
+    rootfs: str = "host"
+    """``host`` or ``minimal``."""
+    work_dir: str = ""
+    """In the container; empty is Milo's default."""
+    mounts: tuple[JobMount, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    """Lower case, without ``cap_``; may hold ``all``."""
+    cap_drop: tuple[str, ...] = ()
+    seccomp_profile: str = ""
+    """A path on the host, ``unconfined``, or empty for the plugin's."""
+    ulimit: dict[str, str] = attrs.field(factory=dict)
+    """Name (``nofile``) to ``soft`` or ``soft:hard``."""
+    sysctl: dict[str, str] = attrs.field(factory=dict)
+    shm_size_bytes: int = 0
+    """0: the default."""
+    pids_limit: int = 0
+    """0: the plugin's."""
+    pid_mode: str = "private"
+    """``private`` or ``host``."""
+    ipc_mode: str = "private"
+    init: bool = False
+    """Whether a packaged init is the container's first process."""
+    heap_percent: int = 0
+    """The heap's share of the task's memory, 1 to 95; 0: Milo's default."""
+    heap_dump_on_oom: bool = False
+    extra_hosts: tuple[str, ...] = ()
+    """``name:address``, as docker and Nomad's docker driver spell it."""
+    hostname: str = ""
 
 
 @attrs.frozen

@@ -8,37 +8,30 @@ them; each of their fields has its key in a schema below.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any
 
-import attrs
-
-from milo.core.durations import parse_duration
 from milo.core.jvm_options import check_class_name, check_jvm_options
-from milo.core.launch import PluginOptions, TaskOptions
+from milo.core.launch import JobMount, PluginOptions, TaskOptions
+from milo.core.option_reader import Attr, Block, Reader, Schema, check_directory, shown
 from milo.errors import ConfigError
-
-AttrType = Literal["string", "list(string)", "bool", "number"]
-
-MAX_ARGUMENT_BYTES = 128 * 1024 - 1
-"""Linux refuses to execute with a longer argument: MAX_ARG_STRLEN, 32 pages of 4 KiB with
-the final NUL (execve(2))."""
 
 MAX_STATE_DIR_BYTES = 107 - len("/0123456789abcdef/control.sock")
 """A unix socket's path has 108 bytes with its final NUL (unix(7)), and a task's is
 ``<state_dir>/<16 characters>/control.sock``."""
 
 
-@attrs.frozen
-class Attr:
-    """One key of a schema."""
+ROOTFS = ("host", "minimal")
+MODES = ("private", "host")
+PROPAGATION = ("private", "host-to-task", "bidirectional")
+PROFILE = 'the absolute path of a seccomp profile (JSON), or "unconfined"'
 
-    type: AttrType
-    default: str | None = None
-    """HCL literal that Nomad fills in; without one Nomad sends null for a key not given."""
+MAX_PIDS = 4_194_304
+"""PID_MAX_LIMIT of a 64-bit kernel; proc(5)."""
 
 
-TASK_SCHEMA: Mapping[str, Attr] = {
+TASK_SCHEMA: Schema = {
     "jar_path": Attr("string"),
     "class": Attr("string"),
     "class_path": Attr("string"),
@@ -47,17 +40,52 @@ TASK_SCHEMA: Mapping[str, Attr] = {
     "log_overflow": Attr("string"),
     "log_block_timeout": Attr("string"),
     "cpu_hard_limit": Attr("bool"),
+    "rootfs": Attr("string"),
+    "work_dir": Attr("string"),
+    "mounts": Block(
+        {
+            "source": Attr("string"),
+            "target": Attr("string"),
+            "readonly": Attr("bool"),
+            "propagation": Attr("string"),
+        },
+        many=True,
+    ),
+    "cap_add": Attr("list(string)"),
+    "cap_drop": Attr("list(string)"),
+    "seccomp_profile": Attr("string"),
+    "ulimit": Attr("list(map(string))"),
+    "sysctl": Attr("list(map(string))"),
+    "shm_size": Attr("string"),
+    "pids_limit": Attr("number"),
+    "pid_mode": Attr("string"),
+    "ipc_mode": Attr("string"),
+    "init": Attr("bool"),
+    "heap_percent": Attr("number"),
+    "heap_dump_on_oom": Attr("bool"),
+    "extra_hosts": Attr("list(string)"),
+    "hostname": Attr("string"),
 }
 """The job's ``config`` block. No key has a default here: those that the job leaves out take
 the plugin's value, or that of `TaskOptions`."""
 
-PLUGIN_SCHEMA: Mapping[str, Attr] = {
+PLUGIN_SCHEMA: Schema = {
     "java_home": Attr("string"),
     "crun_path": Attr("string"),
     "state_dir": Attr("string"),
     "allow_root": Attr("bool"),
     "log_overflow": Attr("string"),
     "log_block_timeout": Attr("string"),
+    "rootfs": Attr("string"),
+    "volumes": Block({"enabled": Attr("bool"), "paths": Attr("list(string)")}),
+    "allow_caps": Attr("list(string)"),
+    "default_pid_mode": Attr("string"),
+    "default_ipc_mode": Attr("string"),
+    "allow_host_namespaces": Attr("bool"),
+    "seccomp_profile": Attr("string"),
+    "allow_seccomp_profiles": Attr("list(string)"),
+    "pids_limit": Attr("number"),
+    "userns": Attr("bool"),
 }
 """The agent's ``plugin "milo" { config { … } }`` block; defaults are `PluginOptions`'s."""
 
@@ -68,7 +96,7 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
     ``plugin`` gives the values of ``log_overflow`` and ``log_block_timeout`` for a job that
     says nothing. Raises `ConfigError` for the first key that is not valid.
     """
-    reader = _Reader(config, TASK_SCHEMA)
+    reader = Reader(config, TASK_SCHEMA)
     jar_path = reader.text("jar_path", "the path of a JAR, such as local/app.jar")
     main_class = reader.text("class", "the name of a class, such as com.example.Main")
     class_path = reader.text("class_path", "directories and JARs, separated by colons")
@@ -79,7 +107,7 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
     args = reader.texts("args")
     jvm_options = reader.texts("jvm_options")
     check_jvm_options(jvm_options)
-    overflow = reader.overflow() or plugin.log_overflow
+    overflow = reader.one_of("log_overflow", ("block", "drop")) or plugin.log_overflow
     timeout_s = reader.seconds("log_block_timeout")
     if timeout_s is not None and overflow == "drop":
         raise ConfigError(
@@ -96,6 +124,23 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
         log_overflow=overflow,
         log_block_timeout_s=plugin.log_block_timeout_s if timeout_s is None else timeout_s,
         cpu_hard_limit=reader.flag("cpu_hard_limit") or False,
+        rootfs=reader.one_of("rootfs", ROOTFS) or plugin.rootfs,
+        work_dir=reader.text("work_dir", "a directory in the container") or "",
+        mounts=tuple(_job_mount(block) for block in reader.blocks("mounts")),
+        cap_add=reader.texts("cap_add"),
+        cap_drop=reader.texts("cap_drop"),
+        seccomp_profile=reader.text("seccomp_profile", PROFILE) or "",
+        ulimit=reader.pairs("ulimit"),
+        sysctl=reader.pairs("sysctl"),
+        shm_size_bytes=_size(reader, "shm_size"),
+        pids_limit=reader.whole_number("pids_limit", 1, plugin.pids_limit) or 0,
+        pid_mode=reader.one_of("pid_mode", MODES) or plugin.default_pid_mode,
+        ipc_mode=reader.one_of("ipc_mode", MODES) or plugin.default_ipc_mode,
+        init=reader.flag("init") or False,
+        heap_percent=reader.whole_number("heap_percent", 1, 95) or 0,
+        heap_dump_on_oom=reader.flag("heap_dump_on_oom") or False,
+        extra_hosts=reader.texts("extra_hosts"),
+        hostname=reader.text("hostname", "a host name") or "",
     )
 
 
@@ -105,7 +150,7 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
     Nothing is looked up on the host. Raises `ConfigError` for the first key that is not
     valid.
     """
-    reader = _Reader(config, PLUGIN_SCHEMA)
+    reader = Reader(config, PLUGIN_SCHEMA)
     default = PluginOptions()
     java_home = reader.directory("java_home", "the absolute path of a Java runtime")
     crun_path = reader.text("crun_path", "a name to look for on PATH, or an absolute path")
@@ -129,9 +174,65 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
         crun_path=default.crun_path if crun_path is None else crun_path,
         state_dir=default.state_dir if state_dir is None else state_dir,
         allow_root=reader.flag("allow_root") or default.allow_root,
-        log_overflow=reader.overflow() or default.log_overflow,
+        log_overflow=reader.one_of("log_overflow", ("block", "drop")) or default.log_overflow,
         log_block_timeout_s=default.log_block_timeout_s if timeout_s is None else timeout_s,
+        rootfs=reader.one_of("rootfs", ROOTFS) or default.rootfs,
+        **_volumes(reader),
+        allow_caps=default.allow_caps
+        if config.get("allow_caps") is None
+        else reader.texts("allow_caps"),
+        default_pid_mode=reader.one_of("default_pid_mode", MODES) or default.default_pid_mode,
+        default_ipc_mode=reader.one_of("default_ipc_mode", MODES) or default.default_ipc_mode,
+        allow_host_namespaces=_flag(reader, "allow_host_namespaces", default.allow_host_namespaces),
+        seccomp_profile=reader.text("seccomp_profile", PROFILE) or default.seccomp_profile,
+        allow_seccomp_profiles=reader.texts("allow_seccomp_profiles"),
+        pids_limit=reader.whole_number("pids_limit", 1, MAX_PIDS) or default.pids_limit,
+        userns=reader.flag("userns") or default.userns,
     )
+
+
+def _flag(reader: Reader, key: str, default: bool) -> bool:
+    value = reader.flag(key)
+    return default if value is None else value
+
+
+def _volumes(reader: Reader) -> dict[str, Any]:
+    """Return the values of ``volumes { enabled = …, paths = [ … ] }``."""
+    expected = "the absolute path of a directory of the host"
+    values: dict[str, Any] = {}
+    for block in reader.blocks("volumes"):
+        values["volumes_enabled"] = block.flag("enabled") or False
+        values["volume_paths"] = tuple(
+            path if path == "/" else check_directory("volumes.paths", path, expected)
+            for path in block.texts("paths")
+        )
+    return values
+
+
+def _job_mount(block: Reader) -> JobMount:
+    source = block.directory("source", "the absolute path of a file or directory of the host")
+    target = block.directory("target", "an absolute path in the container")
+    if source is None or target is None:
+        raise ConfigError("mounts", "an entry lacks source or target", "both")
+    return JobMount(
+        source=source,
+        target=target,
+        readonly=_flag(block, "readonly", True),
+        propagation=block.one_of("propagation", PROPAGATION) or "",
+    )
+
+
+def _size(reader: Reader, key: str) -> int:
+    """Return bytes; 0 when the key is not given."""
+    expected = 'a size above 0 such as "256m", "1g", or a number of bytes'
+    text = reader.text(key, expected)
+    if text is None:
+        return 0
+    match = re.fullmatch(r"(\d{1,15})\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    size = int(match[1]) * 1024 ** " kmg".index(match[2] or " ") if match else 0
+    if size == 0:
+        raise ConfigError(key, f"got {shown(text)}", expected)
+    return size
 
 
 def _class_path_without_class(jar_path: str | None) -> ConfigError:
@@ -142,99 +243,3 @@ def _class_path_without_class(jar_path: str | None) -> ConfigError:
     return ConfigError(
         "class_path", problem, "class_path only together with class, the class to run"
     )
-
-
-class _Reader:
-    """Reads the values of one configuration, each checked to be of its type."""
-
-    def __init__(self, config: Mapping[str, object], schema: Mapping[str, Attr]) -> None:
-        for key in config:
-            if key not in schema:
-                shown = key[:40] if isinstance(key, str) else repr(key)[:40]
-                raise ConfigError(shown, "there is no such key", "one of " + ", ".join(schema))
-        self._config = config
-
-    def text(self, key: str, expected: str) -> str | None:
-        value = self._config.get(key)
-        if value is None:
-            return None
-        return _check_text(key, value, expected, may_be_empty=False)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self._config.get(key)
-        if value is None:
-            return ()
-        if not isinstance(value, list | tuple):
-            raise _wrong_type(key, value, "a list of strings")
-        return tuple(
-            _check_text(f"{key}[{index}]", element, "a string", may_be_empty=True)
-            for index, element in enumerate(value)
-        )
-
-    def flag(self, key: str) -> bool | None:
-        value = self._config.get(key)
-        if value is not None and not isinstance(value, bool):
-            raise _wrong_type(key, value, "true or false")
-        return value
-
-    def overflow(self) -> str | None:
-        expected = '"block" or "drop"'
-        value = self.text("log_overflow", expected)
-        if value not in (None, "block", "drop"):
-            raise ConfigError("log_overflow", f"got {_shown(value)}", expected)
-        return value
-
-    def seconds(self, key: str) -> float | None:
-        expected = 'a duration of 0s or more, such as "30s" or "1m30s" ("0s" waits for ever)'
-        value = self.text(key, expected)
-        if value is None:
-            return None
-        try:
-            seconds = parse_duration(value)
-        except ValueError as error:
-            raise ConfigError(key, f"{_shown(value)}: {error}", expected) from error
-        if seconds < 0:
-            raise ConfigError(key, f"{_shown(value)} is negative", expected)
-        return seconds
-
-    def directory(self, key: str, expected: str) -> str | None:
-        value = self.text(key, expected)
-        if value is None:
-            return None
-        if not value.startswith("/"):
-            raise ConfigError(key, f"{_shown(value)} is relative", expected)
-        parts = [part for part in value.split("/") if part not in ("", ".")]
-        if ".." in parts:
-            raise ConfigError(key, f'{_shown(value)} contains ".."', expected)
-        if not parts:
-            raise ConfigError(key, "it is the root directory", expected)
-        return "/" + "/".join(parts)
-
-
-def _check_text(key: str, value: object, expected: str, *, may_be_empty: bool) -> str:
-    if not isinstance(value, str):
-        raise _wrong_type(key, value, expected)
-    if "\0" in value:
-        raise ConfigError(key, "it contains a NUL character", expected)
-    if not value and not may_be_empty:
-        raise ConfigError(key, "it is empty", f"{expected}, or no {key} at all")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise ConfigError(key, "it is not valid Unicode", expected) from error
-    if size > MAX_ARGUMENT_BYTES:
-        raise ConfigError(
-            key, f"it is {size} bytes long", f"at most {MAX_ARGUMENT_BYTES} bytes, Linux's limit"
-        )
-    return value
-
-
-def _wrong_type(key: str, value: object, expected: str) -> ConfigError:
-    names = {bool: "a bool", int: "a number", float: "a number", str: "a string"}
-    kind = "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
-    return ConfigError(key, f"got {kind}", expected)
-
-
-def _shown(value: str | None) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -12,20 +12,12 @@ from typing import Any, Final
 import attrs
 
 from milo.core import cgroup, mounts
+from milo.core.confinement import NOFILE_LIMIT, Confinement
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
 OCI_VERSION: Final = "1.0.2"
 """What crun 1.8 and every later one accept."""
-
-PIDS_LIMIT: Final = 4096
-"""Threads and processes together. podman's default is 2048; a JVM with a thread for each
-connection gets twice that, and a fork bomb still ends far below the host's own limit."""
-
-NOFILE_LIMIT: Final = 1_048_576
-"""Open files; podman's default for a container of root's. The JVM uses its hard limit."""
-
-RLIM_INFINITY: Final = 2**64 - 1
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -84,12 +76,7 @@ class ContainerPlan:
     network_mode: str = "host"
     network_path: str = ""
     """With ``group``: the network namespace that Nomad made."""
-    nofile_limit: int = NOFILE_LIMIT
-    nproc_limit: int = RLIM_INFINITY
-    """RLIMIT_NPROC counts all processes of a user on the host, and every task is ``nobody``
-    by default, so it may not be what holds a task back: `PIDS_LIMIT` is."""
-    seccomp: dict[str, Any] | None = None
-    """The OCI ``linux.seccomp`` object."""
+    confinement: Confinement = attrs.field(factory=Confinement)
 
 
 def build_spec(plan: ContainerPlan) -> dict[str, Any]:
@@ -110,8 +97,8 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         "readonlyPaths": list(mounts.READONLY_PATHS),
         "rootfsPropagation": "rprivate",
     }
-    if plan.seccomp is not None:
-        linux["seccomp"] = plan.seccomp
+    if plan.confinement.seccomp is not None:
+        linux["seccomp"] = plan.confinement.seccomp
     return {
         "ociVersion": OCI_VERSION,
         "root": {"path": plan.rootfs, "readonly": True},
@@ -152,7 +139,8 @@ def check_strings(args: tuple[str, ...], env: dict[str, str]) -> None:
 
 
 def _process(plan: ContainerPlan) -> dict[str, Any]:
-    nofile = min(plan.nofile_limit, NOFILE_LIMIT)
+    nproc = plan.confinement.nproc_limit
+    nofile = min(plan.confinement.nofile_limit, NOFILE_LIMIT)
     # Empty sets, all five: a set that is left out would be filled with crun's own default.
     capabilities: dict[str, list[str]] = {
         kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
@@ -175,7 +163,7 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
         "rlimits": [
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             {"type": "RLIMIT_NOFILE", "soft": nofile, "hard": nofile},
-            {"type": "RLIMIT_NPROC", "soft": plan.nproc_limit, "hard": plan.nproc_limit},
+            {"type": "RLIMIT_NPROC", "soft": nproc, "hard": nproc},
         ],
     }
 
@@ -203,7 +191,7 @@ def _resources(plan: ContainerPlan) -> dict[str, Any]:
         }
         for device in plan.devices
     ]
-    result: dict[str, Any] = {"devices": devices, "pids": {"limit": PIDS_LIMIT}}
+    result: dict[str, Any] = {"devices": devices, "pids": {"limit": plan.confinement.pids_limit}}
     memory = cgroup.memory_limits(resources.memory_bytes, resources.memory_max_bytes)
     if memory:
         result["memory"] = memory

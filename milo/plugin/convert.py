@@ -6,7 +6,6 @@ shape, but nothing is trusted to be set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +13,6 @@ import betterproto
 import msgspec.msgpack
 
 from milo.core.launch import Device, Launch, Mount, Network, Resources
-from milo.core.options import Attr
 from milo.core.report import (
     CpuUsage,
     ExitResult,
@@ -26,7 +24,7 @@ from milo.core.report import (
 )
 from milo.errors import ConfigError
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
-from milo.wire.hashicorp.nomad.plugins.shared import hclspec, structs
+from milo.wire.hashicorp.nomad.plugins.shared import structs
 
 _MIB = 1024 * 1024
 
@@ -122,12 +120,14 @@ def seconds(duration: timedelta) -> float:
 
 
 def _without_null(block: dict[Any, Any]) -> dict[str, Any]:
-    """Unset keys arrive as null, in nested blocks too."""
-    return {
-        str(key): _without_null(value) if isinstance(value, dict) else value
-        for key, value in block.items()
-        if value is not None
-    }
+    """Unset keys arrive as null, in nested blocks and lists of blocks too."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _without_null(value)
+        return [clean(item) for item in value] if isinstance(value, list) else value
+
+    return {str(key): clean(value) for key, value in block.items() if value is not None}
 
 
 def _resources(resources: drivers.Resources) -> Resources:
@@ -161,22 +161,6 @@ def _network(task: drivers.TaskConfig) -> Network:
 
 
 # ---- what goes out
-
-
-def spec_from_schema(schema: Mapping[str, Attr]) -> hclspec.Spec:
-    """The HCL specification of a block with these keys, all of them optional."""
-    return hclspec.Spec(
-        object=hclspec.Object(attributes={key: _spec(key, item) for key, item in schema.items()})
-    )
-
-
-def _spec(key: str, item: Attr) -> hclspec.Spec:
-    # Inside of a default, Nomad does not imply the name from the key.
-    attr = hclspec.Spec(attr=hclspec.Attr(name=key, type=item.type))
-    if item.default is None:
-        return attr
-    literal = hclspec.Spec(literal=hclspec.Literal(value=item.default))
-    return hclspec.Spec(default=hclspec.Default(primary=attr, default=literal))
 
 
 def capabilities() -> drivers.DriverCapabilities:

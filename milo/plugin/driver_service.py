@@ -11,6 +11,7 @@ from grpclib.exceptions import GRPCError
 
 from milo.core.options import TASK_SCHEMA
 from milo.plugin import convert
+from milo.plugin.schema import spec_from_schema
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class DriverService(drivers.DriverBase):
         self, request: drivers.TaskConfigSchemaRequest
     ) -> drivers.TaskConfigSchemaResponse:
         """What a job's config block may hold."""
-        return drivers.TaskConfigSchemaResponse(spec=convert.spec_from_schema(TASK_SCHEMA))
+        return drivers.TaskConfigSchemaResponse(spec=spec_from_schema(TASK_SCHEMA))
 
     async def capabilities(
         self, request: drivers.CapabilitiesRequest

@@ -26,7 +26,7 @@ from milo.core.launch import (
     TaskOptions,
 )
 from milo.errors import ConfigError, MiloError, StateError, UserError
-from milo.task import bundle, cgroups, rootfs, users
+from milo.task import bundle, cgroups, etc_files, users
 
 ARGV = ("/jdk/bin/java", "-jar", "/local/app.jar")
 
@@ -221,7 +221,7 @@ def test_stub_resolver_is_replaced_where_it_cannot_be_reached(
         "/etc/resolv.conf": "nameserver 127.0.0.53\n",
         "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.1\n",
     }
-    monkeypatch.setattr(rootfs, "_read_text", lambda path: files.get(path, ""))
+    monkeypatch.setattr(etc_files, "_read_text", lambda path: files.get(path, ""))
     grouped = attrs.evolve(launch, network=Network(mode="group", namespace_path="/run/netns/x"))
     for given, server in ((grouped, "192.0.2.1"), (launch, "127.0.0.53")):
         made, _ = write(given)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from milo.core import report
 from milo.core.launch import Device, Mount, Network, Resources
-from milo.core.options import PLUGIN_SCHEMA, TASK_SCHEMA, Attr
+from milo.core.option_reader import Attr
+from milo.core.options import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.errors import ConfigError
 from milo.plugin import convert
+from milo.plugin.schema import spec_from_schema
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import hclspec
 
@@ -167,7 +169,7 @@ def test_unset_keys_are_left_out_in_nested_blocks_too() -> None:
 
 def test_schema_attributes_carry_their_names() -> None:
     """Each key is an optional attribute of its own name; a default wraps it with a literal."""
-    spec = convert.spec_from_schema({"a": Attr("list(string)"), "b": Attr("bool", "true")})
+    spec = spec_from_schema({"a": Attr("list(string)"), "b": Attr("bool", "true")})
     attributes = hclspec.Spec().parse(bytes(spec)).object.attributes
     assert attributes["a"].attr == hclspec.Attr(name="a", type="list(string)")
     default = attributes["b"].default
@@ -178,7 +180,7 @@ def test_schema_attributes_carry_their_names() -> None:
 def test_both_schemas_convert() -> None:
     """Every key of the task's and the plugin's schema reaches Nomad."""
     for schema in (TASK_SCHEMA, PLUGIN_SCHEMA):
-        spec = hclspec.Spec().parse(bytes(convert.spec_from_schema(schema)))
+        spec = hclspec.Spec().parse(bytes(spec_from_schema(schema)))
         assert set(spec.object.attributes) == set(schema)
 
 

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from milo.core import mounts, spec
+from milo.core.confinement import Confinement
 from milo.core.launch import Resources
 from milo.core.mounts import Bind
 from milo.core.spec import ContainerPlan, DeviceNode, User
@@ -67,7 +68,8 @@ def test_no_privileges_at_all() -> None:
 def test_oom_score_and_rlimits_are_always_given(score: int) -> None:
     """Nothing of the agent's score or limits is left to be inherited."""
     process = built(
-        resources=Resources(oom_score_adj=score), nofile_limit=20_000, nproc_limit=5000
+        resources=Resources(oom_score_adj=score),
+        confinement=Confinement(nofile_limit=20_000, nproc_limit=5000),
     )["process"]
     assert process["oomScoreAdj"] == score
     assert {(limit["type"], limit["soft"], limit["hard"]) for limit in process["rlimits"]} == {
@@ -79,7 +81,7 @@ def test_oom_score_and_rlimits_are_always_given(score: int) -> None:
 
 def test_open_files_are_bounded_even_where_the_host_has_no_bound() -> None:
     """The limit of open files is never above the default, however high the host's is."""
-    limits = built(nofile_limit=2**30)["process"]["rlimits"]
+    limits = built(confinement=Confinement(nofile_limit=2**30))["process"]["rlimits"]
     assert {limit["hard"] for limit in limits if limit["type"] == "RLIMIT_NOFILE"} == {1_048_576}
 
 
@@ -155,7 +157,7 @@ def test_devices_are_denied_but_for_the_jobs() -> None:
 def test_seccomp_is_used_when_given() -> None:
     """A seccomp profile goes in unchanged, and without one there is no empty one."""
     assert "seccomp" not in built()["linux"]
-    assert built(seccomp={"defaultAction": "x"})["linux"]["seccomp"] == {"defaultAction": "x"}
+    assert built(confinement=Confinement(seccomp={"x": "y"}))["linux"]["seccomp"] == {"x": "y"}
 
 
 @pytest.mark.parametrize(
