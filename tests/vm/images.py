@@ -1,0 +1,121 @@
+"""What goes into the machine as disks: opening files of the host's own root takes it too long.
+
+Two images. One holds what changes rarely: interpreter, virtual environment, JDKs, Nomad. The
+other is the project's tree as it is now, with its modules compiled.
+"""
+
+from __future__ import annotations
+
+import compileall
+import hashlib
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+VENV = Path(sys.prefix)
+JVMS = Path("/usr/lib/jvm")
+
+NOT_NEEDED = (
+    "... atheris",
+    "... asan_with_fuzzer.so",
+    "... ubsan_with_fuzzer.so",
+    "... ubsan_cxx_with_fuzzer.so",
+    "... libclang_rt.fuzzer_no_main.a",
+    "... config-3.*",
+    "... grpc",
+    "... grpc_tools",
+    "... idlelib",
+    "... jmods",
+    "... mypy",
+    "... mypyc",
+    "... *__mypyc.*.so",
+    "... selenium",
+    "... src.zip",
+    "... tkinter",
+    "... virtualenv",
+)
+"""What no test in the machine opens, as mksquashfs names it: wherever it lies."""
+OUT_OF_TREE = (".git", ".nox", ".venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
+
+
+def base_paths(nomad: str | None) -> list[Path]:
+    """Return the absolute paths that go into the rarely changing image, none below another."""
+    if sys.base_prefix == "/usr":
+        interpreter = [Path(sysconfig.get_path("stdlib"))]
+    else:
+        base = Path(sys.base_prefix)
+        interpreter = [path for path in (base / "bin", base / "lib") if path.is_dir()]
+    return [
+        path
+        for path in (VENV, *interpreter, JVMS, *([Path(nomad)] if nomad else []))
+        if path.exists()
+    ]
+
+
+def base_image(cache: Path, paths: list[Path]) -> Path:
+    """Return an image of ``paths`` with their full names, built when any of them has changed."""
+    state = hashlib.sha256()
+    for path in paths:
+        _add_state(state, path)
+    target = cache / f"base-{state.hexdigest()[:16]}.squashfs"
+    if not target.exists():
+        for old in cache.glob("base-*"):
+            old.unlink()
+        library = Path(sysconfig.get_path("stdlib"))
+        others = [str(library / name).lstrip("/") for name in ("test", "site-packages")]
+        _squash(target, paths, ("-wildcards", "-e", *NOT_NEEDED, *others))
+    return target
+
+
+def tree_image(cache: Path) -> Path:
+    """Return an image of the project's tree, made anew, with the compiled form of each module."""
+    stage = cache / "tree"
+    shutil.rmtree(stage, ignore_errors=True)
+    shutil.copytree(ROOT, stage, symlinks=True, ignore=shutil.ignore_patterns(*OUT_OF_TREE))
+    compileall.compile_dir(
+        stage,
+        quiet=2,
+        stripdir=str(stage),
+        prependdir=str(ROOT),
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    target = cache / "tree.squashfs"
+    _squash(target, [stage])
+    shutil.rmtree(stage)
+    return target
+
+
+def _add_state(state: hashlib._Hash, top: Path) -> None:
+    """Add the names, sizes and times of all files below ``top``; looking takes half a second."""
+    for where, directories, names in os.walk(top):
+        directories.sort()
+        for name in sorted(names):
+            path = os.path.join(where, name)
+            status = os.lstat(path)
+            state.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    if top.is_file():
+        status = top.stat()
+        state.update(f"{top} {status.st_size} {status.st_mtime_ns}\n".encode())
+
+
+def _squash(target: Path, sources: list[Path], options: tuple[str, ...] = ()) -> None:
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    # One source gives its content, several their whole paths. Not compressed: the emulated
+    # processor would have to undo it.
+    whole = ["-no-strip"] if len(sources) > 1 else []
+    names = [str(path).lstrip("/") for path in sources] if whole else [str(sources[0])]
+    subprocess.run(
+        ["mksquashfs", *names, str(partial), *whole, "-noappend", "-no-progress", "-quiet"]
+        + ["-noI", "-noD", "-noF", "-noX", *options],
+        cwd="/",
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    partial.rename(target)
