@@ -96,6 +96,21 @@ class FifoError(MiloError):
         super().__init__(f"Error: Cannot open the log FIFO {path}: {problem}")
 
 
+class NetworkError(MiloError):
+    """The network that Nomad made for the allocation cannot be joined.
+
+    Not recoverable: Nomad makes it once an allocation, so only another allocation helps.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(
+            f"Error: The allocation's network namespace {path!r} {problem}. Nomad makes it once "
+            "an allocation: have another one placed, with nomad alloc stop"
+        )
+
+
 class StateError(MiloError):
     """The state directory cannot be used, or what it holds is not readable."""
 

@@ -19,6 +19,8 @@ if sys.platform != "linux":  # pragma: no cover
 
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
+CLONE_NEWNET: Final = 0x40000000
+"""linux/sched.h"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,6 +28,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def prctl(option: int, argument: int | bytes) -> None:
     """Call prctl(2) with one argument; raises OSError."""
     if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def enter_namespace(fd: int, kind: int) -> None:
+    """Move the calling thread, and no other, to a namespace; setns(2). Raises OSError."""
+    if _libc.setns(fd, kind) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
@@ -93,6 +102,14 @@ def parent(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def session(pid: int) -> int | None:
+    """Return the session of ``pid``, or None when that has gone; field 6 of /proc/<pid>/stat."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from milo.core.jvm_options import check_class_name, check_jvm_options
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
+from milo.core.names import check_extra_hosts, check_hostname
 from milo.core.option_reader import Attr, Block, Reader, Schema, check_directory, shown
 from milo.errors import ConfigError
 
@@ -139,8 +140,8 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
         init=reader.flag("init") or False,
         heap_percent=reader.whole_number("heap_percent", 1, 95) or 0,
         heap_dump_on_oom=reader.flag("heap_dump_on_oom") or False,
-        extra_hosts=reader.texts("extra_hosts"),
-        hostname=reader.text("hostname", "a host name") or "",
+        extra_hosts=check_extra_hosts(reader.texts("extra_hosts")),
+        hostname=check_hostname(reader.text("hostname", "a host name")),
     )
 
 

@@ -37,6 +37,10 @@ _V1_CPUSET_ROOT = f"{_CGROUP_ROOT}/cpuset"
 # Of TaskHandle; Nomad reserves 0. driver_state carries a version of its own.
 HANDLE_VERSION = 1
 
+# Bridge, none and cni/<name> are all GROUP to Nomad, which makes the namespace itself
+# (client/allocrunner/network_manager_linux.go); TASK would be a driver's own network.
+NETWORK_MODES = ("HOST", "GROUP", "NONE")
+
 _Fields = TypeVar("_Fields", bound=betterproto.Enum)
 
 
@@ -148,7 +152,17 @@ def _resources(resources: drivers.Resources) -> Resources:
 def _network(task: drivers.TaskConfig) -> Network:
     spec = task.network_isolation_spec
     # Without a specification the task is on the host's network, which is also mode 0.
-    mode = drivers.NetworkIsolationSpecNetworkIsolationMode(spec.mode).name or "HOST"
+    try:
+        mode = drivers.NetworkIsolationSpecNetworkIsolationMode(spec.mode).name or ""
+    except ValueError:
+        mode = ""
+    if mode not in NETWORK_MODES:
+        # Never the host's network instead: the job asked for less.
+        raise ConfigError(
+            "network mode",
+            f"Nomad asks for isolation of kind {mode or spec.mode}, which Milo does not offer",
+            "host, bridge, none or cni/<name>",
+        )
     return Network(
         mode=mode.lower(),
         namespace_path=spec.path,
@@ -170,7 +184,8 @@ def capabilities() -> drivers.DriverCapabilities:
         exec=False,
         fs_isolation=drivers.DriverCapabilitiesFsIsolation.from_string("IMAGE"),
         network_isolation_modes=[
-            drivers.NetworkIsolationSpecNetworkIsolationMode.from_string("HOST")
+            drivers.NetworkIsolationSpecNetworkIsolationMode.from_string(mode)
+            for mode in NETWORK_MODES
         ],
         mount_configs=drivers.DriverCapabilitiesMountConfigs.from_string("ANY_MOUNTS"),
         # True would mean that Nomad starts no log collector for any task. A job that disables

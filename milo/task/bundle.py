@@ -15,9 +15,10 @@ from milo.core import cgroup, spec
 from milo.core.crun import container_name
 from milo.core.launch import Application, Launch, TaskOptions
 from milo.core.mounts import Bind, is_inside
+from milo.core.names import choose_hostname
 from milo.core.spec import ContainerPlan
 from milo.errors import ConfigError, StateError
-from milo.task import cgroups, devices, etc_files, privileges, rootfs, users, volumes
+from milo.task import cgroups, devices, etc_files, network, privileges, rootfs, users, volumes
 
 BUNDLE_DIR: Final = "bundle"
 CONFIG_FILE: Final = "config.json"
@@ -33,6 +34,8 @@ class Bundle:
     """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
     config_path: str
     user: spec.User
+    notes: tuple[str, ...] = ()
+    """Sentences for the task's user: what it has to do without."""
 
 
 def write_bundle(
@@ -47,7 +50,8 @@ def write_bundle(
 
     Raises:
         UserError: the job's user is not on this host, or is root where that is not allowed.
-        ConfigError: a mount, device, variable or JDK that cannot be used.
+        ConfigError: a mount, device, variable, JDK or extra host that cannot be used.
+        NetworkError: the allocation's network namespace is gone.
         StateError: the state directory or one of the task's directories cannot be used.
     """
     user = users.resolve_user(launch.user, allow_root=launch.plugin.allow_root)
@@ -57,7 +61,12 @@ def write_bundle(
         recursive=volumes.kernel_is_recursive(),
     )
     binds = _ordered([*host.binds, *task_binds, *volumes.job_binds(launch)])
-    hostname = launch.network.hostname or socket.gethostname()
+    view = network.view_network(launch.network)
+    hostname = choose_hostname(
+        options.hostname, launch.network, launch.alloc_id, socket.gethostname()
+    )
+    etc = etc_files.etc_files(launch, options, user, hostname, view)
+    no_dns = etc_files.missing_dns(launch, view, etc["/etc/resolv.conf"])
     container_id = container_name(os.path.basename(launch.state_dir))
     path = f"{launch.state_dir}/{BUNDLE_DIR}"
     bundle = Bundle(
@@ -66,6 +75,7 @@ def write_bundle(
         cgroup_path=cgroup.container_path(launch.cgroup_parent, container_id),
         config_path=f"{path}/{CONFIG_FILE}",
         user=user,
+        notes=(no_dns,) if no_dns else (),
     )
     java_home = _java_home_inside(app, task_binds)
     config = spec.build_spec(
@@ -93,9 +103,7 @@ def write_bundle(
     remove_bundle(launch.state_dir)
     try:
         os.mkdir(path, 0o700)
-        rootfs.write_skeleton(
-            f"{path}/rootfs", binds, host.links, etc_files.etc_files(launch, user, hostname)
-        )
+        rootfs.write_skeleton(f"{path}/rootfs", binds, host.links, etc)
         with open(bundle.config_path, "xb") as file:
             file.write(data)
         volumes.make_inner_mount_points(binds)

@@ -68,6 +68,11 @@ class Container:
         """As given to crun, relative to the hierarchy's root; empty before `prepare`."""
         return self._cgroup_path
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the task's user, once prepared: what it has to do without."""
+        return () if self._bundle is None else self._bundle.notes
+
     def prepare(self, options: TaskOptions, app: Application, argv: tuple[str, ...]) -> None:
         """Write the bundle; raises MiloError."""
         self._bundle = bundle.write_bundle(self._launch, options, app, argv)

@@ -1,29 +1,65 @@
-"""The container's own /etc: users, hosts and name resolution. No secret of the host is in it."""
+"""The container's own /etc: users, hosts and name resolution. No secret of the host is in it.
+
+All of it is as of the task's start. Where the host's own resolv.conf changes later (DHCP, VPN),
+tasks learn of it when they are started anew, as with docker and Nomad's own drivers; a host with
+systemd-resolved names its local address there, and with the host's network tasks then use that.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from milo.core.launch import Launch
+from milo.core.launch import Launch, TaskOptions
+from milo.core.names import (
+    NetworkView,
+    hosts_text,
+    name_servers,
+    resolv_conf_text,
+)
 from milo.core.spec import HOME, User
 from milo.task.users import group_name
 
 MAX_ETC_BYTES: Final = 64 * 1024
-STUB_RESOLVER: Final = "127.0.0.53"
-"""systemd-resolved's own address, which only the host's network namespace can reach."""
-REAL_RESOLV_CONF: Final = "/run/systemd/resolve/resolv.conf"
+RESOLV_CONFS: Final = (
+    "/etc/resolv.conf",
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+)
+"""The host's, then where systemd-resolved(8) and NetworkManager(8) keep the real servers that
+their local ones ask."""
 
 
-def etc_files(launch: Launch, user: User, hostname: str) -> dict[str, str]:
-    """Return the container's own files in /etc: path to text."""
+def etc_files(
+    launch: Launch, options: TaskOptions, user: User, hostname: str, view: NetworkView
+) -> dict[str, str]:
+    """Return the container's own files in /etc: path to text.
+
+    Raises `ConfigError` for a ``host-gateway`` in ``extra_hosts`` where there is no gateway.
+    """
     return {
         "/etc/passwd": _passwd(user),
         "/etc/group": _group(user),
         "/etc/hostname": f"{hostname}\n",
-        "/etc/hosts": _hosts(launch, hostname),
-        "/etc/resolv.conf": _resolv_conf(launch),
+        "/etc/hosts": hosts_text(
+            hostname, options.extra_hosts, launch.network, view, _read_text("/etc/hosts")
+        ),
+        "/etc/resolv.conf": resolv_conf_text(
+            launch.network, [_read_text(path) for path in RESOLV_CONFS]
+        ),
         "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     }
+
+
+def missing_dns(launch: Launch, view: NetworkView, resolv_conf: str) -> str:
+    """Return a sentence for the task's user if no DNS server is set though there is a network."""
+    if launch.network.mode == "host" or not view.addresses or name_servers(resolv_conf):
+        return ""
+    local = name_servers(_read_text(RESOLV_CONFS[0]))
+    host = f"names only {', '.join(local)}" if local else "names no server"
+    return (
+        f"The task has no DNS server: the host's {RESOLV_CONFS[0]} {host}, and the task's network "
+        "is one of its own. Name servers in the group: network { dns { servers = [...] } }"
+    )
 
 
 def _passwd(user: User) -> str:
@@ -44,42 +80,6 @@ def _group(user: User) -> str:
         f"{name}:x:{gid}:{user.name if gid in user.groups else ''}\n"
         for gid, name in sorted(names.items())
     )
-
-
-def _hosts(launch: Launch, hostname: str) -> str:
-    network = launch.network
-    text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-    if network.mode == "host":
-        # The host's own network, so the host's own names too.
-        text = _read_text("/etc/hosts") or text
-    names = {word for line in text.splitlines() for word in line.partition("#")[0].split()[1:]}
-    if hostname not in names:
-        text = text.rstrip("\n") + f"\n{network.address or '127.0.1.1'} {hostname}\n"
-    return text
-
-
-def _resolv_conf(launch: Launch) -> str:
-    network = launch.network
-    text = _read_text("/etc/resolv.conf")
-    if network.mode != "host" and STUB_RESOLVER in text:
-        text = _read_text(REAL_RESOLV_CONF) or text
-    own: list[str] = []
-    replaced: set[str] = set()
-    for keyword, values in (
-        ("nameserver", network.dns_servers),
-        ("search", network.dns_searches),
-        ("options", network.dns_options),
-    ):
-        if values:
-            replaced.add(keyword)
-            lines = values if keyword == "nameserver" else (" ".join(values),)
-            own += [f"{keyword} {value}" for value in lines]
-    if "search" in replaced:
-        replaced.add("domain")
-    kept = [
-        line for line in text.splitlines() if line.split()[:1] and line.split()[0] not in replaced
-    ]
-    return "\n".join([*own, *kept]) + "\n"
 
 
 def _read_text(path: str) -> str:

@@ -260,7 +260,7 @@ def test_plugin_info_schemas_and_capabilities(start: Start) -> None:
         can = answer.capabilities
         assert can.send_signals and not can.exec
         assert can.fs_isolation == 2
-        assert can.network_isolation_modes == [0]
+        assert can.network_isolation_modes == [0, 1, 3]  # host, group, none
         assert not can.disable_log_collection and not can.must_create_network
 
     start().call(talk)

@@ -26,7 +26,7 @@ from milo.core.launch import (
     TaskOptions,
 )
 from milo.errors import ConfigError, MiloError, StateError, UserError
-from milo.task import bundle, cgroups, etc_files, users
+from milo.task import bundle, cgroups, users
 
 ARGV = ("/jdk/bin/java", "-jar", "/local/app.jar")
 
@@ -211,22 +211,6 @@ def test_hosts_network_brings_the_hosts_names(launch: Launch) -> None:
     text = Path(made.path, "rootfs", "etc", "hosts").read_text()
     assert Path("/etc/hosts").read_text().rstrip("\n") in text
     assert config["hostname"] in text.split()
-
-
-def test_stub_resolver_is_replaced_where_it_cannot_be_reached(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a network of its own a task gets the real servers, not systemd-resolved's stub."""
-    files = {
-        "/etc/resolv.conf": "nameserver 127.0.0.53\n",
-        "/run/systemd/resolve/resolv.conf": "nameserver 192.0.2.1\n",
-    }
-    monkeypatch.setattr(etc_files, "_read_text", lambda path: files.get(path, ""))
-    grouped = attrs.evolve(launch, network=Network(mode="group", namespace_path="/run/netns/x"))
-    for given, server in ((grouped, "192.0.2.1"), (launch, "127.0.0.53")):
-        made, _ = write(given)
-        text = Path(made.path, "rootfs", "etc", "resolv.conf").read_text()
-        assert text == f"nameserver {server}\n"
 
 
 def test_symlinked_task_directory_is_refused(launch: Launch) -> None:
