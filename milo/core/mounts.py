@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -70,7 +71,9 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
     Raises:
         ConfigError: with the destination and what would be allowed.
     """
-    for index, bind in enumerate(binds):
+    seen: dict[str, Bind] = {}
+    above: dict[str, str] = {}
+    for bind in binds:
         path = bind.destination
         if path != normalized(path) or path == "/":
             raise ConfigError(
@@ -80,21 +83,28 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
             raise ConfigError(
                 "mount destination", repr(path), "a path outside of /dev, /proc and /sys"
             )
-        for other in binds[:index]:
-            if path == other.destination:
-                raise ConfigError("mount destination", f"{path!r} is used twice", "another path")
-            if is_inside(other.destination, path):
-                raise ConfigError(
-                    "mount destination", f"{path!r} would hide {other.destination}", "another path"
-                )
-            if is_inside(path, other.destination) and (
-                other.origin != "task" or other.destination == "/alloc"
-            ):
+        if path in seen:
+            raise ConfigError("mount destination", f"{path!r} is used twice", "another path")
+        if path in above:
+            raise ConfigError(
+                "mount destination", f"{path!r} would hide {above[path]}", "another path"
+            )
+        for parent in parents(path):
+            other = seen.get(parent)
+            if other is not None and (other.origin != "task" or parent == "/alloc"):
                 raise ConfigError(
                     "mount destination",
-                    f"{path!r} lies inside {other.destination}",
+                    f"{path!r} lies inside {parent}",
                     "a path that nothing else is mounted above, or one below /local",
                 )
+            above.setdefault(parent, path)
+        seen[path] = bind
+
+
+def parents(path: str) -> Iterator[str]:
+    """Yield the directories above ``path``, absolute and normalized, but not ``/``."""
+    while (path := path.rpartition("/")[0]) != "":
+        yield path
 
 
 def normalized(path: str) -> str:

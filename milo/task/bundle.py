@@ -18,7 +18,17 @@ from milo.core.mounts import Bind, is_inside
 from milo.core.names import choose_hostname
 from milo.core.spec import ContainerPlan
 from milo.errors import ConfigError, StateError
-from milo.task import cgroups, devices, etc_files, network, privileges, rootfs, users, volumes
+from milo.task import (
+    cgroups,
+    devices,
+    etc_files,
+    minimal_root,
+    network,
+    privileges,
+    rootfs,
+    users,
+    volumes,
+)
 
 BUNDLE_DIR: Final = "bundle"
 CONFIG_FILE: Final = "config.json"
@@ -34,6 +44,8 @@ class Bundle:
     """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
     config_path: str
     user: spec.User
+    binds: tuple[Bind, ...] = ()
+    """What crun is to bind, for `milo.task.pins`."""
     notes: tuple[str, ...] = ()
     """Sentences for the task's user: what it has to do without."""
 
@@ -56,10 +68,7 @@ def write_bundle(
     """
     user = users.resolve_user(launch.user, allow_root=launch.plugin.allow_root)
     task_binds = volumes.task_binds(launch)
-    host = rootfs.view_host(
-        _java_paths(app, [bind.source for bind in task_binds]),
-        recursive=volumes.kernel_is_recursive(),
-    )
+    host = _host_view(options, app, [bind.source for bind in task_binds])
     binds = _ordered([*host.binds, *task_binds, *volumes.job_binds(launch)])
     view = network.view_network(launch.network)
     hostname = choose_hostname(
@@ -75,6 +84,7 @@ def write_bundle(
         cgroup_path=cgroup.container_path(launch.cgroup_parent, container_id),
         config_path=f"{path}/{CONFIG_FILE}",
         user=user,
+        binds=binds,
         notes=(no_dns,) if no_dns else (),
     )
     java_home = _java_home_inside(app, task_binds)
@@ -144,6 +154,14 @@ def _ordered(binds: list[Bind]) -> tuple[Bind, ...]:
         return bind.origin != "task" and any(is_inside(bind.destination, path) for path in own)
 
     return tuple(sorted(binds, key=inner))
+
+
+def _host_view(options: TaskOptions, app: Application, own: list[str]) -> rootfs.HostView:
+    recursive = volumes.kernel_is_recursive()
+    extra = _java_paths(app, own)
+    if options.rootfs == "minimal":
+        return minimal_root.view_minimal(app.java, extra, recursive=recursive)
+    return rootfs.view_host(extra, recursive=recursive)
 
 
 def _java_paths(app: Application, own: list[str]) -> list[str]:

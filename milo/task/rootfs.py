@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from milo.core.mounts import Bind, is_inside
+from milo.core.mounts import Bind, is_inside, parents
 from milo.errors import ConfigError, StateError
 
 MERGED_DIRS: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
@@ -112,22 +112,21 @@ def write_skeleton(
     Raises:
         OSError: the state directory's file system refuses.
     """
-    os.mkdir(rootfs)
-    os.chmod(rootfs, 0o755)  # noqa: S103 - the container's own root directory
+    skeleton = _Skeleton(rootfs)
     for path in SKELETON_DIRS:
-        _make_directory(rootfs, path)
-    destinations: list[str] = []
+        skeleton.directory(path)
     for bind in binds:
-        if not any(is_inside(bind.destination, other) for other in destinations):
-            if bind.directory:
-                _make_directory(rootfs, bind.destination)
-            else:
-                _make_file(rootfs, bind.destination, "")
-        destinations.append(bind.destination)
+        if any(path in skeleton.points for path in parents(bind.destination)):
+            continue
+        if bind.directory:
+            skeleton.directory(bind.destination)
+        else:
+            skeleton.file(bind.destination, "")
+        skeleton.points.add(bind.destination)
     for path, text in files.items():
-        _make_file(rootfs, path, text)
+        skeleton.file(path, text)
     for path, target in (SKELETON_LINKS | links).items():
-        _make_directory(rootfs, os.path.dirname(path))
+        skeleton.directory(os.path.dirname(path))
         os.symlink(target, rootfs + path)
 
 
@@ -145,18 +144,32 @@ def check_directory(path: str) -> None:
         raise StateError(path, "a directory is expected here, and no symlink")
 
 
-def _make_directory(rootfs: str, path: str) -> None:
-    current = rootfs
-    for part in path.strip("/").split("/"):
-        current = f"{current}/{part}"
-        if not os.path.isdir(current):
-            os.mkdir(current)
-            os.chmod(current, 0o755)  # noqa: S103 - a directory of the container's
+class _Skeleton:
+    """Makes files and directories in a new directory, which nobody else can write to."""
 
+    def __init__(self, top: str) -> None:
+        os.mkdir(top)
+        os.chmod(top, 0o755)  # noqa: S103 - the container's own root directory
+        self.points: set[str] = set()
+        """Mount points so far."""
+        self._top = top
+        self._made = {"/"}
 
-def _make_file(rootfs: str, path: str, text: str) -> None:
-    _make_directory(rootfs, os.path.dirname(path))
-    fd = os.open(rootfs + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-        os.fchmod(fd, 0o644)
-        file.write(text)
+    def directory(self, path: str) -> None:
+        if path in self._made:
+            return
+        self.directory(os.path.dirname(path))
+        os.mkdir(self._top + path)
+        os.chmod(self._top + path, 0o755)  # noqa: S103 - a directory of the container's
+        self._made.add(path)
+
+    def file(self, path: str, text: str) -> None:
+        self.directory(os.path.dirname(path))
+        fd = os.open(self._top + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchmod(fd, 0o644)
+            view = memoryview(text.encode("utf-8", "surrogateescape"))
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
