@@ -21,6 +21,7 @@ from milo.task.bundle import Bundle
 from milo.task.children import Reaper, WaitStatus
 from milo.task.crun import Crun
 from milo.task.foreign import ForeignProcess
+from milo.task.pins import Pins
 
 GONE_TIMEOUT_S: Final = 10.0
 """How long a process may take to end after SIGKILL (one in the kernel may take a while)."""
@@ -36,6 +37,7 @@ class Container:
         self._launch = launch
         self._reaper = reaper
         self._bundle: Bundle | None = None
+        self._pins: Pins | None = None
         self._log = os.path.join(launch.state_dir, CRUN_LOG)
         self._root = os.path.join(launch.state_dir, "crun")
         self._crun = Crun(reaper, self._log)
@@ -77,14 +79,18 @@ class Container:
         """Write the bundle; raises MiloError."""
         self._bundle = bundle.write_bundle(self._launch, options, app, argv)
         self._cgroup_path = self._bundle.cgroup_path
+        self._pins = Pins(
+            self._bundle.binds, alloc_dir=self._launch.alloc_dir, java_home=app.java.home
+        )
 
     async def create(self, stdout: int, stderr: int) -> None:
         """Create the container; its first process waits, and inherits the two descriptors.
 
         Raises:
             CrunError, CrunMissingError: with crun's own words.
+            StateError: something was exchanged while it was being mounted.
         """
-        assert self._bundle is not None
+        assert self._bundle is not None and self._pins is not None
         pid_file = os.path.join(self._launch.state_dir, PID_FILE)
         self._created = True
         await self._crun.run(
@@ -108,6 +114,8 @@ class Container:
             raise CrunError("create", "its process ended at once", "")
         self.process = ProcessId(pid, ticks)
         self.started_at_s = time.time()
+        self._pins.verify(pid)
+        self._pins.close()
         cgroups.settle(
             pid,
             oom_score_adj=self._launch.resources.oom_score_adj,
@@ -184,6 +192,8 @@ class Container:
         await self._destroy(self.cgroup_path)
 
     async def _destroy(self, cgroup_path: str) -> None:
+        if self._pins is not None:
+            self._pins.close()
         if self._created:
             # What crun cannot remove is removed by hand below; a crun that hangs or has been
             # uninstalled in the meantime must not keep a task from ending.
