@@ -134,13 +134,17 @@ def compose(java: JavaRuntime, options: TaskOptions, jar: str, notes: Sequence[s
     )
 
 
-def java_arguments(app: Application, options: TaskOptions) -> tuple[str, ...]:
+def java_arguments(
+    app: Application, options: TaskOptions, added: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return the command line of the JVM, in the order of Nomad's java driver.
 
     That is the launcher, ``jvm_options``, the class path, the JAR or the main class, and the
-    application's own arguments. Paths are the container's; the JDK has the host's there.
+    application's own arguments. What Milo has ``added`` (`milo.core.heap`) comes before
+    ``jvm_options``, since of two options the JVM takes the later one. Paths are the
+    container's; the JDK has the host's there.
     """
-    arguments = [f"{app.java.home}/bin/java", *options.jvm_options]
+    arguments = [f"{app.java.home}/bin/java", *added, *options.jvm_options]
     if app.class_path:
         arguments += ["-cp", app.class_path]
     if app.main_class:

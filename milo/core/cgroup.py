@@ -11,6 +11,15 @@ MIN_SHARES: Final = 2
 MAX_SHARES: Final = 262144
 """What the kernel takes as cpu.shares (kernel/sched/sched.h); crun converts to a v2 weight."""
 
+DEFAULT_SHARES: Final = 1024
+DEFAULT_WEIGHT: Final = 100
+MIN_WEIGHT: Final = 1
+MAX_WEIGHT: Final = 10_000
+"""The kernel's own default of each, the same amount of CPU time, and cpu.weight's bounds."""
+
+NO_LIMIT_BYTES: Final = 1 << 62
+"""v1 has no word for "no limit", but the largest multiple of a page that it can count."""
+
 CPU_PERIOD_US: Final = 100_000
 """The kernel's own default, cpu.cfs_period_us."""
 MIN_QUOTA_US: Final = 1_000
@@ -120,6 +129,18 @@ def container_path(parent: str, name: str) -> str:
 def clamp_shares(shares: int) -> int:
     """Return ``shares`` (Nomad's MHz) within what the kernel takes."""
     return min(max(shares, MIN_SHARES), MAX_SHARES)
+
+
+def shares_to_weight(shares: int) -> int:
+    """Return v2's cpu.weight for ``shares``: in proportion, as the kernel has them itself.
+
+    crun's own conversion is not used. Up to 1.8 it made steps of 26 shares, so that 100 and 125
+    MHz came out as 4 and 5; now it bends: 500 and 1500 MHz come out as 58 and 136, which
+    is 1 : 2.3. (The function of Nomad's drivers is the same one; around its fixed point, 1024
+    shares, both agree.) Above 102,400 MHz all are alike.
+    """
+    weight = round(clamp_shares(shares) * DEFAULT_WEIGHT / DEFAULT_SHARES)
+    return min(max(weight, MIN_WEIGHT), MAX_WEIGHT)
 
 
 def cpu_quota(percent_ticks: float, cores: int, period_us: int = CPU_PERIOD_US) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+from typing import Final
 
-from milo.core.records import ExitRecord
+from milo.core.records import ExitRecord, MemoryPeak
+
+MIB: Final = 1024 * 1024
 
 
 def signal_name(number: int) -> str:
@@ -24,7 +27,8 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     if record.error:
         return f"How the task ended is not known: {record.error}"
     if record.oom_killed:
-        return "Task was killed by the kernel because it reached its memory limit (OOM)"
+        text = "Task was killed by the kernel because it reached its memory limit (OOM)"
+        return text + _memory_words(record.memory)
     if record.signal:
         by = "as asked" if stopped else "unexpectedly"
         return f"Task was ended {by} by {signal_name(record.signal)} (signal {record.signal})"
@@ -33,3 +37,16 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     if record.exit_code:
         return f"Task failed with exit code {record.exit_code}"
     return "Task completed successfully"
+
+
+def _memory_words(memory: MemoryPeak) -> str:
+    if not memory.limit_bytes:
+        return ""
+    limit = f"its limit of {_mib(memory.limit_bytes)} MiB"
+    if not memory.peak_bytes:
+        return f": {limit}"
+    return f": it used up to {_mib(memory.peak_bytes)} MiB of {limit}"
+
+
+def _mib(count_bytes: int) -> str:
+    return f"{count_bytes / MIB:.1f}".removesuffix(".0")

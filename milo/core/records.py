@@ -90,6 +90,14 @@ class StreamCounters:
 
 
 @attrs.frozen
+class MemoryPeak:
+    """The memory of a container over its life; 0 is not known."""
+
+    peak_bytes: Int64 = 0
+    limit_bytes: Int64 = 0
+
+
+@attrs.frozen
 class ExitRecord:
     """How a task ended."""
 
@@ -105,6 +113,7 @@ class ExitRecord:
     alloc_dir: str = ""
     stdout: StreamCounters = attrs.field(factory=StreamCounters)
     stderr: StreamCounters = attrs.field(factory=StreamCounters)
+    memory: MemoryPeak = attrs.field(factory=MemoryPeak)
     version: Int32 = RECORD_VERSION
 
     @property

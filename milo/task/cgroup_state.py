@@ -7,6 +7,8 @@ import os
 import signal
 
 from milo.core import cgroup
+from milo.core.cgroup import Mode
+from milo.core.records import MemoryPeak
 from milo.task.cgroups import detect
 
 
@@ -24,6 +26,23 @@ def oom_kills(cgroup_path: str) -> int:
         **cgroup.parse_keyed(_read(f"{directory}/memory.events")),
     }
     return found.get("oom_kill", 0)
+
+
+def memory_peak(cgroup_path: str) -> MemoryPeak:
+    """Return the most memory that a container has used, and its limit; 0 is not known, or none.
+
+    On v2 the kernel tells the peak since Linux 5.19.
+    """
+    hierarchy = detect()
+    directory = hierarchy.directory("memory", cgroup_path)
+    v2 = hierarchy.mode is Mode.V2
+    peak = _read(f"{directory}/{'memory.peak' if v2 else 'memory.max_usage_in_bytes'}")
+    limit = _read(f"{directory}/{'memory.max' if v2 else 'memory.limit_in_bytes'}")
+    limit_bytes = cgroup.parse_value(limit) or 0
+    return MemoryPeak(
+        peak_bytes=cgroup.parse_value(peak) or 0,
+        limit_bytes=limit_bytes if limit_bytes < cgroup.NO_LIMIT_BYTES else 0,
+    )
 
 
 def processes(cgroup_path: str) -> set[int]:

@@ -68,6 +68,29 @@ def join_cpuset(pid: int, cpuset_cgroup: str, cpuset_cpus: str = "") -> None:
     _write(f"{cpuset_cgroup}/cgroup.procs", str(pid))
 
 
+def weigh(shares: int, cgroup_path: str, cgroup_parent: str) -> None:
+    """Give a container its share of the CPU beside other tasks; 0 shares leave the default.
+
+    ``shares`` are written to Nomad's group of the task too: that one competes with the other
+    tasks', while the container is alone in it. On v2 as a weight, without crun's conversion.
+
+    Raises:
+        StateError: the kernel refuses.
+    """
+    if shares <= 0:
+        return
+    hierarchy = detect()
+    v2 = hierarchy.mode is Mode.V2
+    value = cgroup.shares_to_weight(shares) if v2 else cgroup.clamp_shares(shares)
+    for path in (cgroup_path, cgroup_parent):
+        directory = hierarchy.directory("cpu", path)
+        if path.strip("/") and directory is not None:
+            file = f"{directory}/{'cpu.weight' if v2 else 'cpu.shares'}"
+            # Without the controller there is no such file, and no share to give.
+            if os.path.exists(file):
+                _write(file, str(value))
+
+
 def make_parents(cgroup_parent: str) -> None:
     """Make Nomad's scope in the v1 controllers where Nomad has none, as crun would.
 

@@ -13,7 +13,7 @@ import trio
 from milo.core import cgroup
 from milo.core import crun as crun_args
 from milo.core.launch import Application, Launch, TaskOptions
-from milo.core.records import CRUN_LOG, PID_FILE, ProcessId, TaskRecord, short_id
+from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord, short_id
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.processes import start_ticks
 from milo.task import bundle, cgroup_state, cgroups
@@ -122,6 +122,8 @@ class Container:
             cpuset_cgroup=self._launch.cpuset_cgroup,
             cpuset_cpus=self._launch.resources.cpuset_cpus,
         )
+        shares = self._launch.resources.cpu_shares
+        cgroups.weigh(shares, self._cgroup_path, self._launch.cgroup_parent)
 
     async def start(self) -> None:
         """Let the application run; raises `CrunError`."""
@@ -167,6 +169,10 @@ class Container:
     def oom_killed(self) -> bool:
         """Whether the kernel's OOM killer has ended a process of this container."""
         return bool(self.cgroup_path) and cgroup_state.oom_kills(self.cgroup_path) > 0
+
+    def memory(self) -> MemoryPeak:
+        """Return the most memory that it has used, and its limit; while its cgroup is there."""
+        return cgroup_state.memory_peak(self.cgroup_path) if self.cgroup_path else MemoryPeak()
 
     async def remove(self, record: TaskRecord | None) -> None:
         """Remove what an earlier process of this task left; ``record`` is what it wrote."""

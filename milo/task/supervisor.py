@@ -29,6 +29,7 @@ from milo.task.children import Reaper, WaitStatus
 from milo.task.container import Container
 from milo.task.control_server import ControlServer
 from milo.task.journal import Journal
+from milo.task.jvm import Jvm
 from milo.task.ladder import StopLadder
 from milo.task.streams import Streams, Takeover
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._observe = observe
         self._container: Container | None = None
         self._streams: Streams | None = None
+        self._jvm: Jvm | None = None
         self._latest: control.Message | None = None
         self._ladder = StopLadder(self._journal.log)
         self._marks: dict[str, float] = {"begin": time.monotonic()}
@@ -114,7 +116,9 @@ class Supervisor:
         app = artifact.resolve_application(self.launch, options)
         self._mark("inspect")
         self._container = Container(self.launch, self._reaper)
-        self._container.prepare(options, app, java_arguments(app, options))
+        self._jvm = Jvm(self.launch, options, app)
+        arguments = java_arguments(app, options, self._jvm.tuning.arguments)
+        self._container.prepare(options, app, arguments)
         self._write_record(None)
         self._mark("bundle")
         await self._container.create(self._streams.container_stdout, self._streams.container_stderr)
@@ -135,7 +139,7 @@ class Supervisor:
                 container_id=self._container.id,
                 cgroup_path=self._container.cgroup_path,
                 started_at_s=self._container.started_at_s,
-                notes=app.notes,
+                notes=app.notes[1:],
                 timings_s=self._timings(),
             )
         )
@@ -144,6 +148,7 @@ class Supervisor:
         options = parse_task_options(self.launch.config, self.launch.plugin)
         container = Container.adopt(self.launch, self._reaper, takeover.record)
         self._container = container
+        self._jvm = Jvm(self.launch, options)
         self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
         try:
             self._write_record(container.process)
@@ -182,7 +187,7 @@ class Supervisor:
 
     async def _watch(self) -> records.ExitRecord:
         """Be there while the container runs; return how it ended, all output delivered."""
-        assert self._container is not None and self._streams is not None
+        assert self._container is not None and self._streams is not None and self._jvm is not None
         status: WaitStatus | None = None
         ended = False
         try:
@@ -190,6 +195,7 @@ class Supervisor:
                 nursery.start_soon(self._streams.run)
                 nursery.start_soon(self._ladder.climb, self._container)
                 nursery.start_soon(self._watch_allocation)
+                nursery.start_soon(self._jvm.tell, self._container, self._journal)
                 status = await self._container.wait()
                 ended = True
                 self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
@@ -201,7 +207,8 @@ class Supervisor:
                 if not ended:
                     await self._container.kill_all()
                     await self._container.wait()
-                oom_killed = self._container.oom_killed()
+                oom_killed, memory = self._container.oom_killed(), self._container.memory()
+                self._jvm.tell_of_dump(self._journal)
                 self._streams.close()
                 await self._container.destroy()
                 if self._container.trouble:
@@ -211,6 +218,7 @@ class Supervisor:
             exit_code=-1 if status is None else status.exit_code,
             signal=0 if status is None else status.signal,
             oom_killed=oom_killed and (status is None or status.signal == signal.SIGKILL),
+            memory=memory,
             error=UNSEEN_EXIT if status is None else "",
             ended_at_s=ended_at_s,
             started_at_s=self._container.started_at_s,
