@@ -13,7 +13,7 @@ import pytest
 from tests.support import artifacts, maven
 from tests.support.jobs import job_file
 from tests.support.nomad import Nomad
-from tests.support.waiting import wait_for
+from tests.support.waiting import scaled, wait_for
 
 WIREMOCK = ("org.wiremock", "wiremock-standalone", "3.9.1")
 IVY = ("org.apache.ivy", "ivy", "2.5.2")
@@ -82,7 +82,7 @@ def test_wiremock(nomad: Nomad, maven_url: str) -> None:
 
     def answer() -> object:
         try:
-            with opener.open(address, timeout=5) as response:
+            with opener.open(address, timeout=scaled(5)) as response:
                 return json.load(response)
         except OSError:
             return None

@@ -21,6 +21,7 @@ from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources,
 from milo.host import stats
 from milo.task import bundle, cgroups
 from tests.support import jars
+from tests.support.waiting import scaled
 
 CRUN = shutil.which("crun") or ""
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -134,7 +135,7 @@ class Running:
 
     def crun(self, argv: list[str]) -> None:
         """Run a command of crun that has to succeed."""
-        done = subprocess.run(argv, env=ENV, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(argv, env=ENV, capture_output=True, text=True, timeout=scaled(30))
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
@@ -146,7 +147,7 @@ class Running:
         text = b""
         while chunk := os.read(self.output, 65536):
             text += chunk
-        assert select.select([self.pidfd], [], [], 60)[0]
+        assert select.select([self.pidfd], [], [], scaled(60))[0]
         return text.decode()
 
 
@@ -184,7 +185,7 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
             capture_output=True,
         )
         if running.pidfd >= 0:
-            assert select.select([running.pidfd], [], [], 30)[0]
+            assert select.select([running.pidfd], [], [], scaled(30))[0]
             os.close(running.pidfd)
         os.close(reader)
         left: list[tuple[str, ...]] = []
@@ -202,7 +203,7 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
 
 def until(condition: Callable[[], bool], timeout_s: float = 30) -> bool:
     """Wait until a condition holds; False when it never does."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + scaled(timeout_s)
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -16,6 +16,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError, TaskNotFoundError, TaskRunningError, TaskStartError
 from milo.processes import start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import fail_after, move_on_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -30,7 +31,7 @@ async def started(rig: DriverRig, task: Task, line: bytes) -> int:
 
 async def until_event(rig: DriverRig, task: Task, text: str) -> None:
     """Return once an event of ``task`` holds ``text``."""
-    with trio.move_on_after(10):
+    with move_on_after(10):
         while not any(text in line for line in rig.texts(task)):  # noqa: ASYNC110
             await trio.sleep(0.02)
     assert any(text in line for line in rig.texts(task)), rig.texts(task)
@@ -115,7 +116,7 @@ async def test_a_more_urgent_stop_overtakes(jar_dir: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rig.registry.stop, task.id, "SIGTERM", 300.0)
             await trio.to_thread.run_sync(task.out.wait_for, b"asked to end")
-            with trio.fail_after(20):
+            with fail_after(20):
                 await rig.registry.stop(task.id, "SIGKILL", 0.0)
 
 
@@ -307,7 +308,7 @@ async def test_one_task_does_not_touch_another(jar_dir: Path) -> None:
         other = await started(rig, second, b"running")
         os.kill(await rig.supervisor(first), signal.SIGKILL)
         os.kill(victim, signal.SIGKILL)
-        with trio.fail_after(30):
+        with fail_after(30):
             assert (await rig.registry.wait(first.id)).error
         assert start_ticks(victim) is None and start_ticks(other) is not None
         assert (await rig.registry.inspect(second.id)).state is TaskState.RUNNING

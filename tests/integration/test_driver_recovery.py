@@ -14,6 +14,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.errors import StateError, TaskNotFoundError
 from milo.processes import start_ticks
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -25,7 +26,7 @@ async def container_pid(rig: DriverRig, task: Task) -> int:
 
 async def until_gone(pid: int) -> None:
     """Return once a process has ended."""
-    with trio.fail_after(20):
+    with fail_after(20):
         while start_ticks(pid) is not None:  # noqa: ASYNC110
             await trio.sleep(0.02)
 
@@ -218,7 +219,7 @@ async def test_a_task_without_its_allocation_ends(
         await rig.registry.start(task.launch)
         pid = await container_pid(rig, task)
         os.rename(task.launch.alloc_dir, task.launch.alloc_dir + ".gone")
-        with trio.fail_after(60):
+        with fail_after(60):
             await until_gone_slowly(pid)
 
 

@@ -12,6 +12,7 @@ import trio
 from milo.core.report import ExitResult
 from milo.processes import start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -28,7 +29,7 @@ def again(task: Task, task_id: str) -> Task:
 
 async def until_gone(pid: int) -> None:
     """Return once a process has ended."""
-    with trio.fail_after(20):
+    with fail_after(20):
         while start_ticks(pid) is not None:  # noqa: ASYNC110
             await trio.sleep(0.02)
 
@@ -85,7 +86,7 @@ async def test_a_start_under_a_new_id_ends_the_first_one(jar_dir: Path, known: b
         await rig.registry.start(other.launch)
         assert start_ticks(first) is None
         second = await container_pid(rig, other.id)
-        with trio.fail_after(20):
+        with fail_after(20):
             while task.out.text.count(b"tick 0 ") < 2:  # noqa: ASYNC110
                 await trio.sleep(0.02)
         assert not task.out.ended

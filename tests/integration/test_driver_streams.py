@@ -13,6 +13,7 @@ import trio
 
 from milo.core.report import ExitResult
 from tests.support.driver_rig import open_rig
+from tests.support.waiting import fail_after, move_on_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -76,7 +77,7 @@ async def test_large_volumes_neither_block_nor_deadlock(jar_dir: Path) -> None:
         supervisor = await rig.supervisor(task)
         before = _resident_bytes(supervisor)
         peak = before
-        with trio.move_on_after(120):
+        with move_on_after(120):
             while task.out.length < GIB // 2 or task.err.length < GIB // 2:
                 peak = max(peak, _resident_bytes(supervisor))
                 await trio.sleep(0.05)
@@ -111,7 +112,7 @@ async def test_start_does_not_wait_for_a_reader(jar_dir: Path) -> None:
 
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["20", "0"], readers=False)
-        with trio.fail_after(10):
+        with fail_after(10):
             await rig.registry.start(task.launch)
         task.stdout = LogReader(Path(task.launch.stdout_path))
         task.stderr = LogReader(Path(task.launch.stderr_path))

@@ -18,6 +18,7 @@ from milo.core.report import ExitResult
 from milo.processes import start_ticks
 from tests.support.driver_rig import DriverRig, Task, cgroups_of, open_rig
 from tests.support.private_mounts import small_tmpfs
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="collecting garbage needs root")
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="collecting garbage ne
 async def gc(rig: DriverRig, *arguments: str, status: int = 0) -> str:
     """Run the command on the rig's state directory; return what it printed."""
     command = [sys.executable, "-m", "milo", "gc", "--state-dir", str(rig.state_dir), *arguments]
-    with trio.fail_after(60):
+    with fail_after(60):
         done = await trio.run_process(
             command, capture_stdout=True, stderr=subprocess.STDOUT, check=False
         )
@@ -44,7 +45,7 @@ async def started(rig: DriverRig, task: Task) -> tuple[int, int, Path]:
 
 async def until_gone(*pids: int) -> None:
     """Return once the processes have ended."""
-    with trio.fail_after(20):
+    with fail_after(20):
         while any(start_ticks(pid) is not None for pid in pids):  # noqa: ASYNC110
             await trio.sleep(0.02)
 

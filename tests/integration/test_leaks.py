@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.waiting import fail_after
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
 FULL = bool(os.environ.get("MILO_FULL"))
@@ -33,7 +35,7 @@ async def test_nothing_is_left_of_many_tasks(jar_dir: Path) -> None:
     command = [sys.executable, "-m", "tests.support.leak_driver", str(base)]
     command += [str(jar_dir / "stubborn.jar"), str(CYCLES), str(RECOVERIES)]
     try:
-        with trio.fail_after(TIMEOUT_S):
+        with fail_after(TIMEOUT_S):
             done = await trio.run_process(command, capture_stdout=True)
         report = json.loads(done.stdout)
     finally:

@@ -21,6 +21,7 @@ from milo.processes import start_ticks
 from tests.support import fake_crun, leftovers, scripted_java, spawners
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.private_mounts import read_only, small_tmpfs
+from tests.support.waiting import fail_after, move_on_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -34,7 +35,7 @@ async def started(rig: DriverRig, task: Task, line: bytes = b"running") -> int:
 
 async def until_event(rig: DriverRig, task: Task, text: str) -> None:
     """Return once an event of ``task`` holds ``text``."""
-    with trio.move_on_after(10):
+    with move_on_after(10):
         while not any(text in line for line in rig.texts(task)):  # noqa: ASYNC110
             await trio.sleep(0.02)
     assert any(text in line for line in rig.texts(task)), rig.texts(task)
@@ -42,7 +43,7 @@ async def until_event(rig: DriverRig, task: Task, text: str) -> None:
 
 async def until_gone(pid: int) -> None:
     """Return once a process has ended."""
-    with trio.fail_after(20):
+    with fail_after(20):
         while start_ticks(pid) is not None:  # noqa: ASYNC110
             await trio.sleep(0.02)
 
@@ -73,7 +74,7 @@ async def test_sigterm_ignored(jar_dir: Path, tmp_path: Path) -> None:
     """What ignores SIGTERM is killed at its kill timeout, children too, and that is told."""
     script = "trap '' TERM INT; sleep 4001 & echo running; while :; do sleep 4002; done"
     async with open_rig(scripted(tmp_path, script)) as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "hello.jar")
             await started(rig, task)
             begun = time.monotonic()
@@ -88,7 +89,7 @@ async def test_children_hold_stdout(jar_dir: Path, tmp_path: Path) -> None:
     """A task whose children hold its streams open ends with its first process, at once."""
     script = "for i in 1 2 3; do setsid sleep 4003 & done; echo running; exit 3"
     async with open_rig(scripted(tmp_path, script)) as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "hello.jar")
             begun = time.monotonic()
             await rig.registry.start(task.launch)
@@ -108,7 +109,7 @@ async def test_own_stdout_closed(jar_dir: Path, tmp_path: Path) -> None:
         "while [ ! -e /local/end ]; do sleep 0.05; done; echo end >&2"
     )
     async with open_rig(scripted(tmp_path, script)) as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "hello.jar")
             await started(rig, task)
             await trio.to_thread.run_sync(task.err.wait_for, b"still here")
@@ -123,7 +124,7 @@ async def test_own_stdout_closed(jar_dir: Path, tmp_path: Path) -> None:
 async def test_exit_in_the_first_millisecond(jar_dir: Path, tmp_path: Path) -> None:
     """An exit at once is exact, with all of its output, every time, and StartTask succeeds."""
     async with open_rig(scripted(tmp_path, "echo there; exit 7")) as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             for number in range(20):
                 task = rig.task(jar_dir / "hello.jar", name=f"app{number}")
                 await rig.registry.start(task.launch)
@@ -138,7 +139,7 @@ async def test_exit_in_the_first_millisecond(jar_dir: Path, tmp_path: Path) -> N
 async def test_killed_from_outside(jar_dir: Path) -> None:
     """SIGKILL by somebody else is reported as that, and as unexpected."""
     async with open_rig() as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             os.kill(await started(rig, task), signal.SIGKILL)
             assert await rig.registry.wait(task.id) == ExitResult(signal=9)
@@ -152,7 +153,7 @@ async def test_crun_start_fails(jar_dir: Path, tmp_path: Path) -> None:
     """A container that was made but cannot be started is StartTask's error and is removed."""
     crun = fake_crun.wrapper(tmp_path / "crun", "start", 'echo "no luck today" >"$log"; exit 1')
     async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             with pytest.raises(TaskStartError, match=r"crun start failed \(exit code 1\): no luck"):
                 await rig.registry.start(task.launch)
@@ -168,7 +169,7 @@ async def test_crun_hangs_at_the_start(
     spawners.patch(monkeypatch, "import milo.task.crun as c; c.COMMAND_TIMEOUT_S = 1.0")
     crun = fake_crun.wrapper(tmp_path / "crun", command, "sleep 4004; exit 1")
     async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             text = rf"crun {command} failed \(no answer in 1 s, so it was killed\)"
             with pytest.raises(TaskStartError, match=text):
@@ -199,7 +200,7 @@ async def test_crun_at_the_end(
     spawners.patch(monkeypatch, "import milo.task.crun as c; c.DELETE_TIMEOUT_S = 1.0")
     crun = fake_crun.wrapper(tmp_path / "crun", "delete", trouble or ":")
     async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task)
             if not trouble:
@@ -237,7 +238,7 @@ def fill(directory: Path) -> Path:
 async def test_full_before_the_start(jar_dir: Path) -> None:
     """With a full state directory StartTask fails, says so and what to do, and leaves nothing."""
     async with open_rig() as rig:
-        with small_tmpfs(rig.state_dir), trio.fail_after(40):
+        with small_tmpfs(rig.state_dir), fail_after(40):
             filler = fill(rig.state_dir)
             task = rig.task(jar_dir / "stubborn.jar")
             with pytest.raises(StateError, match=r"No space left.*Free space there") as caught:
@@ -254,7 +255,7 @@ async def test_full_before_the_start(jar_dir: Path) -> None:
 async def test_too_small_for_the_bundle(jar_dir: Path) -> None:
     """Space that runs out while the container is made fails StartTask and leaves nothing."""
     async with open_rig() as rig:
-        with small_tmpfs(rig.state_dir), trio.fail_after(40):
+        with small_tmpfs(rig.state_dir), fail_after(40):
             filler = fill(rig.state_dir)
             os.truncate(filler, filler.stat().st_size - 8192)
             task = rig.task(jar_dir / "stubborn.jar")
@@ -266,7 +267,7 @@ async def test_too_small_for_the_bundle(jar_dir: Path) -> None:
 async def test_full_while_it_runs(jar_dir: Path) -> None:
     """A state directory that fills up costs a running task nothing but the record of its exit."""
     async with open_rig() as rig:
-        with small_tmpfs(rig.state_dir), trio.fail_after(60):
+        with small_tmpfs(rig.state_dir), fail_after(60):
             task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
             pid = await started(rig, task, b"tick 10 ")
             filler = fill(rig.state_dir)
@@ -284,7 +285,7 @@ async def test_full_while_it_runs(jar_dir: Path) -> None:
 async def test_read_only_before_the_start(jar_dir: Path) -> None:
     """With a read-only state directory StartTask fails and says so."""
     async with open_rig() as rig:
-        with small_tmpfs(rig.state_dir), trio.fail_after(40):
+        with small_tmpfs(rig.state_dir), fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             with read_only(rig.state_dir), pytest.raises(StateError, match="Read-only"):
                 await rig.registry.start(task.launch)
@@ -294,7 +295,7 @@ async def test_read_only_before_the_start(jar_dir: Path) -> None:
 async def test_read_only_while_it_runs(jar_dir: Path) -> None:
     """A state directory that turns read-only does not keep a task from its exact end."""
     async with open_rig() as rig:
-        with small_tmpfs(rig.state_dir), trio.fail_after(60):
+        with small_tmpfs(rig.state_dir), fail_after(60):
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task)
             with read_only(rig.state_dir):
@@ -307,7 +308,7 @@ async def test_read_only_while_it_runs(jar_dir: Path) -> None:
 async def test_read_only_without_its_process(jar_dir: Path) -> None:
     """A task process killed over a read-only state directory takes its container with it."""
     async with open_rig() as rig:
-        with small_tmpfs(rig.state_dir), trio.fail_after(60):
+        with small_tmpfs(rig.state_dir), fail_after(60):
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task)
             with read_only(rig.state_dir):
@@ -330,7 +331,7 @@ async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
     jdk = tmp_path / "jdk"
     shutil.copytree(home, jdk, symlinks=True, ignore=shutil.ignore_patterns("jmods", "src.zip"))
     async with open_rig(PluginOptions(java_home=str(jdk))) as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             task = rig.task(jar_dir / "clock.jar", args=["20", "0"])
             pid = await started(rig, task, b"tick 5 ")
             shutil.rmtree(jdk)
@@ -349,7 +350,7 @@ async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
 async def test_task_directory_removed(jar_dir: Path) -> None:
     """A task whose own directory is removed under it is streamed, stopped and told as ever."""
     async with open_rig() as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             task = rig.task(jar_dir / "clock.jar", args=["20", "0"])
             pid = await started(rig, task, b"tick 5 ")
             shutil.rmtree(task.launch.task_dir)
@@ -367,7 +368,7 @@ async def test_allocation_removed(jar_dir: Path, monkeypatch: pytest.MonkeyPatch
     """A task whose allocation's directory is removed, FIFOs and all, is stopped and told."""
     spawners.patch(monkeypatch, "import milo.task.supervisor as s; s.ALLOC_CHECK_S = 0.1")
     async with open_rig() as rig:
-        with trio.fail_after(40):
+        with fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task)
             shutil.rmtree(task.launch.alloc_dir)
@@ -390,7 +391,7 @@ async def test_stuck_task_process(jar_dir: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(task_client, "ANSWER_TIMEOUT_S", 0.5)
     monkeypatch.setattr(task_client, "CONNECT_TIMEOUT_S", 0.5)
     async with open_rig() as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task)
             supervisor = await rig.supervisor(task)

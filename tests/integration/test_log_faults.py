@@ -20,6 +20,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.processes import start_ticks
 from tests.support.collector import Collector
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import fail_after, move_on_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -45,7 +46,7 @@ class Logged:
 
     async def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
         """Return once ``condition`` holds."""
-        with trio.move_on_after(timeout_s):
+        with move_on_after(timeout_s):
             while not condition():  # noqa: ASYNC110
                 await trio.sleep(0.02)
         assert condition(), f"{what}; events: {self.rig.texts(self.task)}"
@@ -73,7 +74,7 @@ async def logged(
 ) -> AsyncIterator[Logged]:
     """Run a driver with one task; 60 s at most."""
     async with open_rig(options) as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             one = Logged(rig, jar, args, **config)
             try:
                 await rig.registry.start(one.task.launch)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import scaled
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
 MILO = [sys.executable, "-m", "milo"]
@@ -23,7 +25,7 @@ def milo(*words: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=scaled(TIMEOUT_S),
         check=False,
     )
 
@@ -65,7 +67,7 @@ def test_output_is_live_and_ctrl_c_stops(jar_dir: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=TIMEOUT_S)
+        rest, _ = process.communicate(timeout=scaled(TIMEOUT_S))
     assert "ended in peace" in rest
     assert process.returncode == 143
 
@@ -84,7 +86,7 @@ def test_a_second_ctrl_c_kills(jar_dir: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "asked to end\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=TIMEOUT_S)
+        _, errors = process.communicate(timeout=scaled(TIMEOUT_S))
     assert process.returncode == 128 + signal.SIGKILL
     assert "SIGKILL" in errors
 
@@ -118,7 +120,7 @@ def test_a_reader_that_goes_does_not_hang_it(jar_dir: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT_S,
+        timeout=scaled(TIMEOUT_S),
         check=True,
     )
     assert done.stdout == "out 0\n"

@@ -34,7 +34,7 @@ from milo.wire.grpc.health import v1 as health
 from milo.wire.hashicorp.nomad.plugins.base import proto as base
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
-from tests.support.waiting import wait_for
+from tests.support.waiting import scaled, wait_for
 
 T = TypeVar("T")
 
@@ -200,7 +200,7 @@ def test_without_the_cookie_it_only_says_what_it_is(tmp_path: Path) -> None:
         env={},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=scaled(20),
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "milo --help" in done.stderr
@@ -214,7 +214,7 @@ def test_a_driver_that_cannot_go_on_ends_and_says_why(tmp_path: Path) -> None:
         env={COOKIE_NAME: COOKIE_VALUE, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=scaled(20),
     )
     assert done.returncode == 1
     assert done.stdout.startswith("1|2|unix|")
@@ -459,7 +459,7 @@ def test_shutdown_ends_within_a_second_and_answers_nothing_pending(start: Start,
 
     began = time.monotonic()
     host.call(talk)
-    assert host.process.wait(timeout=5) == 0
+    assert host.process.wait(timeout=scaled(5)) == 0
     assert time.monotonic() - began < 1.0
     assert not Path(host.socket_path).parent.exists()
 

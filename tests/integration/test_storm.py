@@ -14,6 +14,7 @@ import trio
 from milo.core.report import ExitResult, TaskState
 from milo.errors import TaskNotFoundError
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -84,7 +85,7 @@ async def test_a_hundred_tasks_at_once(jar_dir: Path) -> None:
             )
             for number in range(TASKS)
         ]
-        with trio.fail_after(360):
+        with fail_after(360):
             starting, running, stopping = Latencies(), Latencies(), Latencies()
             start_s = await at_once(rig, tasks, "start", starting)
             for task in tasks:

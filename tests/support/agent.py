@@ -18,7 +18,7 @@ import attrs
 
 from tests.support import leftovers
 from tests.support.nomad import Nomad, hcl
-from tests.support.waiting import wait_for
+from tests.support.waiting import scaled, wait_for
 
 ROOT = Path(__file__).parents[2]
 MILO = ROOT / ".venv/bin/milo"
@@ -133,12 +133,12 @@ class Agent:
         if self.process is not None:
             self.process.send_signal(number)
             try:
-                self.process.wait(STOP_S)
+                self.process.wait(scaled(STOP_S))
             except subprocess.TimeoutExpired:
                 # The stacks of all that it does go to its log; then it is over.
                 self.process.send_signal(signal.SIGQUIT)
                 try:
-                    self.process.wait(STOP_S)
+                    self.process.wait(scaled(STOP_S))
                 except subprocess.TimeoutExpired:
                     self.process.kill()
                     self.process.wait()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import trio
 
+from tests.support.waiting import fail_after, move_on_after
+
 
 class Collector:
     """The reader of one FIFO, which reads only when it is told to."""
@@ -31,14 +33,14 @@ class Collector:
 
     async def read_until(self, text: bytes, timeout_s: float = 20.0) -> None:
         """Read until ``text`` has arrived."""
-        with trio.move_on_after(timeout_s):
+        with move_on_after(timeout_s):
             while text not in self.data[-(1 << 20) :]:
                 assert await self._read(), f"end of file before {text!r}"
         assert text in self.data, f"{text!r} did not arrive; {bytes(self.data[-1000:])!r}"
 
     async def read_to_the_end(self, timeout_s: float = 20.0) -> None:
         """Read until the writer has come and gone."""
-        with trio.fail_after(timeout_s):
+        with fail_after(timeout_s):
             while not self.data:
                 await self._read()
             while await self._read():

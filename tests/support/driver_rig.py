@@ -23,6 +23,7 @@ from milo.core.report import TaskEvent
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from tests.support import leftovers
+from tests.support.waiting import scaled
 
 TASK = "app"
 
@@ -63,19 +64,19 @@ class LogReader:
     def wait_for(self, text: bytes, timeout_s: float = 20.0) -> None:
         """Return once ``text`` has arrived."""
         with self.arrived:
-            ok = self.arrived.wait_for(lambda: text in self.text or self.ended, timeout_s)
+            ok = self.arrived.wait_for(lambda: text in self.text or self.ended, scaled(timeout_s))
             assert ok and text in self.text, f"{text!r} did not arrive; {self.text[-2000:]!r}"
 
     def wait_end(self, timeout_s: float = 20.0) -> None:
         """Return once the writer has come and gone."""
         with self.arrived:
-            assert self.arrived.wait_for(lambda: self.ended, timeout_s), "no end of file"
+            assert self.arrived.wait_for(lambda: self.ended, scaled(timeout_s)), "no end of file"
 
     def release(self) -> None:
         """Let a reader go that no writer ever came to."""
         if not self.ended and self.path.exists():
             os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
-        self._thread.join(10)
+        self._thread.join(scaled(10))
 
 
 @attrs.define

@@ -29,6 +29,7 @@ from milo.host.spawner_client import SpawnerClient
 from milo.processes import children
 from milo.spawner import fork_spawner
 from tests.support import leftovers
+from tests.support.waiting import fail_after, move_on_after
 
 WARM_UP = 20
 """Cycles until the interpreter, the allocator and the kernel's caches are as they stay."""
@@ -118,7 +119,7 @@ class Allocation:
     async def until(self, text: bytes) -> None:
         """Read stdout until ``text`` has come."""
         data = b""
-        with trio.fail_after(60):
+        with fail_after(60):
             while text not in data:
                 await trio.lowlevel.wait_readable(self.readers[0])
                 data += os.read(self.readers[0], 65536)
@@ -183,7 +184,7 @@ def weigh(pid: int) -> dict[str, Any]:
 async def survey(driver: Driver) -> dict[str, Any]:
     """Return all that must be the same afterwards."""
     # The last task's own process has said its last word, but may not have ended.
-    with trio.move_on_after(10):
+    with move_on_after(10):
         while len(children(driver.spawner.pid)) > 0:  # noqa: ASYNC110
             await trio.sleep(0.02)
     gc.collect()

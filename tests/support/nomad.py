@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import attrs
 
-from tests.support.waiting import wait_for
+from tests.support.waiting import scaled, wait_for
 
 READ_S = 30
 """How long a response may be silent; the API sends a heartbeat every 10 s to followers."""
@@ -36,7 +36,7 @@ class Nomad:
         Raises urllib.error.HTTPError for any status but 2xx.
         """
         url = f"{self.address}{path}?{urllib.parse.urlencode(query)}"
-        response: HTTPResponse = _OPENER.open(url, timeout=READ_S)
+        response: HTTPResponse = _OPENER.open(url, timeout=scaled(READ_S))
         return response
 
     def get(self, path: str, /, **query: object) -> Any:
@@ -60,7 +60,11 @@ class Nomad:
         """As `cli`, without decoding."""
         command, env = self.command(*words)
         done = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=scaled(timeout_s),
         )
         if check and done.returncode != 0:
             raise AssertionError(

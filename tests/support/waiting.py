@@ -1,12 +1,38 @@
-"""Waiting for conditions, with a deadline and a useful last word."""
+"""Waiting for conditions, with a deadline and a useful last word.
+
+Every bound on time in tests is written for an ordinary machine, and goes through `scaled`: where
+the processor itself is emulated (`tests/vm`), ``MILO_TIME_SCALE`` makes them all longer.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import trio
+
+SCALE = float(os.environ.get("MILO_TIME_SCALE") or 1)
+"""By how much this machine is slower than those for which the tests' bounds were written."""
+
 T = TypeVar("T")
+
+
+def scaled(bound_s: float) -> float:
+    """Return a bound on time as it is on this machine."""
+    return bound_s * SCALE
+
+
+def fail_after(bound_s: float) -> contextlib.AbstractContextManager[trio.CancelScope]:
+    """As `trio.fail_after`, `scaled`."""
+    return trio.fail_after(scaled(bound_s))
+
+
+def move_on_after(bound_s: float) -> trio.CancelScope:
+    """As `trio.move_on_after`, `scaled`."""
+    return trio.move_on_after(scaled(bound_s))
 
 
 def wait_for(
@@ -14,13 +40,15 @@ def wait_for(
 ) -> T:
     """Call ``probe`` until what it returns is true, and return that.
 
-    Raises AssertionError naming ``what`` and the last value when ``timeout_s`` have passed.
+    Raises AssertionError naming ``what`` and the last value when ``timeout_s``, scaled, have
+    passed.
     """
-    deadline = time.monotonic() + timeout_s
+    limit_s = scaled(timeout_s)
+    deadline = time.monotonic() + limit_s
     while True:
         value = probe()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout_s:g} s for {what}; last seen: {value!r}")
+            raise AssertionError(f"waited {limit_s:g} s for {what}; last seen: {value!r}")
         time.sleep(pause_s)

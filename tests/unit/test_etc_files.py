@@ -127,9 +127,10 @@ def test_nomads_own_name_and_address_are_used() -> None:
 
 
 def test_hosts_of_the_hosts_network() -> None:
-    """With the host's network its names are there, the job's own first."""
-    host = "127.0.0.1 localhost\n192.0.2.7 box\n"
-    assert hosts_text("box", ["db:10.0.0.5"], HOST, NetworkView(), host) == "10.0.0.5 db\n" + host
+    """With the host's network its names are there, and the job's own beside them."""
+    host = "127.0.0.1 localhost\n192.0.2.7 box"
+    assert hosts_text("box", ["db:::5"], HOST, NetworkView(), host) == f"{host}\n::5 db\n"
+    host += "\n"
     assert hosts_text("web", [], HOST, NetworkView(), host) == host + "127.0.1.1 web\n"
     assert hosts_text("box", [], HOST, NetworkView(), "") == LOCALHOST + "127.0.1.1 box\n"
     assert hosts_text("a", [], HOST, NetworkView(), "::1 b # a\n") == "::1 b # a\n127.0.1.1 a\n"
@@ -138,6 +139,15 @@ def test_hosts_of_the_hosts_network() -> None:
 def test_the_job_may_say_where_its_own_name_leads() -> None:
     """An extra host with the container's own name is the only line for it."""
     assert hosts_text("web", ["web:10.0.0.9"], GROUP, VIEW, "") == LOCALHOST + "10.0.0.9 web\n"
+
+
+def test_an_extra_host_replaces_the_hosts_own_of_that_name() -> None:
+    """With the host's network a name has the addresses that the job gives it, and no others."""
+    host = "# ours\n192.0.2.7 db db.example # here\n192.0.2.8 db\n192.0.2.9 dbs\n"
+    extra = ["db:10.0.0.5", "db:fd00::5"]
+    assert hosts_text("dbs", extra, HOST, NetworkView(), host) == (
+        "# ours\n192.0.2.7 db.example\n# 192.0.2.8 db\n192.0.2.9 dbs\n10.0.0.5 db\nfd00::5 db\n"
+    )
 
 
 def test_host_gateway_is_the_gateway() -> None:

@@ -111,8 +111,10 @@ def _squash(target: Path, sources: list[Path], options: tuple[str, ...] = ()) ->
     whole = ["-no-strip"] if len(sources) > 1 else []
     names = [str(path).lstrip("/") for path in sources] if whole else [str(sources[0])]
     subprocess.run(
-        ["mksquashfs", *names, str(partial), *whole, "-noappend", "-no-progress", "-quiet"]
-        + ["-noI", "-noD", "-noF", "-noX", *options],
+        [
+            *("mksquashfs", *names, str(partial), *whole, "-noappend", "-no-progress", "-quiet"),
+            *("-noI", "-noD", "-noF", "-noX", *options),
+        ],
         cwd="/",
         check=True,
         stdin=subprocess.DEVNULL,

@@ -101,8 +101,9 @@ def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[s
     """Run pytest with ``words`` in a machine; return its exit status, None if there is none.
 
     ``plan`` has what `guest.sh` asks for, with the limit in seconds as ``limit_s``.
-    What is printed inside goes to this process's stdout, and to ``console.log`` in the exchange. It is ended when pytest has had its
-    limit and some seconds, and when this process is interrupted.
+    What is printed inside goes to this process's stdout, and to ``console.log`` in the exchange.
+    The machine is ended when pytest has had its limit and some seconds, and when this process is
+    interrupted.
     """
     exchange = machine.exchange
     shutil.rmtree(exchange, ignore_errors=True)

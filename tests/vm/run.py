@@ -91,8 +91,9 @@ def _run(short: bool, words: list[str]) -> int:
         "limit_s": str(LIMIT_S[short]),
         "memory": f"{one.memory_mib // 2}m",
     }
+    options = [f"--timeout={TEST_S * SCALE}", "--durations=15"]
     chosen = words or selection(short, nomad is not None)
-    status = machine.run(one, plan, paths, [f"--timeout={TEST_S * SCALE}", "--durations=15", *chosen])
+    status = machine.run(one, plan, paths, [*options, *chosen])
     agents = one.exchange / "agents"
     if agents.exists():
         shutil.copytree(agents, ROOT / ".nox/agents/vm", dirs_exist_ok=True)
