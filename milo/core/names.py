@@ -116,11 +116,12 @@ def hosts_text(
 ) -> str:
     """Return the content of /etc/hosts.
 
-    The job's ``extra_hosts`` come first, since the first line with a name wins, and leave out the
-    container's own name if they give it. ``host_text`` is the host's file, which counts with the
-    host's network. Raises `ConfigError` for a ``host-gateway`` where there is none.
+    ``host_text`` is the host's file, which counts with the host's network. A name that the job's
+    ``extra_hosts`` give has their addresses and no others, the container's own too. Raises
+    `ConfigError` for a ``host-gateway`` where there is none.
     """
     lines = ""
+    given: set[str] = set()
     for index, entry in enumerate(extra):
         name, address = split_extra_host(entry)
         if address == GATEWAY_WORD:
@@ -132,11 +133,10 @@ def hosts_text(
                     "an address",
                 )
         lines += f"{address} {name}\n"
-    localhost = _LOCALHOST + (_LOCALHOST_V6 if view.has_ipv6 else "")
-    if network.mode == "host":
-        lines += (host_text or localhost).rstrip("\n") + "\n"
-    else:
-        lines = localhost + lines
+        given.add(name)
+    local = _LOCALHOST + (_LOCALHOST_V6 if view.has_ipv6 else "")
+    base = (host_text or local) if network.mode == "host" else local
+    lines = "".join(f"{_without(line, given)}\n" for line in base.splitlines()) + lines
     known = {word for line in lines.splitlines() for word in line.partition("#")[0].split()[1:]}
     names = " ".join(
         name for name in dict.fromkeys((hostname, network.hostname)) if name and name not in known
@@ -145,6 +145,15 @@ def hosts_text(
         own = (network.address,) if network.address else view.addresses
         lines += "".join(f"{address} {names}\n" for address in own or (_OWN_ADDRESS,))
     return lines
+
+
+def _without(line: str, names: set[str]) -> str:
+    """Return a line of /etc/hosts without these names; a remark where no other name is left."""
+    words = line.partition("#")[0].split()
+    if names.isdisjoint(words[1:]):
+        return line
+    kept = [word for word in words[1:] if word not in names]
+    return " ".join([words[0], *kept]) if kept else f"# {line}"
 
 
 def resolv_conf_text(network: Network, sources: Iterable[str]) -> str:

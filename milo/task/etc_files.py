@@ -40,6 +40,8 @@ def etc_files(
         "/etc/passwd": _passwd(user),
         "/etc/group": _group(user),
         "/etc/hostname": f"{hostname}\n",
+        # All addresses of a name, as Debian and Fedora have it: else glibc takes the first alone.
+        "/etc/host.conf": "multi on\n",
         "/etc/hosts": hosts_text(
             hostname, options.extra_hosts, launch.network, view, _read_text("/etc/hosts")
         ),

@@ -391,7 +391,7 @@ def test_volume_is_where_the_job_wants_it(launch: Launch, tmp_path: Path) -> Non
 
 
 def test_network_none_has_no_interfaces(launch: Launch) -> None:
-    """Without network only the loopback device is there, and it is down."""
+    """Without network only the loopback device is there."""
     alone = attrs.evolve(launch, network=attrs.evolve(launch.network, mode="none"))
     lines = shell(alone, "cat /proc/net/dev").splitlines()
     assert [line.split(":")[0].strip() for line in lines if ":" in line] == ["lo"]

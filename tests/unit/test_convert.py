@@ -103,6 +103,20 @@ def test_an_empty_task_becomes_a_launch_without_limits() -> None:
     assert launch.network == Network(mode="host")
 
 
+@pytest.mark.parametrize("mode", [2, 7])
+def test_a_network_that_milo_does_not_offer_is_refused(mode: int) -> None:
+    """A kind of isolation that is not among the capabilities never becomes the host's network."""
+    spec = drivers.NetworkIsolationSpec(mode=mode)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="network mode"):
+        convert.launch_from_task(_over_the_wire(drivers.TaskConfig(network_isolation_spec=spec)))
+
+
+def test_the_modes_of_the_network_are_told_to_nomad() -> None:
+    """The host's network, the allocation's and none are among the capabilities."""
+    assert convert.capabilities().network_isolation_modes == [0, 1, 3]
+    assert not convert.capabilities().must_create_network
+
+
 def test_memory_max_without_limit_stays_negative() -> None:
     """Nomad's -1 for memory_max means no upper limit and is not multiplied."""
     memory = drivers.AllocatedMemoryResources(memory_mb=100, memory_max_mb=-1)
