@@ -119,6 +119,9 @@ class Supervisor:
         self._jvm = Jvm(self.launch, options, app)
         arguments = java_arguments(app, options, self._jvm.tuning.arguments)
         self._container.prepare(options, app, arguments)
+        for note in self._container.notes:
+            self._journal.log("warn", note)
+            self._journal.event(note)
         self._write_record(None)
         self._mark("bundle")
         await self._container.create(self._streams.container_stdout, self._streams.container_stderr)
