@@ -32,14 +32,14 @@ class Pins:
         Raises:
             StateError: a source is not there, or a part of its path is a symlink.
         """
-        self._held: list[tuple[Bind, int]] = []
+        pairs = [(one.source, one.destination) for one in binds if one.origin in ("task", "job")]
+        if not any(is_inside(java_home, source) for source, _ in pairs):
+            pairs.append((java_home, java_home))
+        self._held: list[tuple[str, str, int]] = []
         try:
-            for bind in binds:
-                if bind.destination == java_home and bind.source != java_home:
-                    raise StateError(java_home, "it was replaced by a symlink")
-                if bind.origin in ("task", "job") or bind.destination == java_home:
-                    base = alloc_dir if is_inside(bind.source, alloc_dir) else "/"
-                    self._held.append((bind, _hold(base, bind.source)))
+            for source, destination in pairs:
+                base = alloc_dir if is_inside(source, alloc_dir) else "/"
+                self._held.append((source, destination, _hold(base, source)))
         except BaseException:
             self.close()
             raise
@@ -48,27 +48,21 @@ class Pins:
         """Compare with what the created container's first process ``pid`` has mounted.
 
         Raises:
-            StateError: one of the sources or destinations was exchanged meanwhile.
+            StateError: a source, or a mount point in the task's directories, was exchanged.
         """
-        for bind, fd in self._held:
-            try:
-                mounted = _hold(f"/proc/{pid}/root", f"/proc/{pid}/root{bind.destination}")
-            except StateError as exc:
-                raise StateError(
-                    bind.destination, f"{bind.source} is not mounted there. Exchanged? ({exc})"
-                ) from exc
+        root = f"/proc/{pid}/root"
+        for source, destination, fd in self._held:
+            mounted = _hold(root, root + destination)
             try:
                 if not os.path.samestat(os.fstat(mounted), os.fstat(fd)):
-                    raise StateError(
-                        bind.source, "something else took its place while it was being mounted"
-                    )
+                    raise StateError(source, "something else took its place while it was mounted")
             finally:
                 os.close(mounted)
 
     def close(self) -> None:
         """Let go of everything; may be called again."""
         while self._held:
-            os.close(self._held.pop()[1])
+            os.close(self._held.pop()[2])
 
 
 def _hold(base: str, path: str) -> int:
