@@ -219,6 +219,7 @@ def agent(
     strict: bool = True,
     stub: bool = False,
     own_mounts: bool = False,
+    client: str = "",
 ) -> Iterator[Agent]:
     """Make and start an agent; at the end stop it and fail when something of it is left.
 
@@ -226,6 +227,7 @@ def agent(
     Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller, and
     ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own.
+    ``client`` is more text for the block of that name.
     """
     base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
@@ -248,7 +250,7 @@ def agent(
     try:
         one.plugin_dir.mkdir()
         options = {"state_dir": str(one.state_dir), **(milo or {})}
-        one.config.write_text(_configuration(one, options))
+        one.config.write_text(_configuration(one, options, client))
         if not stub:
             subprocess.run([MILO, "install", one.plugin_dir], check=True, capture_output=True)
         one.start()
@@ -276,7 +278,7 @@ def _wait_nothing_left(one: Agent) -> None:
         raise AssertionError("left behind:\n" + "\n".join(left)) from None
 
 
-def _configuration(one: Agent, options: Mapping[str, object]) -> str:
+def _configuration(one: Agent, options: Mapping[str, object], client: str) -> str:
     http, rpc, serf = one.ports
     lines = [
         f'data_dir = "{one.base}/data"',
@@ -293,7 +295,7 @@ def _configuration(one: Agent, options: Mapping[str, object]) -> str:
         "server {\n enabled = true\n bootstrap_expect = 1\n raft_multiplier = 1\n}",
         'client {\n enabled = true\n gc_interval = "1s"\n options {\n'
         '  "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"\n'
-        " }\n}",
+        f" }}\n{client}}}",
         'plugin "raw_exec" {\n config {\n  enabled = true\n }\n}',
         'plugin "milo" {\n config {\n'
         + "".join(f"  {key} = {hcl(value)}\n" for key, value in options.items())
