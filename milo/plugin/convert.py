@@ -1,4 +1,4 @@
-"""Between the wire and the core: the only module that knows both sides.
+"""Between the wire and the core: the only module that knows both sides, but for `stats_message`.
 
 Everything here is a pure function. What comes in from Nomad is trusted to be of the right
 shape, but nothing is trusted to be set.
@@ -7,20 +7,16 @@ shape, but nothing is trusted to be set.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-import betterproto
 import msgspec.msgpack
 
 from milo.core.launch import Device, Launch, Mount, Network, Resources
 from milo.core.report import (
-    CpuUsage,
     ExitResult,
     Fingerprint,
-    MemoryUsage,
     TaskEvent,
     TaskStatus,
-    TaskUsage,
 )
 from milo.errors import ConfigError
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
@@ -40,8 +36,6 @@ HANDLE_VERSION = 1
 # Bridge, none and cni/<name> are all GROUP to Nomad, which makes the namespace itself
 # (client/allocrunner/network_manager_linux.go); TASK would be a driver's own network.
 NETWORK_MODES = ("HOST", "GROUP", "NONE")
-
-_Fields = TypeVar("_Fields", bound=betterproto.Enum)
 
 
 # ---- what comes in
@@ -260,49 +254,6 @@ def event(report: TaskEvent) -> drivers.DriverTaskEvent:
         message=report.message,
         annotations=dict(report.annotations),
     )
-
-
-def stats(usage: TaskUsage) -> drivers.TaskStatsResponse:
-    """A sample of resource use."""
-    return drivers.TaskStatsResponse(
-        stats=drivers.TaskStats(
-            id=usage.task_id,
-            timestamp=_timestamp(usage.timestamp_s),
-            agg_resource_usage=drivers.TaskResourceUsage(
-                cpu=_cpu(usage.cpu), memory=_memory(usage.memory)
-            ),
-        )
-    )
-
-
-def _cpu(cpu: CpuUsage) -> drivers.CpuUsage:
-    return drivers.CpuUsage(
-        system_mode=cpu.system_percent,
-        user_mode=cpu.user_percent,
-        total_ticks=cpu.total_ticks,
-        throttled_periods=cpu.throttled_periods,
-        throttled_time=cpu.throttled_time_ns,
-        percent=cpu.percent,
-        measured_fields=_measured(drivers.CpuUsageFields, cpu.measured),
-    )
-
-
-def _memory(memory: MemoryUsage) -> drivers.MemoryUsage:
-    return drivers.MemoryUsage(
-        rss=memory.rss,
-        cache=memory.cache,
-        swap=memory.swap,
-        usage=memory.usage,
-        max_usage=memory.max_usage,
-        kernel_usage=memory.kernel_usage,
-        kernel_max_usage=memory.kernel_max_usage,
-        measured_fields=_measured(drivers.MemoryUsageFields, memory.measured),
-    )
-
-
-def _measured(fields: type[_Fields], names: tuple[str, ...]) -> list[_Fields]:
-    """Nomad's names, such as ``Max Usage``, are those of the wire in another spelling."""
-    return [fields.from_string(name.upper().replace(" ", "_")) for name in names]
 
 
 def _timestamp(unix_s: float) -> datetime:

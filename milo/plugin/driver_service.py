@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from milo.core.options import TASK_SCHEMA
-from milo.plugin import convert
+from milo.plugin import convert, stats_message
 from milo.plugin.schema import spec_from_schema
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
@@ -119,12 +119,10 @@ class DriverService(drivers.DriverBase):
         """What is known of a task."""
         return convert.inspect_response(await self._registry.inspect(request.task_id))
 
-    def task_stats(
-        self, request: drivers.TaskStatsRequest
-    ) -> AsyncIterator[drivers.TaskStatsResponse]:
-        """A sample of resource use each interval, until the task ends."""
+    def task_stats(self, request: drivers.TaskStatsRequest) -> AsyncIterator[Any]:
+        """A sample of resource use each interval, until the task ends; encoded already."""
         interval_s = convert.seconds(request.collection_interval)
-        return _converted(self._registry.stats(request.task_id, interval_s), convert.stats)
+        return _converted(self._registry.stats(request.task_id, interval_s), stats_message.encode)
 
     def task_events(
         self, request: drivers.TaskEventsRequest

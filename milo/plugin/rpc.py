@@ -23,6 +23,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
 from milo.errors import ConfigError, MiloError, TaskNotFoundError
+from milo.plugin.http2 import Outlet, Responses
 from milo.wire.google.rpc import Detail
 from milo.wire.google.rpc import Status as WireStatus
 from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
@@ -54,15 +55,18 @@ class Bridged:
 def bridged(service: Service) -> Bridged:
     """``service`` with its Trio methods behind asyncio handlers."""
     mapping: dict[str, Handler] = {}
+    outlet = Outlet()
     for path, generated in service.__mapping__().items():
         # betterproto names its handler of the method stop_task __rpc_stop_task.
         method = getattr(service, generated.func.__name__.removeprefix("__rpc_"))
-        handler = _handler(path.rpartition("/")[2], method, generated)
+        handler = _handler(path.rpartition("/")[2], method, generated, outlet)
         mapping[path] = generated._replace(func=handler)
     return Bridged(mapping)
 
 
-def _handler(name: str, method: Method, generated: Handler) -> Callable[[AnyStream], Any]:
+def _handler(
+    name: str, method: Method, generated: Handler, outlet: Outlet
+) -> Callable[[AnyStream], Any]:
     async def in_trio(stream: AnyStream) -> None:
         with contained(name):
             if generated.cardinality.client_streaming:
@@ -75,9 +79,12 @@ def _handler(name: str, method: Method, generated: Handler) -> Callable[[AnyStre
                 response = await method(argument)
                 await trio_asyncio.aio_as_trio(stream.send_message)(response)
                 return
+            sink = Responses(stream, outlet)
             async with aclosing(method(argument)) as responses:
                 async for response in responses:
-                    await trio_asyncio.aio_as_trio(stream.send_message)(response)
+                    # Some are bytes already, see `milo.plugin.stats_message`.
+                    if not await sink.send(bytes(response)):
+                        return
 
     async def in_asyncio(stream: AnyStream) -> None:
         # When the client cancels or goes, grpclib cancels this, and that cancels `in_trio`.

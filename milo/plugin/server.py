@@ -5,7 +5,6 @@ Imported only after the handshake line is out: it costs more than everything bef
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -13,9 +12,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 import trio_asyncio
-from grpclib.protocol import H2Protocol
-from grpclib.server import Server
-from h2.settings import SettingCodes
 
 from milo.plugin.base_service import BaseService
 from milo.plugin.broker_service import BrokerService
@@ -23,6 +19,7 @@ from milo.plugin.controller_service import ControllerService
 from milo.plugin.driver_service import DriverService
 from milo.plugin.handshake import remove_stale, socket_base
 from milo.plugin.health_service import HealthService
+from milo.plugin.http2 import UnlimitedServer
 from milo.plugin.rpc import Service, StatusDetails, bridged
 from milo.plugin.stdio_service import StdioService
 
@@ -31,30 +28,6 @@ if TYPE_CHECKING:
 
 # How long a shutdown's answer may take to leave; go-plugin's host waits 2 s for the end.
 _LAST_ANSWER_S = 0.05
-
-# The largest number that every client takes; HTTP/2 sets no limit of its own.
-_MAX_STREAMS = 2**31 - 1
-
-
-class _Protocol(H2Protocol):
-    """A connection that bears any number of calls at once.
-
-    The h2 package allows 100. The agent keeps two calls pending for each task, on one
-    connection: with 50 tasks nothing could be started or stopped any more, since a client
-    waits in silence for a call to end.
-    """
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        connection = self.connection._connection
-        connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: _MAX_STREAMS})
-        self.connection.flush()
-
-
-class _Server(Server):
-    def _protocol_factory(self) -> H2Protocol:
-        made = super()._protocol_factory()
-        return _Protocol(made.handler, made.config, made.h2_config)
 
 
 async def serve(
@@ -77,7 +50,7 @@ async def serve(
     ]
     async with trio.open_nursery() as nursery, trio_asyncio.open_loop():
         await nursery.start(registry.run)
-        server = _Server(
+        server = UnlimitedServer(
             [bridged(service) for service in services], status_details_codec=StatusDetails()
         )
         await trio_asyncio.aio_as_trio(server.start)(sock=listener)

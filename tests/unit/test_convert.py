@@ -249,26 +249,6 @@ def test_status_of_an_ended_task() -> None:
     assert answer.driver.attributes == {"k": "v"}
 
 
-def test_stats_carry_a_timestamp_and_what_was_measured() -> None:
-    """Every figure arrives with its unit, and measured fields by Nomad's names."""
-    usage = report.TaskUsage(
-        "x",
-        1_700_000_000.5,
-        report.CpuUsage(1.5, 2.5, 4.0, 100.0, 3, 4000, ("Percent", "Total Ticks")),
-        report.MemoryUsage(1, 2, 3, 4, 5, 6, 7, ("RSS", "Max Usage", "Kernel Max Usage")),
-    )
-    wire = drivers.TaskStatsResponse().parse(bytes(convert.stats(usage))).stats
-    assert wire.timestamp.timestamp() == 1_700_000_000.5
-    cpu, memory = wire.agg_resource_usage.cpu, wire.agg_resource_usage.memory
-    assert (cpu.system_mode, cpu.user_mode, cpu.percent, cpu.total_ticks) == (1.5, 2.5, 4.0, 100.0)
-    assert (cpu.throttled_periods, cpu.throttled_time) == (3, 4000)
-    assert [field.name for field in cpu.measured_fields] == ["PERCENT", "TOTAL_TICKS"]
-    assert (memory.rss, memory.cache, memory.swap, memory.usage) == (1, 2, 3, 4)
-    assert (memory.max_usage, memory.kernel_usage, memory.kernel_max_usage) == (5, 6, 7)
-    names = [field.name for field in memory.measured_fields]
-    assert names == ["RSS", "MAX_USAGE", "KERNEL_MAX_USAGE"]
-
-
 def test_events_keep_text_and_annotations() -> None:
     """An event arrives with its task, text, time and annotations."""
     event = report.TaskEvent("x", ALLOC, "app", "Task completed successfully", 5.0, {"a": "b"})

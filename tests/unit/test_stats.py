@@ -26,8 +26,6 @@ def v1(tmp_path: Path) -> Source:
         tmp_path / "cpuacct",
         {
             "cpuacct.usage": "3000\n",
-            "cpuacct.usage_user": "2000\n",
-            "cpuacct.usage_sys": "1000\n",
             "cpuacct.stat": "user 50\nsystem 20\n",
         },
     )
@@ -64,9 +62,12 @@ def v2(tmp_path: Path) -> Source:
 
 
 def test_v1_files_are_read(v1: Source) -> None:
-    """On v1 each figure comes from its controller, with the groups below included."""
+    """On v1 each figure comes from its controller, with the groups below included.
+
+    User and system time come in clock ticks, of which there are 100 a second.
+    """
     sample = stats.sample(v1)
-    assert (sample.cpu_ns, sample.user_ns, sample.system_ns) == (3000, 2000, 1000)
+    assert (sample.cpu_ns, sample.user_ns, sample.system_ns) == (3000, 500_000_000, 200_000_000)
     assert (sample.throttled_periods, sample.throttled_ns) == (3, 5000)
     assert sample.memory == {
         "rss": 20,
@@ -77,13 +78,6 @@ def test_v1_files_are_read(v1: Source) -> None:
         "kernel_usage": 5,
         "kernel_max_usage": 6,
     }
-
-
-def test_old_v1_kernels_count_in_ticks(v1: Source) -> None:
-    """Without user and system in nanoseconds, the clock ticks (100 a second) are taken."""
-    Path(v1.cpuacct, "cpuacct.usage_user").unlink()
-    sample = stats.sample(v1)
-    assert (sample.user_ns, sample.system_ns) == (500_000_000, 200_000_000)
 
 
 def test_v2_files_are_read(v2: Source) -> None:

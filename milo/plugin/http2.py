@@ -1,0 +1,111 @@
+"""Everything that is known here of grpclib's and h2's insides: the private names they keep.
+
+A connection that bears any number of calls, and messages that leave without a detour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any, Final
+
+import trio_asyncio
+from grpclib.protocol import Connection, H2Protocol
+from grpclib.protocol import Stream as GrpcStream
+from grpclib.server import Server, Stream
+from h2.settings import SettingCodes
+
+MAX_STREAMS: Final = 2**31 - 1
+"""The largest number that every client takes; HTTP/2 sets no limit of its own."""
+
+# Of a message in a gRPC stream: not compressed, and its length.
+_PREFIX = struct.Struct(">?I")
+
+
+class UnlimitedProtocol(H2Protocol):
+    """A connection that bears any number of calls at once.
+
+    The h2 package allows 100. The agent keeps two calls pending for each task, on one
+    connection: with 50 tasks nothing could be started or stopped any more, since a client
+    waits in silence for a call to end.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        connection = self.connection._connection
+        connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS})
+        self.connection.flush()
+
+
+class UnlimitedServer(Server):
+    """grpclib's server with an `UnlimitedProtocol` for each connection."""
+
+    def _protocol_factory(self) -> H2Protocol:
+        made = super()._protocol_factory()
+        return UnlimitedProtocol(made.handler, made.config, made.h2_config)
+
+
+class Outlet:
+    """Where messages leave: all that are sent in one turn of the event loop, in one piece.
+
+    That is one system call for the statistics of all tasks, and one answer from the client, which
+    asks for a sign of life (PING) whenever data has arrived.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: set[Connection] = set()
+
+    def send(self, stream: GrpcStream, data: bytes) -> None:
+        """Send ``data``, for which the stream must have `room`."""
+        assert stream.id is not None
+        stream.connection._connection.send_data(stream.id, data)
+        if not self._waiting:
+            trio_asyncio.current_loop.get().call_soon(self._leave)
+        self._waiting.add(stream.connection)
+
+    def _leave(self) -> None:
+        while self._waiting:
+            connection = self._waiting.pop()
+            if not connection.is_closing():
+                connection.flush()
+
+
+def room(stream: GrpcStream) -> int:
+    """Return how many bytes can be sent at once: what the client and the transport take now."""
+    assert stream.id is not None
+    if not stream.connection.write_ready.is_set():
+        return 0
+    h2 = stream.connection._connection
+    return min(h2.local_flow_control_window(stream.id), h2.max_outbound_frame_size)
+
+
+class Responses:
+    """The messages of one streaming call, sent from Trio.
+
+    grpclib's own way takes an asyncio task and a system call for each message, several times as
+    long as everything else together. Only when the client does not keep up does a message
+    wait, in grpclib's way: then no further one is made, and no other call is held up.
+    """
+
+    def __init__(self, call: Stream[Any, Any], outlet: Outlet) -> None:
+        self._call = call
+        self._outlet = outlet
+        self._has_begun = False
+
+    async def send(self, message: bytes) -> bool:
+        """Send a message; return False when the client has ended the call.
+
+        Waits as long as the client's flow control or the transport's buffer has no room.
+        """
+        if not self._has_begun:
+            await trio_asyncio.aio_as_trio(self._call.send_initial_metadata)()
+            self._has_begun = True
+        stream = self._call._stream
+        if not stream.closable:
+            return False
+        data = _PREFIX.pack(False, len(message)) + message
+        if len(data) <= room(stream):
+            self._outlet.send(stream, data)
+        else:
+            await trio_asyncio.aio_as_trio(stream.send_data)(data)
+        return True
