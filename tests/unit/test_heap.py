@@ -1,0 +1,234 @@
+"""How large the heap is made, which options of the user's decide it, and heap dumps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milo.core.heap import (
+    MIB,
+    Tuning,
+    UserWords,
+    default_heap_bytes,
+    environment_words,
+    printable,
+    split_options,
+    tune,
+)
+from milo.core.launch import Launch, TaskOptions
+from milo.task.jvm import MAX_ARGFILE_BYTES, dump_bytes, dump_path, user_words
+
+DUMP = "/alloc/data/app-1.hprof"
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "heap_mib"),
+    [(16, 4), (64, 16), (128, 54), (256, 156), (512, 361), (1024, 822), (4096, 3587)],
+)
+def test_default_heap(memory_mib: int, heap_mib: int) -> None:
+    """The heap is what docs/memory.md says for tasks of every size."""
+    assert default_heap_bytes(memory_mib * MIB) // MIB == heap_mib
+
+
+@given(st.integers(0, 1 << 50), st.integers(0, 1 << 40))
+def test_more_memory_is_no_smaller_heap(memory_bytes: int, more_bytes: int) -> None:
+    """The heap grows with the task, and always leaves something to the rest."""
+    heap_bytes = default_heap_bytes(memory_bytes)
+    assert 0 <= heap_bytes <= memory_bytes
+    assert default_heap_bytes(memory_bytes + more_bytes) >= heap_bytes - 1
+
+
+def test_heap_of_a_task() -> None:
+    """The default and heap_percent both become an -Xmx, in whole MiB."""
+    assert tune(UserWords(), memory_bytes=512 * MIB).arguments == ("-Xmx361m",)
+    assert tune(UserWords(), memory_bytes=512 * MIB, heap_percent=75).arguments == ("-Xmx384m",)
+    assert tune(UserWords(), memory_bytes=10 * MIB, heap_percent=1).arguments == ("-Xmx2m",)
+
+
+def test_no_limit_is_no_heap_option() -> None:
+    """Without a memory limit the JVM decides, and that is said."""
+    tuning = tune(UserWords(), memory_bytes=0, heap_percent=50)
+    assert tuning == Tuning(why="by the JVM, as the task has no memory limit")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "-Xmx1g",
+        "-mx200m",
+        "-XX:MaxHeapSize=1g",
+        "-XX:SoftMaxHeapSize=1g",
+        "-XX:MaxRAM=1g",
+        "-XX:MaxRAMPercentage=50.0",
+        "-XX:MinRAMPercentage=50.0",
+        "-XX:MaxRAMFraction=2",
+        "-XX:MinRAMFraction=2",
+        "-XX:+AggressiveHeap",
+        "-XX:Flags=/local/flags",
+        "-XX:VMOptionsFile=/local/options",
+        "-Xoptionsfile=/local/options",
+        "-Xms400m",
+        "-XX:InitialHeapSize=400m",
+        "-ms419430400",
+    ],
+)
+def test_users_heap_option_wins(word: str) -> None:
+    """An option that sizes the heap, or may, keeps Milo from doing so, and is named."""
+    tuning = tune(UserWords(("-Dx=y", word)), memory_bytes=512 * MIB, heap_percent=50)
+    assert tuning.arguments == ()
+    assert tuning.heap_bytes == 0
+    assert word in tuning.why or "400 MiB to begin with" in tuning.why
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["-Xms100m", "-Xss1m", "-Xmn50m", "-XX:MaxRAMs", "-Dpath=-Xmx", "-XX:InitialRAMPercentage=90"],
+)
+def test_other_options_leave_it_to_milo(word: str) -> None:
+    """What does not size the largest heap changes nothing."""
+    assert tune(UserWords((word,)), memory_bytes=512 * MIB).arguments == ("-Xmx361m",)
+
+
+def test_unread_file_leaves_the_heap_alone() -> None:
+    """A file of options that could not be read may size the heap: Milo does not then."""
+    tuning = tune(UserWords(("-Dx=y",), unread="@/etc/x"), memory_bytes=512 * MIB)
+    assert tuning.arguments == ()
+    assert "@/etc/x" in tuning.why
+
+
+def test_heap_dump_arguments() -> None:
+    """A dump that is asked for is switched on and has a path of its own."""
+    tuning = tune(UserWords(), memory_bytes=0, dump_path=DUMP)
+    assert tuning.dump_path == DUMP
+    assert tuning.arguments == (
+        "-XX:+HeapDumpOnOutOfMemoryError",
+        f"-XX:HeapDumpPath={DUMP}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "arguments", "path"),
+    [
+        ("-XX:-HeapDumpOnOutOfMemoryError", (), ""),
+        ("-XX:HeapDumpPath=/local", ("-XX:+HeapDumpOnOutOfMemoryError",), ""),
+        ("-XX:+HeapDumpOnOutOfMemoryError", (f"-XX:HeapDumpPath={DUMP}",), DUMP),
+    ],
+)
+def test_users_dump_options_win(word: str, arguments: tuple[str, ...], path: str) -> None:
+    """Of the two options of a heap dump Milo sets only what the user did not."""
+    tuning = tune(UserWords((word,)), memory_bytes=0, dump_path=DUMP)
+    assert tuning.arguments == arguments
+    assert tuning.dump_path == path
+
+
+def test_variables_that_a_jvm_reads() -> None:
+    """The JVM's own variables count always, the launcher's since Java 9, all as shells split."""
+    env = {
+        "JAVA_TOOL_OPTIONS": "-Da='b c' -Xmx1g",
+        "_JAVA_OPTIONS": "-Dx",
+        "JDK_JAVA_OPTIONS": "-Dlauncher",
+        "JAVA_OPTS": "-Xmx2g",
+    }
+    assert environment_words(env, 8) == ("-Da=b c", "-Xmx1g", "-Dx")
+    assert environment_words(env, 9)[-1] == "-Dlauncher"
+    assert environment_words(env, 0)[-1] == "-Dlauncher"
+    assert split_options("-Da='b -Xmx1g") == ["-Da='b", "-Xmx1g"]
+
+
+def test_printable() -> None:
+    """A text of the task's is bounded and in one line."""
+    assert printable("a\nb\x1b[1m") == "a?b?[1m"
+    assert len(printable("x" * 500)) == 80
+
+
+# ---- files of options -------------------------------------------------------------------
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    """A task with its directories."""
+    alloc = tmp_path / "alloc"
+    for path in ("alloc/data", "web/local", "web/secrets", "web/tmp"):
+        (alloc / path).mkdir(parents=True)
+    return Launch(
+        task_id="a1/we b/12ab",
+        task_name="web",
+        alloc_id="a1",
+        alloc_dir=str(alloc),
+        stdout_path="/dev/null",
+        stderr_path="/dev/null",
+        state_dir="",
+        crun_path="",
+        javas=(),
+    )
+
+
+@pytest.mark.parametrize("path", ["/local/options", "local/options", "/alloc/../local/options"])
+def test_argfile_is_read(launch: Launch, path: str) -> None:
+    """A file of options in the task's directories is read as the container has it."""
+    Path(launch.task_dir, "local/options").write_text('# x\n-Xmx99m "-Da=b c"\n')
+    options = TaskOptions(jvm_options=(f"@{path}", "-Dlast"))
+    found = user_words(launch, options, 17)
+    assert found == UserWords(("-Xmx99m", "-Da=b c", f"@{path}", "-Dlast"))
+
+
+def test_argfile_of_the_launchers_variable(launch: Launch) -> None:
+    """A file that JDK_JAVA_OPTIONS names is read too, in releases that have the variable."""
+    Path(launch.task_dir, "local/options").write_text("-Xmx99m")
+    launch.env["JDK_JAVA_OPTIONS"] = "@/local/options"
+    assert "-Xmx99m" in user_words(launch, TaskOptions(), 17).words
+    assert user_words(launch, TaskOptions(), 8).words == ()
+
+
+@pytest.mark.parametrize("what", ["missing", "outside", "symlink", "fifo", "large"])
+def test_argfile_that_is_not_read(launch: Launch, what: str) -> None:
+    """What is missing, elsewhere, no file or too large is not read, which is known."""
+    path = Path(launch.task_dir, "local/options")
+    name = "@/etc/passwd" if what == "outside" else "@/local/options"
+    if what == "symlink":
+        path.symlink_to("/etc/passwd")
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "large":
+        path.write_bytes(b"x" * (MAX_ARGFILE_BYTES + 1))
+    found = user_words(launch, TaskOptions(jvm_options=(name,)), 17)
+    assert found == UserWords((name,), unread=name)
+
+
+# ---- dumps ------------------------------------------------------------------------------
+
+
+def test_each_start_has_a_dump_path_of_its_own(launch: Launch) -> None:
+    """The path has the task's name and the start's id, and no character of a special meaning."""
+    assert dump_path(launch) == "/alloc/data/web-12ab.hprof"
+    odd = Launch(
+        task_id="a1/%p of x/34 %",
+        task_name="%p of x" + "y" * 100,
+        alloc_id="a1",
+        alloc_dir="",
+        stdout_path="",
+        stderr_path="",
+        state_dir="",
+        crun_path="",
+        javas=(),
+    )
+    path = dump_path(odd)
+    assert path.startswith("/alloc/data/_p_of_xyyy")
+    assert path.endswith("-34__.hprof")
+    assert len(path) < 160
+
+
+def test_dump_is_a_regular_file(launch: Launch) -> None:
+    """Only a regular file in the allocation's directory is taken for a dump."""
+    path = Path(launch.shared_dir, "data/web-12ab.hprof")
+    inside = dump_path(launch)
+    assert dump_bytes(launch, inside) == 0
+    path.symlink_to("/etc/passwd")
+    assert dump_bytes(launch, inside) == 0
+    path.unlink()
+    path.write_bytes(b"x" * 100)
+    assert dump_bytes(launch, inside) == 100

@@ -1,0 +1,262 @@
+"""What the JVM says of itself, what is computed in its place, and the event made of it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milo.core import hsperf
+from milo.core.heap import MIB, Tuning
+from milo.core.jvm_view import Limits, SelfTold, describe, expected_collector, processors
+from milo.task.jvm import read_perf_data
+
+RUNS = "Runs on Java 17.0.15 (/jdk), found by java_home"
+TUNING = Tuning(heap_bytes=361 * MIB, why="by default, for a task of 512 MiB")
+SMALL = Limits(memory_bytes=512 * MIB, cpus=4)
+LARGE = Limits(memory_bytes=4096 * MIB, cpus=4)
+
+
+def entry(name: str, value: int | str) -> bytes:
+    """Return one entry of performance data."""
+    key = name.encode() + b"\0"
+    key += b"\0" * (-(20 + len(key)) % 8)
+    if isinstance(value, int):
+        data, kind, vector = struct.pack("<q", value), b"J", 0
+    else:
+        data, kind = value.encode() + b"\0", b"B"
+        vector = len(data)
+        data += b"\0" * (-len(data) % 8)
+    head = struct.pack(
+        "<iiicBBBi", 20 + len(key) + len(data), 20, vector, kind, 0, 0, 0, 20 + len(key)
+    )
+    return head + key + data
+
+
+def perf_data(entries: dict[str, int | str], *, accessible: int = 1) -> bytes:
+    """Return performance data as a JVM writes it."""
+    body = b"".join(entry(name, value) for name, value in entries.items())
+    head = struct.pack(">IBBBB", hsperf.MAGIC, 1, 2, 0, accessible)
+    return head + struct.pack("<iiqii", 32 + len(body), 0, 0, 32, len(entries)) + body
+
+
+SERIAL: dict[str, int | str] = {
+    "sun.rt.vmInitDoneTime": 1795481017980,
+    "java.property.java.version": "17.0.15",
+    "java.property.java.vm.name": "OpenJDK 64-Bit Server VM",
+    "java.rt.vmArgs": "-Xmx300m",
+    "sun.gc.policy.name": "Copy:MSC",
+    "sun.gc.generation.0.maxCapacity": 100 * MIB,
+    "sun.gc.generation.1.maxCapacity": 200 * MIB,
+}
+
+
+def test_serial_heap_is_the_sum_of_its_generations() -> None:
+    """Generations side by side are added up."""
+    told = hsperf.self_told(perf_data(SERIAL))
+    assert told == SelfTold("17.0.15", "OpenJDK 64-Bit Server VM", "Serial", 300 * MIB, "-Xmx300m")
+
+
+@pytest.mark.parametrize(
+    ("names", "collector"),
+    [
+        ({"sun.gc.policy.name": "GarbageFirst"}, "G1"),
+        ({"sun.gc.collector.2.name": "Z concurrent cycle pauses"}, "ZGC"),
+        ({"sun.gc.collector.0.name": "ZGC minor collection pauses"}, "ZGC"),
+        ({"sun.gc.collector.0.name": "Shenandoah partial"}, "Shenandoah"),
+        ({"sun.gc.collector.0.name": "Something\nnew"}, "Something?new"),
+        ({}, ""),
+    ],
+)
+def test_other_collectors_have_one_heap(names: dict[str, int | str], collector: str) -> None:
+    """Where each generation may be the whole heap, the largest one counts."""
+    entries = {key: value for key, value in SERIAL.items() if key != "sun.gc.policy.name"} | names
+    told = hsperf.self_told(perf_data(entries))
+    assert told is not None
+    assert (told.collector, told.heap_bytes) == (collector, 200 * MIB)
+
+
+def test_not_told_yet() -> None:
+    """A JVM that is still starting, or is none, has told nothing."""
+    assert hsperf.self_told(perf_data({**SERIAL, "sun.rt.vmInitDoneTime": 0})) is None
+    assert hsperf.self_told(perf_data(SERIAL, accessible=0)) is None
+    assert hsperf.self_told(b"") is None
+    assert hsperf.self_told(b"\0" * 4096) is None
+
+
+def test_hostile_texts_are_cut() -> None:
+    """What a task writes in a JVM's name is bounded and printable."""
+    told = hsperf.self_told(
+        perf_data(
+            {
+                **SERIAL,
+                "java.property.java.version": "9\n\x1b[31m" + "x" * 5000,
+                "sun.gc.generation.1.maxCapacity": -5,
+                "sun.gc.generation.0.maxCapacity": 1 << 62,
+            }
+        )
+    )
+    assert told is not None
+    assert told.version.startswith("9??[31mxxx") and len(told.version) <= 80
+    assert told.heap_bytes == 0
+
+
+@given(st.binary(max_size=400), st.integers(0, 400))
+def test_damaged_data_is_survived(noise: bytes, at: int) -> None:
+    """Whatever the bytes are, parsing them ends without an error."""
+    data = perf_data(SERIAL)
+    hsperf.self_told(data[:at] + noise + data[at + len(noise) :])
+    hsperf.self_told(data[:12] + noise)
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=8, max_size=8))
+def test_wild_offsets_are_survived(numbers: list[int]) -> None:
+    """Offsets and lengths that point anywhere lead nowhere."""
+    head = struct.pack(">IBBBB", hsperf.MAGIC, 1, 2, 0, 1)
+    data = head + struct.pack("<iiqiiiii", *numbers) + b"J" * 64
+    hsperf.parse(data)
+
+
+# ---- processors and collectors ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "version", "words", "count"),
+    [
+        (Limits(cpus=4), "17.0.15", (), 4),
+        (Limits(cpus=4, quota_us=50_000, period_us=100_000), "17.0.15", (), 1),
+        (Limits(cpus=4, quota_us=100_001, period_us=100_000), "17.0.15", (), 2),
+        (Limits(cpus=4, quota_us=900_000, period_us=100_000), "17.0.15", (), 4),
+        (Limits(cpus=4, shares=500), "17.0.15", (), 4),
+        (Limits(cpus=4, shares=500), "17.0.4.1", (), 1),
+        (Limits(cpus=4, shares=1500), "11.0.16", (), 2),
+        (Limits(cpus=4, shares=1500), "11.0.17", (), 4),
+        (Limits(cpus=4, shares=1024), "11.0.16", (), 4),
+        (Limits(cpus=4, shares=500), "1.8.0_402", (), 1),
+        (Limits(cpus=4, shares=500), "18.0.1", (), 1),
+        (Limits(cpus=4, shares=500), "25", (), 4),
+        (Limits(cpus=4, shares=500), "", (), 4),
+        (Limits(cpus=1), "25", ("-XX:ActiveProcessorCount=6",), 6),
+        (Limits(cpus=4), "25", ("-XX:ActiveProcessorCount=0",), 4),
+    ],
+)
+def test_processors(limits: Limits, version: str, words: tuple[str, ...], count: int) -> None:
+    """Quota, processors, the user's word, and shares in old releases, as the JVM counts."""
+    assert processors(limits, version, words) == count
+
+
+@pytest.mark.parametrize(
+    ("limits", "count", "major", "words", "collector"),
+    [
+        (LARGE, 2, 17, (), "G1"),
+        (LARGE, 2, 8, (), "Parallel"),
+        (LARGE, 1, 17, (), "Serial"),
+        (SMALL, 4, 17, (), "Serial"),
+        (Limits(cpus=4), 4, 17, (), "G1"),
+        (SMALL, 4, 17, ("-XX:+UseZGC",), "ZGC"),
+        (SMALL, 4, 17, ("-XX:+UseG1GC", "-XX:+UseParallelGC"), "Parallel"),
+    ],
+)
+def test_expected_collector(
+    limits: Limits, count: int, major: int, words: tuple[str, ...], collector: str
+) -> None:
+    """The collector is the user's, else Serial on what is no server, else the release's."""
+    assert expected_collector(limits, count, major, words) == collector
+
+
+# ---- the event --------------------------------------------------------------------------
+
+
+def test_event_of_a_server() -> None:
+    """Where there is nothing to warn of, one sentence tells all."""
+    told = SelfTold("17.0.15", "OpenJDK", "G1", 3587 * MIB + 24)
+    tuning = Tuning(why="by default, for a task of 4096 MiB")
+    assert describe(RUNS, told, tuning, LARGE, 17, ()) == (
+        f"{RUNS}; heap up to 3587 MiB, set by default, for a task of 4096 MiB; "
+        "collector G1; 4 processors"
+    )
+
+
+def test_event_warns_of_the_serial_collector() -> None:
+    """A Serial collector that nobody asked for is named with its reasons and the remedy."""
+    told = SelfTold("17.0.15", "OpenJDK", "Serial", 361 * MIB)
+    limits = Limits(memory_bytes=512 * MIB, cpus=4, quota_us=50_000, period_us=100_000)
+    text = describe(RUNS, told, TUNING, limits, 17, ())
+    assert "1 processor." in text
+    assert "fewer than 2 processors and less than 1792 MiB" in text
+    assert "-XX:+UseG1GC or -XX:ActiveProcessorCount=2" in text
+    wanted = describe(RUNS, told, TUNING, limits, 17, ("-XX:+UseSerialGC",))
+    assert "UseG1GC" not in wanted
+
+
+def test_event_without_the_jvms_word() -> None:
+    """What only Milo computed is called that."""
+    text = describe(RUNS, None, TUNING, LARGE, 17, ())
+    assert "heap up to 361 MiB" in text
+    assert "collector G1" in text
+    assert "Milo's own figures" in text
+
+
+def test_event_of_another_jvm() -> None:
+    """A JVM of another version than its files said is named as it names itself."""
+    told = SelfTold("21.0.1", "Other VM", "G1", 361 * MIB, "-XX:ActiveProcessorCount=7")
+    text = describe(RUNS, told, TUNING, LARGE, 17, ())
+    assert "says that it is Other VM 21.0.1" in text
+    assert "7 processors" in text
+
+
+# ---- finding the data -------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The directory of a JVM's performance data in a task's /tmp."""
+    directory = tmp_path / "hsperfdata_nobody"
+    directory.mkdir()
+    return directory
+
+
+def test_data_of_the_first_jvm(tmp_path: Path, place: Path) -> None:
+    """Of several JVMs the one with the lowest id is read, as that is the application."""
+    (place / "12").write_bytes(b"twelve")
+    (place / "2").write_bytes(b"two")
+    (place / "x").write_bytes(b"no")
+    assert read_perf_data(str(tmp_path), time.time()) == b"two"
+
+
+def test_data_from_before_is_not_taken(tmp_path: Path, place: Path) -> None:
+    """What an earlier start left is not this JVM's."""
+    (place / "1").write_bytes(b"old")
+    os.utime(place / "1", (time.time() - 60, time.time() - 60))
+    assert read_perf_data(str(tmp_path), time.time()) == b""
+
+
+@pytest.mark.parametrize("what", ["symlink", "fifo", "directory", "symlinked directory"])
+def test_only_regular_files_are_read(tmp_path: Path, place: Path, what: str) -> None:
+    """Nothing that a task plants in a JVM's place is followed, opened or waited for."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "1").write_bytes(b"secret")
+    target = place / "1"
+    if what == "symlink":
+        target.symlink_to(secret / "1")
+    elif what == "fifo":
+        os.mkfifo(target)
+    elif what == "directory":
+        target.mkdir()
+    else:
+        place.rmdir()
+        place.symlink_to(secret)
+    assert read_perf_data(str(tmp_path), 0) == b""
+
+
+def test_large_data_is_cut(tmp_path: Path, place: Path) -> None:
+    """No more is read than a JVM ever writes, however large the file."""
+    with open(place / "1", "wb") as file:
+        file.truncate(1 << 40)
+    assert len(read_perf_data(str(tmp_path), 0)) == hsperf.MAX_BYTES
