@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import socket
 import struct
@@ -123,19 +124,24 @@ def _inet6() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for address, _, _, scope, _, name in _table("if_inet6"):
         if scope != LINK_LOCAL_SCOPE:
-            text = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address))
+            text = str(ipaddress.IPv6Address(int(address, 16)))
             found.setdefault(name, []).append(text)
     return found
 
 
 def _gateway() -> str:
-    """Return the gateway of the default route, IPv4 before IPv6; nothing if there is none."""
+    """Return the gateway of the default route, IPv4 before IPv6; nothing if there is none.
+
+    A link-local one is none: it means nothing without the name of an interface.
+    """
     for _, destination, gateway, flags, _, _, _, mask, *_ in _table("route")[1:]:
         if int(destination, 16) == int(mask, 16) == 0 and int(flags, 16) & RTF_GATEWAY:
             return socket.inet_ntop(socket.AF_INET, struct.pack("=I", int(gateway, 16)))
     for destination, bits, _, _, gateway, _, _, _, flags, _ in _table("ipv6_route"):
         if int(destination, 16) == int(bits, 16) == 0 and int(flags, 16) & RTF_GATEWAY:
-            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(gateway))
+            address = ipaddress.IPv6Address(int(gateway, 16))
+            if not address.is_link_local:
+                return str(address)
     return ""
 
 

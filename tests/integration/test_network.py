@@ -222,4 +222,6 @@ def test_the_hosts_own_network_is_left_alone(bare: Network, wired: Network) -> N
     )
     view = view_network(wired)
     assert (view.addresses, view.gateway) == (("fd00:30::3",), "fd00:30::1")
+    networks.inside(Path(wired.namespace_path), "-6 route replace default via fe80::1 dev eth0")
+    assert view_network(wired).gateway == ""
     assert os.readlink("/proc/thread-self/ns/net") == before

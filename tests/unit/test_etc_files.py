@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from milo.core.launch import Launch, Network, PluginOptions, TaskOptions
 from milo.core.names import (
@@ -157,6 +161,19 @@ def test_host_gateway_is_the_gateway() -> None:
         hosts_text("web", ["host:host-gateway"], GROUP, NetworkView(), "")
 
 
+@given(st.lists(st.text(max_size=30) | st.from_regex(r"\A[a-z._-]{1,9}:[0-9a-f:.\[\]]{1,12}\Z")))
+def test_no_entry_writes_more_than_its_own_line(entries: list[str]) -> None:
+    """Whatever a job gives is refused or becomes one line of an address and a name each."""
+    try:
+        extra = check_extra_hosts(entries)
+    except ConfigError:
+        return
+    text = hosts_text("own-name", extra, HOST, NetworkView(), "192.0.2.1 host\n")
+    lines = [line.split() for line in text.splitlines()][1:-1]
+    assert [len(line) for line in lines] == [2] * len(entries)
+    assert all(ipaddress.ip_address(line[0]) for line in lines)
+
+
 # ---- /etc/resolv.conf
 
 STUB = "# managed by systemd-resolved\nnameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n"
@@ -221,11 +238,11 @@ def a_launch(network: Network) -> Launch:
     )
 
 
-def files(monkeypatch: pytest.MonkeyPatch, host: dict[str, str], given: Network) -> dict[str, str]:
+def files(monkeypatch: pytest.MonkeyPatch, host: dict[str, str], net: Network) -> dict[str, str]:
     """Return the container's files in /etc, the host having ``host``."""
     monkeypatch.setattr(etc_files, "_read_text", lambda path: host.get(path, ""))
     user = User(uid=1000, gid=1000, name="app")
-    return etc_files.etc_files(a_launch(given), TaskOptions(), user, "web", VIEW)
+    return etc_files.etc_files(a_launch(net), TaskOptions(), user, "web", VIEW)
 
 
 @pytest.mark.parametrize(
