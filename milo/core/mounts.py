@@ -164,3 +164,9 @@ def bind_mount(bind: Bind) -> dict[str, Any]:
         "source": bind.source,
         "options": options,
     }
+
+
+def mask_mount(path: str) -> dict[str, Any]:
+    """Return the OCI mount object that hides a directory behind an empty, read-only one."""
+    options = ["ro", "nosuid", "nodev", "noexec", "mode=555", "size=4k"]
+    return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options}

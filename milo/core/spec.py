@@ -67,6 +67,10 @@ class ContainerPlan:
     """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
     binds: tuple[mounts.Bind, ...] = ()
     """In the order of mounting."""
+    masks: tuple[str, ...] = ()
+    """Directories inside of ``binds`` that are hidden."""
+    cwd: str = "/"
+    """The working directory, in the container."""
     devices: tuple[DeviceNode, ...] = ()
     resources: Resources = attrs.field(factory=Resources)
     cpu_quota_us: int = 0
@@ -104,7 +108,11 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         "root": {"path": plan.rootfs, "readonly": True},
         "hostname": plan.hostname,
         "process": _process(plan),
-        "mounts": [*mounts.system_mounts(), *(mounts.bind_mount(bind) for bind in plan.binds)],
+        "mounts": [
+            *mounts.system_mounts(),
+            *(mounts.bind_mount(bind) for bind in plan.binds),
+            *(mounts.mask_mount(path) for path in plan.masks),
+        ],
         "linux": linux,
     }
 
@@ -154,7 +162,7 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
         },
         "args": list(plan.args),
         "env": [f"{name}={value}" for name, value in plan.env.items()],
-        "cwd": "/",
+        "cwd": plan.cwd,
         "capabilities": capabilities,
         "noNewPrivileges": True,
         "oomScoreAdj": plan.resources.oom_score_adj,

@@ -22,13 +22,14 @@ from milo.task import (
     cgroups,
     devices,
     etc_files,
-    minimal_root,
     network,
     privileges,
     rootfs,
     users,
     volumes,
+    work_dir,
 )
+from milo.task.layout import lay_out
 
 BUNDLE_DIR: Final = "bundle"
 CONFIG_FILE: Final = "config.json"
@@ -67,9 +68,8 @@ def write_bundle(
         StateError: the state directory or one of the task's directories cannot be used.
     """
     user = users.resolve_user(launch.user, allow_root=launch.plugin.allow_root)
-    task_binds = volumes.task_binds(launch)
-    host = _host_view(options, app, [bind.source for bind in task_binds])
-    binds = _ordered([*host.binds, *task_binds, *volumes.job_binds(launch)])
+    cwd = work_dir.check(options.work_dir)
+    layout = lay_out(launch, options, app)
     view = network.view_network(launch.network)
     hostname = choose_hostname(
         options.hostname, launch.network, launch.alloc_id, socket.gethostname()
@@ -84,19 +84,20 @@ def write_bundle(
         cgroup_path=cgroup.container_path(launch.cgroup_parent, container_id),
         config_path=f"{path}/{CONFIG_FILE}",
         user=user,
-        binds=binds,
+        binds=layout.binds,
         notes=(no_dns,) if no_dns else (),
     )
-    java_home = _java_home_inside(app, task_binds)
     config = spec.build_spec(
         ContainerPlan(
             rootfs=f"{path}/rootfs",
             args=argv,
-            env=spec.build_env(launch.env, java_home=java_home, user=user),
+            env=spec.build_env(launch.env, java_home=layout.java_home, user=user),
             user=user,
             hostname=hostname,
             cgroup_path=bundle.cgroup_path,
-            binds=binds,
+            binds=layout.binds,
+            masks=layout.masks,
+            cwd=cwd,
             devices=tuple(devices.device_node(device) for device in launch.devices),
             resources=launch.resources,
             cpu_quota_us=_cpu_quota(launch, options),
@@ -113,10 +114,11 @@ def write_bundle(
     remove_bundle(launch.state_dir)
     try:
         os.mkdir(path, 0o700)
-        rootfs.write_skeleton(f"{path}/rootfs", binds, host.links, etc)
+        rootfs.write_skeleton(f"{path}/rootfs", layout.binds, layout.links, etc)
         with open(bundle.config_path, "xb") as file:
             file.write(data)
-        volumes.make_inner_mount_points(binds)
+        volumes.make_inner_mount_points(layout.binds)
+        work_dir.prepare(cwd, layout.binds, f"{path}/rootfs")
     except OSError as exc:
         raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc
     cgroups.make_parents(launch.cgroup_parent)
@@ -144,38 +146,6 @@ def remove_bundle(state_dir: str) -> None:
         return
     except OSError as exc:
         raise StateError(path, f"it cannot be removed: {exc.strerror}") from exc
-
-
-def _ordered(binds: list[Bind]) -> tuple[Bind, ...]:
-    """Return the binds with what lies in the task's directories (a JDK below /tmp) last."""
-    own = [bind.destination for bind in binds if bind.origin == "task"]
-
-    def inner(bind: Bind) -> bool:
-        return bind.origin != "task" and any(is_inside(bind.destination, path) for path in own)
-
-    return tuple(sorted(binds, key=inner))
-
-
-def _host_view(options: TaskOptions, app: Application, own: list[str]) -> rootfs.HostView:
-    recursive = volumes.kernel_is_recursive()
-    extra = _java_paths(app, own)
-    if options.rootfs == "minimal":
-        return minimal_root.view_minimal(app.java, extra, recursive=recursive)
-    return rootfs.view_host(extra, recursive=recursive)
-
-
-def _java_paths(app: Application, own: list[str]) -> list[str]:
-    """Return the host paths of the JDK, unless it came with the task itself."""
-    if any(is_inside(app.java.home, source) for source in own):
-        return []
-    return [app.java.home, *app.java.binds]
-
-
-def _java_home_inside(app: Application, task_binds: tuple[Bind, ...]) -> str:
-    for bind in task_binds:
-        if is_inside(app.java.home, bind.source):
-            return bind.destination + app.java.home[len(bind.source) :]
-    return app.java.home
 
 
 def _cpu_quota(launch: Launch, options: TaskOptions) -> int:

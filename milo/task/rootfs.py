@@ -124,10 +124,12 @@ def write_skeleton(
             skeleton.file(bind.destination, "")
         skeleton.points.add(bind.destination)
     for path, text in files.items():
-        skeleton.file(path, text)
+        if path not in skeleton.points:  # else the job mounts its own there
+            skeleton.file(path, text)
     for path, target in (SKELETON_LINKS | links).items():
-        skeleton.directory(os.path.dirname(path))
-        os.symlink(target, rootfs + path)
+        if path not in skeleton.made:  # else a JDK lies below /var/tmp
+            skeleton.directory(os.path.dirname(path))
+            os.symlink(target, rootfs + path)
 
 
 def check_directory(path: str) -> None:
@@ -153,15 +155,15 @@ class _Skeleton:
         self.points: set[str] = set()
         """Mount points so far."""
         self._top = top
-        self._made = {"/"}
+        self.made = {"/"}
 
     def directory(self, path: str) -> None:
-        if path in self._made:
+        if path in self.made:
             return
         self.directory(os.path.dirname(path))
         os.mkdir(self._top + path)
         os.chmod(self._top + path, 0o755)  # noqa: S103 - a directory of the container's
-        self._made.add(path)
+        self.made.add(path)
 
     def file(self, path: str, text: str) -> None:
         self.directory(os.path.dirname(path))

@@ -6,10 +6,10 @@ import os
 import stat
 from typing import Final
 
-from milo.core.launch import Launch
+from milo.core.launch import JobMount, Launch, TaskOptions
 from milo.core.mounts import Bind, is_inside, normalized
 from milo.errors import ConfigError
-from milo.task import rootfs
+from milo.task import protected, rootfs
 
 RECURSIVE_SINCE: Final = (5, 12)
 """Linux with mount_setattr(2), which read-only binds with everything below them need."""
@@ -36,28 +36,89 @@ def task_binds(launch: Launch) -> tuple[Bind, ...]:
     )
 
 
-def job_binds(launch: Launch) -> list[Bind]:
+def job_binds(launch: Launch, options: TaskOptions) -> list[Bind]:
+    """Return what Nomad and the job want to have mounted, each source without symlinks.
+
+    What a source's path leads to is decided here; `milo.task.pins` sees to it that this very
+    thing is what comes to be mounted.
+
+    Raises:
+        ConfigError: a source is not there or not permitted, or a value cannot be used.
+    """
     binds = []
-    for mount in launch.mounts:
-        if mount.propagation not in PROPAGATIONS:
-            raise ConfigError(
-                "propagation_mode", repr(mount.propagation), "one of " + ", ".join(PROPAGATIONS)
-            )
-        if not os.path.exists(mount.host_path):
-            raise ConfigError("volume", f"{mount.host_path} does not exist", "a path of the host")
-        directory = os.path.isdir(mount.host_path)
-        binds.append(
-            Bind(
-                os.path.realpath(mount.host_path),
-                normalized(mount.task_path),
-                readonly=mount.readonly,
-                directory=directory,
-                recursive=directory and (not mount.readonly or kernel_is_recursive()),
-                origin="job",
-                propagation=PROPAGATIONS[mount.propagation],
-            )
+    for volume in launch.mounts:
+        real = os.path.realpath(volume.host_path)
+        binds.append(_bind("volume", real, volume.task_path, volume.readonly, volume.propagation))
+    if options.mounts and not launch.plugin.volumes_enabled:
+        raise ConfigError(
+            "mounts",
+            "this client does not let jobs mount directories of the host",
+            "a volume block, or volumes { enabled = true } in the plugin's configuration",
         )
+    for number, mount in enumerate(options.mounts):
+        key = f"mounts[{number}].source"
+        real = _permitted(key, mount.source, launch)
+        bind = _bind(key, real, mount.target, mount.readonly, mount.propagation)
+        _check_protected(key, mount, real, protected.places(launch))
+        binds.append(bind)
     return binds
+
+
+def _permitted(key: str, source: str, launch: Launch) -> str:
+    """Return ``source`` with its symlinks resolved, if the operator permits what it leads to.
+
+    Nothing is said about what lies elsewhere, not even whether it is there.
+    """
+    real = os.path.realpath(source)
+    paths = launch.plugin.volume_paths
+    if any(is_inside(real, os.path.realpath(path)) for path in paths):
+        return real
+    what = f"{source} leads out of them" if any(is_inside(source, p) for p in paths) else source
+    raise ConfigError(
+        key,
+        f"the client does not permit {what}" if paths else "the client permits no path",
+        "a path below one of " + ", ".join(paths)
+        if paths
+        else "volumes { paths = [ … ] } in the plugin's configuration to name it or one above it",
+    )
+
+
+def _check_protected(key: str, mount: JobMount, real: str, places: tuple[str, ...]) -> None:
+    for place in places:
+        inside = is_inside(real, place)
+        # In a mount that the host sees too, hiding the place would hide it from the host.
+        if inside or (is_inside(place, real) and mount.propagation == "bidirectional"):
+            raise ConfigError(
+                key,
+                f"{mount.source} {'lies in' if inside else 'holds'} Nomad's or Milo's own data",
+                "a directory of its own",
+            )
+
+
+def _bind(key: str, source: str, target: str, readonly: bool, propagation: str) -> Bind:
+    if propagation not in PROPAGATIONS:
+        raise ConfigError(
+            "propagation_mode", repr(propagation), "one of " + ", ".join(PROPAGATIONS)
+        )
+    try:
+        mode = os.lstat(source).st_mode
+    except OSError as exc:
+        words = "does not exist" if isinstance(exc, FileNotFoundError) else exc.strerror
+        raise ConfigError(key, f"{source} {words}", "a path of the host") from exc
+    directory = stat.S_ISDIR(mode)
+    if not (directory or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+        raise ConfigError(
+            key, f"{source} is of another kind", "a directory, a regular file or a socket"
+        )
+    return Bind(
+        source,
+        normalized(target),
+        readonly=readonly,
+        directory=directory,
+        recursive=directory and (not readonly or kernel_is_recursive()),
+        origin="job",
+        propagation=PROPAGATIONS[propagation],
+    )
 
 
 def make_inner_mount_points(binds: tuple[Bind, ...]) -> None:

@@ -230,9 +230,11 @@ class DriverRig:
 
 
 @asynccontextmanager
-async def open_rig(options: PluginOptions | None = None) -> AsyncIterator[DriverRig]:
-    """Run a driver; afterwards nothing of it may be left, which is asserted."""
-    base = Path(tempfile.mkdtemp(prefix="milo-", dir="/tmp"))
+async def open_rig(
+    options: PluginOptions | None = None, *, parent: str = "/tmp"
+) -> AsyncIterator[DriverRig]:
+    """Run a driver below ``parent``; afterwards nothing of it may be left, which is asserted."""
+    base = Path(tempfile.mkdtemp(prefix="milo-", dir=parent))
     base.chmod(0o755)
     spawner = SpawnerClient()
     registry = Registry(spawner)
