@@ -80,29 +80,11 @@ def _plugins() -> Path | None:
     return None
 
 
-def _lay_out_cni(base: Path) -> str:
-    """Make a directory of plugins and one of networks; return the agent's words for them.
-
-    Nomad places a group in mode bridge only where the plugin named bridge tells its version,
-    and Debian's says "version unknown"; so that one is called through a script that tells one.
-    """
-    plugins = _plugins()
-    assert plugins is not None
-    binaries, networks_dir = base / "bin", base / "net.d"
-    binaries.mkdir()
-    networks_dir.mkdir()
-    for plugin in plugins.iterdir():
-        (binaries / plugin.name).symlink_to(plugin)
-    (binaries / "bridge").unlink()
-    (binaries / "bridge").write_text(
-        "#!/bin/sh\n"
-        '[ -n "$CNI_COMMAND" ] || { echo "CNI bridge plugin v1.1.1"; exit 0; }\n'
-        f"exec {plugins}/bridge\n"
-    )
-    (binaries / "bridge").chmod(0o755)
+def _lay_out_networks(directory: Path) -> str:
+    """Write the CNI networks there; return the agent's words for them."""
     for name, network in (("pair", PAIR), ("alone", ALONE)):
-        (networks_dir / f"{name}.conflist").write_text(json.dumps(network))
-    return f' cni_path = "{binaries}"\n cni_config_dir = "{networks_dir}"\n'
+        (directory / f"{name}.conflist").write_text(json.dumps(network))
+    return f' cni_path = "{_plugins()}"\n cni_config_dir = "{directory}"\n'
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +95,6 @@ def net_agent(
     if reason := missing():
         pytest.skip(f"NO TEST OF NOMAD'S OWN NETWORKS IS RUN: {reason}")
     base = tmp_path_factory.mktemp("cni")
-    base.parent.chmod(0o755)
     with ExitStack() as stack:
         stack.enter_context(networks.own_network())
         for place in STATE_PLACES:
@@ -122,7 +103,7 @@ def net_agent(
                 stack.callback(os.rmdir, place)
             stack.enter_context(private_mounts.small_tmpfs(Path(place)))
         url = stack.enter_context(artifacts.serve(jar_dir))
-        one = stack.enter_context(agent("network", dev=False, client=_lay_out_cni(base)))
+        one = stack.enter_context(agent("network", dev=False, client=_lay_out_networks(base)))
         yield one, f"{url}/network.jar"
 
 
