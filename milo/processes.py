@@ -105,7 +105,7 @@ def parent(pid: int) -> int | None:
 
 
 def session(pid: int) -> int | None:
-    """Return the session of ``pid``, or None when that has gone; field 6 of /proc/<pid>/stat."""
+    """Return the session of ``pid``, or None when that has gone; getsid(2)."""
     try:
         return os.getsid(pid)
     except OSError:

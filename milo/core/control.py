@@ -25,6 +25,9 @@ Signal = Annotated[int, msgspec.Meta(ge=1, le=64)]
 
 ROLE_DRIVER: Final = "driver"
 ROLE_OBSERVER: Final = "observer"
+ROLE_EXEC: Final = "exec"
+"""A connection for one command in the container: it ends with the connection, and hears of
+nothing else."""
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
@@ -68,7 +71,22 @@ class GetDescriptors(Message, frozen=True, tag="descriptors"):
     seq: Int64
 
 
-Request = Hello | GetStatus | Stop | Kill | GetDescriptors
+class Exec(Message, frozen=True, tag="exec"):
+    """Run a command in the container; the one request of a client of role ``exec``.
+
+    Three descriptors come with it (SCM_RIGHTS): its standard input, output and error; none with
+    ``tty``, where the answer brings the terminal's other end.
+    """
+
+    argv: tuple[str, ...]
+    tty: bool = False
+    cwd: str = ""
+    """Empty is the application's own."""
+    env: dict[str, str] = {}
+    """Beside the application's own; these win."""
+
+
+Request = Hello | GetStatus | Stop | Kill | GetDescriptors | Exec
 
 # ---- from the task process -----------------------------------------------------------
 
@@ -146,6 +164,23 @@ class Done(Message, frozen=True, tag="done"):
     error: str = ""
 
 
+class ExecStarted(Message, frozen=True, tag="exec_started"):
+    """The command runs."""
+
+    process: ProcessId
+
+
+class ExecEnded(Message, frozen=True, tag="exec_ended"):
+    """The command has ended, or could not be run: then ``error`` says why.
+
+    Without a process the exit code is a shell's: 127 not found, 126 not executable.
+    """
+
+    exit_code: int
+    signal: int = 0
+    error: str = ""
+
+
 Notice = (
     Welcome
     | Started
@@ -157,6 +192,8 @@ Notice = (
     | Status
     | Descriptors
     | Done
+    | ExecStarted
+    | ExecEnded
 )
 
 _requests: Final = msgspec.json.Decoder(Request)

@@ -62,38 +62,28 @@ def state_args(crun: str, container_id: str, log_file: str, root: str) -> list[s
 def exec_args(
     crun: str,
     container_id: str,
-    argv: tuple[str, ...],
+    *,
+    process_path: str,
+    pid_file: str,
     log_file: str,
     root: str,
-    *,
-    tty: bool = False,
     console_socket: str = "",
-    cwd: str = "",
-    env: dict[str, str] | None = None,
-    user: str = "",
 ) -> list[str]:
-    """Run another process in the container, with this command's standard streams.
+    """Start another process in the container, with this command's standard streams.
 
-    It gets the environment, user and (no) capabilities of the application, with ``env`` added.
-    With ``tty`` and ``console_socket`` the terminal's descriptor is sent to that socket.
+    ``process_path`` holds the OCI process object. It is detached: crun ends when the process
+    runs, and the subreaper becomes its parent. With a terminal in that object, the terminal's
+    descriptor is sent to ``console_socket``.
     """
-    options: list[str] = []
-    if tty:
-        options.append("--tty")
-    if console_socket:
-        options.append(f"--console-socket={console_socket}")
-    if cwd:
-        options.append(f"--cwd={cwd}")
-    if user:
-        options.append(f"--user={user}")
-    options += [f"--env={name}={value}" for name, value in (env or {}).items()]
+    console = [f"--console-socket={console_socket}"] if console_socket else []
     return [
         *_global_args(crun, log_file, root),
         "exec",
-        "--no-new-privs",
-        *options,
+        "--detach",
+        f"--process={process_path}",
+        f"--pid-file={pid_file}",
+        *console,
         container_id,
-        *argv,
     ]
 
 

@@ -243,6 +243,11 @@ class Registry:
         """Yield the driver's health and attributes, at once and whenever they change."""
         return self._fingerprinter.watch()
 
+    def place(self, task_id: str) -> tuple[str, trio.Nursery]:
+        """Return a task's state directory, and where its commands run. See `_find`."""
+        assert self._nursery is not None
+        return self._find(task_id).launch.state_dir, self._nursery
+
     # ---- stopping -----------------------------------------------------------------------
 
     async def stop(self, task_id: str, signal: str, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -15,6 +16,7 @@ from milo.errors import ControlError, NewerVersionError
 from milo.processes import passed_descriptors
 
 CONNECT_TIMEOUT_S: Final = 10.0
+CONNECT_PAUSE_S: Final = 0.01
 ANSWER_TIMEOUT_S: Final = 10.0
 MAX_DESCRIPTORS: Final = 16
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
@@ -56,32 +58,7 @@ class TaskClient:
             ControlError: nobody answers there, or not in this protocol.
             NewerVersionError: a newer Milo's task process does.
         """
-        path = os.path.join(state_dir, records.CONTROL_SOCKET)
-        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT_S):
-                await sock.connect(path)
-                hello = control.Hello(version=control.PROTOCOL_VERSION, role=role)
-                await sock.send(control.encode(hello))
-                welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
-        except trio.TooSlowError as exc:
-            sock.close()
-            raise ControlError(
-                f"Error: The task process behind {path} did not answer in {CONNECT_TIMEOUT_S:g} s"
-            ) from exc
-        except (OSError, ValueError) as exc:
-            sock.close()
-            words = getattr(exc, "strerror", None) or exc
-            raise ControlError(f"Error: No task process answers at {path}: {words}") from exc
-        except BaseException:
-            sock.close()
-            raise
-        if not isinstance(welcome, control.Welcome):
-            sock.close()
-            raise ControlError(f"Error: The process behind {path} is no task process of Milo's")
-        if welcome.version > control.PROTOCOL_VERSION:
-            sock.close()
-            raise NewerVersionError(path, welcome.version, control.PROTOCOL_VERSION)
+        sock, welcome = await open_control(state_dir, role)
         return cls(sock, welcome, on_notice)
 
     async def run(self) -> None:
@@ -196,6 +173,47 @@ class TaskClient:
         if event is not None and not event.is_set():
             self._answers[number] = answer
             event.set()
+
+
+async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketType, control.Welcome]:
+    """Connect to the task process that serves ``state_dir``, as a client of ``role``.
+
+    Raises:
+        ControlError: nobody answers there, or not in this protocol.
+        NewerVersionError: a newer Milo's task process does.
+    """
+    path = os.path.join(state_dir, records.CONTROL_SOCKET)
+    raw = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    sock = trio.socket.from_stdlib_socket(raw)
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT_S):
+            # A full backlog is EAGAIN here, which Trio's own connect takes for "in progress".
+            while (code := raw.connect_ex(path)) == errno.EAGAIN:  # noqa: ASYNC110
+                await trio.sleep(CONNECT_PAUSE_S)
+            if code:
+                raise OSError(code, os.strerror(code))
+            hello = control.Hello(version=control.PROTOCOL_VERSION, role=role)
+            await sock.send(control.encode(hello))
+            welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
+    except trio.TooSlowError as exc:
+        sock.close()
+        raise ControlError(
+            f"Error: The task process behind {path} did not answer in {CONNECT_TIMEOUT_S:g} s"
+        ) from exc
+    except (OSError, ValueError) as exc:
+        sock.close()
+        words = getattr(exc, "strerror", None) or exc
+        raise ControlError(f"Error: No task process answers at {path}: {words}") from exc
+    except BaseException:
+        sock.close()
+        raise
+    if not isinstance(welcome, control.Welcome):
+        sock.close()
+        raise ControlError(f"Error: The process behind {path} is no task process of Milo's")
+    if welcome.version > control.PROTOCOL_VERSION:
+        sock.close()
+        raise NewerVersionError(path, welcome.version, control.PROTOCOL_VERSION)
+    return sock, welcome
 
 
 def _close_all(fds: Iterable[int]) -> None:

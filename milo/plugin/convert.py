@@ -175,7 +175,7 @@ def capabilities() -> drivers.DriverCapabilities:
     """What Milo can do, as far as Nomad asks."""
     return drivers.DriverCapabilities(
         send_signals=True,
-        exec=False,
+        exec=True,
         fs_isolation=drivers.DriverCapabilitiesFsIsolation.from_string("IMAGE"),
         network_isolation_modes=[
             drivers.NetworkIsolationSpecNetworkIsolationMode.from_string(mode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -10,14 +10,13 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from milo.core.options import TASK_SCHEMA
-from milo.plugin import convert, stats_message
+from milo.plugin import convert, exec_service, stats_message
 from milo.plugin.schema import spec_from_schema
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 if TYPE_CHECKING:
     from milo.host.registry import Registry
 
-_NO_EXEC = "Error: Milo cannot run commands in a running task"
 _NO_NETWORK = "Error: Milo does not make network namespaces; Nomad does"
 
 _Report = TypeVar("_Report")
@@ -131,15 +130,14 @@ class DriverService(drivers.DriverBase):
         return _converted(self._registry.events(), convert.event)
 
     async def exec_task(self, request: drivers.ExecTaskRequest) -> drivers.ExecTaskResponse:
-        """Not offered, and not among the capabilities."""
-        raise GRPCError(Status.UNIMPLEMENTED, _NO_EXEC)
+        """Run a command in the task: a script check."""
+        return await exec_service.exec_task(self._registry, request)
 
-    async def exec_task_streaming(
-        self, requests: AsyncIterable[drivers.ExecTaskStreamingRequest]
+    def exec_task_streaming(
+        self, requests: AsyncIterator[drivers.ExecTaskStreamingRequest]
     ) -> AsyncIterator[drivers.ExecTaskStreamingResponse]:
-        """Not offered, and not among the capabilities."""
-        raise GRPCError(Status.UNIMPLEMENTED, _NO_EXEC)
-        yield drivers.ExecTaskStreamingResponse()  # makes this a generator
+        """Run a command in the task with its streams: ``nomad alloc exec``."""
+        return exec_service.exec_task_streaming(self._registry, requests)
 
     # ---- network namespaces
 

@@ -41,6 +41,9 @@ class Backend(Protocol):
     def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return names and numbers of the descriptors that a successor would need."""
 
+    async def run_command(self, sock: trio.socket.SocketType) -> None:
+        """Run the command that the client of role ``exec`` asks for next."""
+
     def current(self) -> control.Message | None:
         """Return what a driver that connects late has missed: Started, StartFailed, Exited."""
 
@@ -139,6 +142,13 @@ class ControlServer:
                     return
                 client.role = hello.role
             if not client.role:
+                return
+            if client.role == control.ROLE_EXEC:
+                welcome = control.Welcome(
+                    version=control.PROTOCOL_VERSION, supervisor=self._supervisor
+                )
+                await client.sock.send(control.encode(welcome))
+                await self._backend.run_command(client.sock)
                 return
             client.post(
                 control.Welcome(version=control.PROTOCOL_VERSION, supervisor=self._supervisor)

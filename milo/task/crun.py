@@ -37,13 +37,14 @@ class Crun:
         command: str,
         argv: list[str],
         *,
+        stdin: int | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
     ) -> None:
         """Run ``argv`` and wait for its end. Cancellation kills it, and waits for that.
 
         ``stdout`` and ``stderr`` are descriptors that the container is to inherit; without
-        them the command writes to /dev/null, since its messages go to the log file.
+        them it has /dev/null, since its messages go to the log file. So has ``stdin``.
 
         Raises:
             CrunError: it failed, or took longer than `DELETE_TIMEOUT_S` for ``delete`` and
@@ -60,6 +61,7 @@ class Crun:
                 CRUN_ENV,
                 stdout=null if stdout is None else stdout,
                 stderr=null if stderr is None else stderr,
+                stdin=stdin,
             )
         except FileNotFoundError as exc:
             raise CrunMissingError(argv[0]) from exc

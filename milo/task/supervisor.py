@@ -26,6 +26,7 @@ from milo.files import write_file
 from milo.processes import start_ticks
 from milo.task import artifact
 from milo.task.children import Reaper, WaitStatus
+from milo.task.commands import Commands
 from milo.task.container import Container
 from milo.task.control_server import ControlServer
 from milo.task.journal import Journal
@@ -66,6 +67,7 @@ class Supervisor:
         self._streams: Streams | None = None
         self._jvm: Jvm | None = None
         self._latest: control.Message | None = None
+        self._commands = Commands(launch, reaper)
         self._ladder = StopLadder(self._journal.log)
         self._marks: dict[str, float] = {"begin": time.monotonic()}
 
@@ -277,6 +279,11 @@ class Supervisor:
     def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return what a successor would need to go on with the streams."""
         return ((), ()) if self._streams is None else self._streams.descriptors()
+
+    async def run_command(self, sock: trio.socket.SocketType) -> None:
+        """Run a command in the container for the client behind ``sock``."""
+        running = self.phase in (Phase.RUNNING, Phase.STOPPING)
+        await self._commands.serve(sock, self._container if running else None)
 
     def current(self) -> control.Message | None:
         """Return the last of Started, StartFailed and Exited."""

@@ -39,32 +39,16 @@ def test_delete_is_forced_only_when_asked() -> None:
     assert forced == [*GLOBAL, "delete", "--force", "milo-1"]
 
 
-def test_exec_keeps_the_command_behind_the_id() -> None:
-    """exec never gains privileges, and the command's own options stay the command's."""
-    assert crun.exec_args(
-        "crun",
-        "milo-1",
-        ("ls", "--all"),
-        "/s/crun.log",
-        "/r",
-        tty=True,
-        console_socket="/s/tty",
-        cwd="/local",
-        env={"A": "b c"},
-        user="1000:1000",
-    ) == [
-        *GLOBAL,
-        "exec",
-        "--no-new-privs",
-        "--tty",
-        "--console-socket=/s/tty",
-        "--cwd=/local",
-        "--user=1000:1000",
-        "--env=A=b c",
-        "milo-1",
-        "ls",
-        "--all",
-    ]
+def test_exec_is_detached_and_reads_its_process_from_a_file() -> None:
+    """The command itself is in the file, so that no word of it can be an option of crun's."""
+    arguments = {"process_path": "/s/p.json", "pid_file": "/s/p.pid"}
+    plain = crun.exec_args("crun", "milo-1", log_file="/s/crun.log", root="/r", **arguments)
+    common = ["exec", "--detach", "--process=/s/p.json", "--pid-file=/s/p.pid"]
+    assert plain == [*GLOBAL, *common, "milo-1"]
+    with_terminal = crun.exec_args(
+        "crun", "milo-1", log_file="/s/crun.log", root="/r", console_socket="/s/tty", **arguments
+    )
+    assert with_terminal == [*GLOBAL, *common, "--console-socket=/s/tty", "milo-1"]
 
 
 @pytest.mark.parametrize(("program", "code"), [("/bin/true", 0), ("/bin/false", 1)])
