@@ -1,0 +1,380 @@
+"""Tasks that attack: the host, the driver and the other tasks go on, and nothing is left.
+
+Each test's canary (`tests.support.hostile`) is what an attack would reach: it must be as it was.
+docs/security.md names these tests beside what protects.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from milo.core.launch import Mount, PluginOptions
+from milo.core.report import ExitResult, TaskState
+from milo.errors import MiloError
+from milo.processes import start_ticks
+from tests.support import scripted_java
+from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
+from tests.support.hostile import Canary, Swapper, drained
+from tests.support.private_mounts import small_tmpfs
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+MIB = 1 << 20
+COUNTING = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
+ONE_OF_TWO = '[ "$1" = attack ] || { ' + COUNTING + "; }\n"
+"""Begins a script: what follows is done with the argument ``attack``; else, lines are counted."""
+
+
+@pytest.fixture
+def jdks() -> Iterator[Path]:
+    """A directory for JDKs. One below /tmp would be mounted inside of the task's own /tmp."""
+    path = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/opt"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def scripted(jdks: Path, script: str, **options: object) -> PluginOptions:
+    """Return a configuration in which ``script`` is what every JAR does."""
+    # Of the JVM's command line, only the application's own arguments are left.
+    words = 'while [ $# -gt 0 ] && [ "$1" != -jar ]; do shift; done; [ $# -gt 1 ] && shift 2\n'
+    home = scripted_java.make(jdks / "jdk", words + script)
+    return PluginOptions(java_home=str(home), **options)  # type: ignore[arg-type]
+
+
+async def line(reader: LogReader, text: bytes, timeout_s: float = 60) -> None:
+    """Return once ``text`` has arrived."""
+    await trio.to_thread.run_sync(reader.wait_for, text, timeout_s)
+
+
+async def goes_on(task: Task) -> None:
+    """Return once a counting task has printed ten lines more than now, all of them in order."""
+    count = task.out.text.count(b"\n")
+    await line(task.out, b"line %d\n" % (count + 10))
+    lines = task.out.text.splitlines()[: count + 10]
+    assert lines == [b"line %d" % number for number in range(1, count + 11)]
+
+
+async def container_pid(rig: DriverRig, task: Task) -> int:
+    return int((await rig.registry.inspect(task.id)).attributes["container_pid"])
+
+
+async def until_gone(pid: int) -> None:
+    with trio.fail_after(60):
+        while start_ticks(pid) is not None:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+def state_bytes(rig: DriverRig) -> int:
+    """Return the size of the largest file in the state directories."""
+    return max(path.lstat().st_size for path in rig.state_dir.rglob("*"))
+
+
+# ---- symlinks, and paths that are exchanged ----------------------------------------------
+
+
+async def test_planted_and_exchanged_paths(jar_dir: Path, jdks: Path) -> None:
+    """Directories, JAR and FIFOs that keep changing places with symlinks lead to nothing else.
+
+    All the time: while the task starts, while its driver dies and the next one recovers it,
+    while it is stopped and destroyed. A start may fail then, and no more than that.
+    """
+    script = "for d in local tmp secrets alloc/data; do touch /$d/here; done; " + COUNTING
+    async with open_rig(scripted(jdks, script)) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        started = 0
+        for number in range(10):
+            task = rig.task(jar_dir / "hello.jar", readers=False, alloc_id=f"{number:08}")
+            own, shared = Path(task.launch.task_dir), Path(task.launch.shared_dir)
+            planted = rig.base / f"planted{number}"
+            planted.mkdir()
+            fifo = ".app.stdout.fifo"
+            pairs = [
+                [(own / "local", "local"), (shared / "logs", "logs")],
+                [(own / "tmp", "tmp"), (shared / "logs" / fifo, f"logs/{fifo}")],
+                [(own / "secrets", "secrets"), (own / "local/hello.jar", "local/hello.jar")],
+                [(shared / "data", "data"), (shared / "logs" / fifo, "secret")],
+                [(own / "local/hello.jar", "secret"), (shared / "logs" / fifo, "link")],
+            ][number % 5]
+            swapped = []
+            for place, target in pairs:
+                link = planted / place.name.lstrip(".")
+                link.symlink_to(canary.top / target)
+                swapped.append((place, link))
+            with (
+                trio.fail_after(120),
+                drained(Path(task.launch.stdout_path), Path(task.launch.stderr_path)),
+                Swapper(*swapped),
+            ):
+                try:
+                    handle = await rig.registry.start(task.launch)
+                except MiloError:
+                    await rig.registry.destroy(task.id, force=True)
+                    continue
+                started += 1
+                await rig.restart()
+                await rig.registry.recover(task.id, handle)
+                await rig.registry.stop(task.id, "SIGKILL", 0)
+                assert (await rig.registry.wait(task.id)).signal == signal.SIGKILL
+                await rig.registry.destroy(task.id, force=True)
+        assert not canary.touched()
+        assert started, "not one task started: nothing was tried"
+
+
+async def test_source_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> None:
+    """A task directory that is a symlink when crun mounts it is refused, by what is mounted.
+
+    A crun that waits gives the attacker all the time between Milo's check and the mount.
+    """
+    crun = jdks / "crun"
+    crun.write_text(
+        "#!/bin/sh\n"
+        'case " $* " in *" create "*)\n'
+        f"  . {jdks}/attack;;\n"
+        f'esac\nexec {shutil.which("crun")} "$@"\n'
+    )
+    crun.chmod(0o755)
+    options = scripted(jdks, "touch /local/here; " + COUNTING)
+    async with open_rig(attrs.evolve(options, crun_path=str(crun))) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        for name in ("local", "secrets", "tmp"):
+            task = rig.task(jar_dir / "hello.jar")
+            place = f"{task.launch.task_dir}/{name}"
+            (jdks / "attack").write_text(
+                f"mv {place} {place}.away; ln -s {canary.top}/{name} {place}\n"
+            )
+            with trio.fail_after(60), pytest.raises(MiloError, match="something else took"):
+                await rig.registry.start(task.launch)
+        assert not canary.touched()
+
+
+async def test_mount_point_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> None:
+    """A mount point in local/ that became a symlink is refused before anything runs."""
+    crun = jdks / "crun"
+    crun.write_text(
+        "#!/bin/sh\n"
+        f'case " $* " in *" create "*) . {jdks}/attack;; esac\n'
+        f'exec {shutil.which("crun")} "$@"\n'
+    )
+    crun.chmod(0o755)
+    options = scripted(jdks, "touch /local/here; " + COUNTING)
+    async with open_rig(attrs.evolve(options, crun_path=str(crun))) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        task = rig.task(jar_dir / "hello.jar")
+        (rig.base / "volume").mkdir()
+        launch = attrs.evolve(
+            task.launch,
+            mounts=(Mount(host_path=str(rig.base / "volume"), task_path="/local/in/volume"),),
+        )
+        (jdks / "attack").write_text(
+            f"mv {task.local}/in {task.local}/away; ln -s /usr/share {task.local}/in\n"
+        )
+        with trio.fail_after(60), pytest.raises(MiloError):
+            await rig.registry.start(launch)
+        assert not (task.local / "here").exists()
+        assert not Path("/usr/share/volume").exists()
+        assert not canary.touched()
+
+
+async def test_jdk_exchanged(jar_dir: Path, jdks: Path) -> None:
+    """A JDK of somebody else's that changes places with another directory never runs that.
+
+    Neither on the host, where it is only read, nor in the container.
+    """
+    async with open_rig(scripted(jdks, "touch /local/right; " + COUNTING)) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        home = jdks / "jdk"
+        (jdks / "link").symlink_to(canary.top / "jdk")
+        for number in range(8):
+            task = rig.task(jar_dir / "hello.jar", readers=False, alloc_id=f"{number:08}")
+            with (
+                trio.fail_after(120),
+                drained(Path(task.launch.stdout_path), Path(task.launch.stderr_path)),
+                Swapper((home, jdks / "link")),
+            ):
+                try:
+                    await rig.registry.start(task.launch)
+                    await rig.registry.stop(task.id, "SIGKILL", 0)
+                except MiloError:
+                    pass
+                await rig.registry.destroy(task.id, force=True)
+            assert not (task.local / "wrong").exists()
+        opened_directory = "event 0x40000020 "
+        assert not [one for one in canary.touched() if not one.startswith(opened_directory)]
+
+
+TAMPERINGS = {
+    "symlink": "mv /alloc/logs /alloc/away; ln -s {canary}/logs /alloc/logs",
+    "symlinks": "cd /alloc/logs; rm .app.*; "
+    "ln -s {canary}/secret .app.stdout.fifo; ln -s {canary}/secret .app.stderr.fifo",
+    "files": "cd /alloc/logs; rm .app.*; : >.app.stdout.fifo; : >.app.stderr.fifo",
+    "fifos": "cd /alloc/logs; rm .app.*; mkfifo .app.stdout.fifo .app.stderr.fifo",
+    "gone": "mv /alloc/logs /alloc/away",
+    "device": "rm -r /alloc/logs; ln -s /dev /alloc/logs",
+}
+
+
+async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
+    """What a task makes of its log directory costs its own log at most.
+
+    Its driver and its own process are killed in the same instant: only then the FIFOs have to
+    be found by their paths again. It is recovered, stopped and destroyed as ever.
+    """
+    base = jdks / "canary"
+    cases = " ".join(f"{name}) {text};;" for name, text in TAMPERINGS.items())
+    script = (
+        "echo open; until [ -e /local/go ]; do sleep 0.02; done\n"
+        f'case "$1" in {cases.format(canary=base)} esac\necho done; ' + COUNTING
+    )
+    async with open_rig(scripted(jdks, script)) as rig:
+        canary = Canary(base, jar_dir / "hello.jar")
+        tasks = [rig.task(jar_dir / "hello.jar", args=[name]) for name in TAMPERINGS]
+        with trio.fail_after(180):
+            handles = {task.id: await rig.registry.start(task.launch) for task in tasks}
+            for task in tasks:
+                await line(task.out, b"open\n")
+                (task.local / "go").touch()
+            for task in tasks:
+                await line(task.out, b"done\n")
+            pids = {task.id: await container_pid(rig, task) for task in tasks}
+            supervisors = [await rig.supervisor(task) for task in tasks]
+            rig.pause()
+            for supervisor in supervisors:
+                os.kill(supervisor, signal.SIGKILL)
+            for supervisor in supervisors:
+                await until_gone(supervisor)
+            await rig.restart()
+            for task in tasks:
+                await rig.registry.recover(task.id, handles[task.id])
+                assert await container_pid(rig, task) == pids[task.id]
+
+            async def end(task: Task) -> None:
+                await rig.registry.stop(task.id, "SIGTERM", 0.2)
+                await rig.registry.wait(task.id)
+                await rig.registry.destroy(task.id, force=True)
+                await until_gone(pids[task.id])
+
+            async with trio.open_nursery() as nursery:
+                for task in tasks:
+                    nursery.start_soon(end, task)
+        assert not canary.touched()
+
+
+# ---- processes, memory, disk, output -----------------------------------------------------
+
+
+async def test_fork_bomb(jar_dir: Path, jdks: Path) -> None:
+    """A fork bomb that ignores signals is held by the PID limit, and ends as any other task."""
+    bomb = "trap '' TERM INT; b() { b | b & sleep 4101; }; echo running; b; while :; do b; done"
+    async with open_rig(scripted(jdks, ONE_OF_TWO + bomb)) as rig:
+        with trio.fail_after(120):
+            good = rig.task(jar_dir / "hello.jar", name="good")
+            await rig.registry.start(good.launch)
+            task = rig.task(jar_dir / "hello.jar", args=["attack"], pids_limit=48)
+            await rig.registry.start(task.launch)
+            await line(task.err, b"fork")  # "Cannot fork", in the shell's words
+            await goes_on(good)
+            await rig.registry.stop(task.id, "SIGTERM", 0.2)
+            assert await rig.registry.wait(task.id) == ExitResult(signal=9)
+            await rig.registry.destroy(task.id, force=True)
+            await goes_on(good)
+            assert (await rig.registry.inspect(good.id)).state is TaskState.RUNNING
+
+
+async def test_memory_bomb(jar_dir: Path, jdks: Path) -> None:
+    """A memory bomb is killed alone, and told as that."""
+    async with open_rig(scripted(jdks, ONE_OF_TWO + "exec tail /dev/zero")) as rig:
+        with trio.fail_after(120):
+            good = rig.task(jar_dir / "hello.jar", name="good")
+            await rig.registry.start(good.launch)
+            pid = await container_pid(rig, good)
+            task = rig.task(jar_dir / "hello.jar", args=["attack"], memory_mb=64)
+            await rig.registry.start(task.launch)
+            result = await rig.registry.wait(task.id)
+            assert (result.signal, result.oom_killed) == (9, True)
+            await goes_on(good)
+            assert await container_pid(rig, good) == pid
+
+
+async def test_full_disk(jar_dir: Path, jdks: Path) -> None:
+    """A task that fills the allocation's disk gets ENOSPC, and costs nobody else a step.
+
+    It and others on the same disk are recovered, started, stopped and destroyed; only what
+    needs room there fails, and says so.
+    """
+    fill = (
+        "for d in tmp local alloc/data; do cat /dev/zero >/$d/fill; done\n"
+        "i=0; while touch /tmp/file$i; do i=$((i+1)); done; echo full; " + COUNTING
+    )
+    async with open_rig(scripted(jdks, ONE_OF_TWO + fill)) as rig:
+        (rig.base / "volume").mkdir()
+        with small_tmpfs(rig.base / "alloc", "4m,nr_inodes=150"), trio.fail_after(120):
+            good = rig.task(jar_dir / "hello.jar", name="good")
+            other = rig.task(jar_dir / "hello.jar", name="other")
+            mounted = rig.task(jar_dir / "hello.jar", name="mounted")
+            task = rig.task(jar_dir / "hello.jar", args=["attack"])
+            tasks = [good, other, mounted, task]
+            handles = {one.id: await rig.registry.start(one.launch) for one in (good, task)}
+            await line(task.err, b"No space left on device")
+            await line(task.out, b"full\n")
+            await goes_on(good)
+            await rig.restart()
+            for one in (good, task):
+                await rig.registry.recover(one.id, handles[one.id])
+            await goes_on(good)
+            await rig.registry.start(other.launch)
+            await goes_on(other)
+            volume = Mount(host_path=str(rig.base / "volume"), task_path="/local/volume")
+            with pytest.raises(MiloError, match="No space left on device"):
+                await rig.registry.start(attrs.evolve(mounted.launch, mounts=(volume,)))
+            for one in (task, other, good):
+                await rig.registry.stop(one.id, "SIGTERM", 0.5)
+                assert (await rig.registry.wait(one.id)).signal
+            await rig.finish()
+            for one in tasks:  # their readers, so that the disk can be unmounted
+                one.stdout = one.stderr = None
+
+
+async def test_log_flood(jar_dir: Path, jdks: Path) -> None:
+    """A task that writes as fast as it can, read or not, holds up nobody and fills no disk."""
+    flood = "yes attack >&2 & exec yes attack"
+    async with open_rig(scripted(jdks, ONE_OF_TWO + flood)) as rig:
+        with trio.fail_after(120):
+            good = rig.task(jar_dir / "hello.jar", name="good")
+            await rig.registry.start(good.launch)
+            read = rig.task(jar_dir / "hello.jar", name="read", args=["attack"])
+            await rig.registry.start(read.launch)
+            unread = rig.task(
+                jar_dir / "hello.jar",
+                name="unread",
+                args=["attack"],
+                readers=False,
+                log_overflow="drop",
+            )
+            stuck = [
+                os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+                for path in (unread.launch.stdout_path, unread.launch.stderr_path)
+            ]
+            await rig.registry.start(unread.launch)
+            while min(read.out.length, read.err.length) < 100 * MIB:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            await goes_on(good)
+            handle_states = [await rig.registry.inspect(one.id) for one in (good, read, unread)]
+            assert all(one.state is TaskState.RUNNING for one in handle_states)
+            for one in (read, unread):
+                await rig.registry.stop(one.id, "SIGTERM", 1)
+                assert await rig.registry.wait(one.id) == ExitResult(signal=9)  # yes is init there
+            assert state_bytes(rig) < MIB
+            assert len(rig.texts(unread)) < 20, rig.texts(unread)
+            await goes_on(good)
+            for fd in stuck:
+                os.close(fd)
