@@ -15,6 +15,12 @@ NOFILE_LIMIT: Final = 1_048_576
 
 RLIM_INFINITY: Final = 2**64 - 1
 
+SHM_SIZE_BYTES: Final = 64 * 1024 * 1024
+"""As podman and docker size /dev/shm. What is in it counts as the task's memory."""
+
+INIT_PATH: Final = "/dev/init"
+"""In the container: nothing of the host's or the job's can be mounted there."""
+
 
 @attrs.frozen
 class Confinement:
@@ -24,6 +30,19 @@ class Confinement:
     nproc_limit: int = RLIM_INFINITY
     """RLIMIT_NPROC counts all processes of a user on the host, and every task is ``nobody``
     by default, so it may not be what holds a task back: `PIDS_LIMIT` is."""
+    rlimits: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+    """The job's own, by their OCI names: soft and hard limit. They win over the two above."""
     pids_limit: int = PIDS_LIMIT
+    capabilities: tuple[str, ...] = ()
+    """Lower case, without ``cap_``; effective in the application even when it is not root."""
     seccomp: dict[str, Any] | None = None
     """The OCI ``linux.seccomp`` object."""
+    masked_paths: tuple[str, ...] = ()
+    """Beside those of every container."""
+    sysctl: dict[str, str] = attrs.field(factory=dict)
+    shm_size_bytes: int = SHM_SIZE_BYTES
+    host_pids: bool = False
+    """Whether the container shares the host's PID namespace."""
+    host_ipc: bool = False
+    init: str = ""
+    """The host's path of an init to run the application under; empty for none."""

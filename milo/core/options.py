@@ -12,10 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from milo.core.capabilities import parse_names
 from milo.core.jvm_options import check_class_name, check_jvm_options
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
 from milo.core.names import check_extra_hosts, check_hostname
 from milo.core.option_reader import Attr, Block, Reader, Schema, check_directory, shown
+from milo.core.privilege_options import PROFILE, check_plugin, check_task
 from milo.errors import ConfigError
 
 MAX_STATE_DIR_BYTES = 107 - len("/0123456789abcdef/control.sock")
@@ -26,7 +28,6 @@ MAX_STATE_DIR_BYTES = 107 - len("/0123456789abcdef/control.sock")
 ROOTFS = ("host", "minimal")
 MODES = ("private", "host")
 PROPAGATION = ("private", "host-to-task", "bidirectional")
-PROFILE = 'the absolute path of a seccomp profile (JSON), or "unconfined"'
 
 MAX_PIDS = 4_194_304
 """PID_MAX_LIMIT of a 64-bit kernel; proc(5)."""
@@ -116,7 +117,7 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
             'log_overflow = "drop" never waits, so that a timeout means nothing',
             'log_block_timeout only together with log_overflow = "block"',
         )
-    return TaskOptions(
+    options = TaskOptions(
         jar_path=jar_path or "",
         main_class=main_class or "",
         class_path=class_path or "",
@@ -128,8 +129,8 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
         rootfs=reader.one_of("rootfs", ROOTFS) or plugin.rootfs,
         work_dir=reader.text("work_dir", "a directory in the container") or "",
         mounts=tuple(_job_mount(block) for block in reader.blocks("mounts")),
-        cap_add=reader.texts("cap_add"),
-        cap_drop=reader.texts("cap_drop"),
+        cap_add=parse_names("cap_add", reader.texts("cap_add")),
+        cap_drop=parse_names("cap_drop", reader.texts("cap_drop")),
         seccomp_profile=reader.text("seccomp_profile", PROFILE) or "",
         ulimit=reader.pairs("ulimit"),
         sysctl=reader.pairs("sysctl"),
@@ -143,6 +144,8 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
         extra_hosts=check_extra_hosts(reader.texts("extra_hosts")),
         hostname=check_hostname(reader.text("hostname", "a host name")),
     )
+    check_task(options, plugin)
+    return options
 
 
 def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
@@ -170,7 +173,7 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
             f"a path of at most {MAX_STATE_DIR_BYTES} bytes",
         )
     timeout_s = reader.seconds("log_block_timeout")
-    return PluginOptions(
+    options = PluginOptions(
         java_home=default.java_home if java_home is None else java_home,
         crun_path=default.crun_path if crun_path is None else crun_path,
         state_dir=default.state_dir if state_dir is None else state_dir,
@@ -181,7 +184,7 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
         **_volumes(reader),
         allow_caps=default.allow_caps
         if config.get("allow_caps") is None
-        else reader.texts("allow_caps"),
+        else parse_names("allow_caps", reader.texts("allow_caps")),
         default_pid_mode=reader.one_of("default_pid_mode", MODES) or default.default_pid_mode,
         default_ipc_mode=reader.one_of("default_ipc_mode", MODES) or default.default_ipc_mode,
         allow_host_namespaces=_flag(reader, "allow_host_namespaces", default.allow_host_namespaces),
@@ -190,6 +193,8 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
         pids_limit=reader.whole_number("pids_limit", 1, MAX_PIDS) or default.pids_limit,
         userns=reader.flag("userns") or default.userns,
     )
+    check_plugin(options)
+    return options
 
 
 def _flag(reader: Reader, key: str, default: bool) -> bool:

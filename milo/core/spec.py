@@ -12,7 +12,8 @@ from typing import Any, Final
 import attrs
 
 from milo.core import cgroup, mounts
-from milo.core.confinement import NOFILE_LIMIT, Confinement
+from milo.core.capabilities import oci_name
+from milo.core.confinement import INIT_PATH, NOFILE_LIMIT, Confinement
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
@@ -97,19 +98,21 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         "resources": _resources(plan),
         "cgroupsPath": plan.cgroup_path,
         "devices": [_device(device) for device in plan.devices],
-        "maskedPaths": list(mounts.MASKED_PATHS),
+        "maskedPaths": [*mounts.MASKED_PATHS, *plan.confinement.masked_paths],
         "readonlyPaths": list(mounts.READONLY_PATHS),
         "rootfsPropagation": "rprivate",
     }
     if plan.confinement.seccomp is not None:
         linux["seccomp"] = plan.confinement.seccomp
+    if plan.confinement.sysctl:
+        linux["sysctl"] = plan.confinement.sysctl
     return {
         "ociVersion": OCI_VERSION,
         "root": {"path": plan.rootfs, "readonly": True},
         "hostname": plan.hostname,
         "process": _process(plan),
         "mounts": [
-            *mounts.system_mounts(),
+            *_system_mounts(plan.confinement),
             *(mounts.bind_mount(bind) for bind in plan.binds),
             *(mounts.mask_mount(path) for path in plan.masks),
         ],
@@ -147,12 +150,13 @@ def check_strings(args: tuple[str, ...], env: dict[str, str]) -> None:
 
 
 def _process(plan: ContainerPlan) -> dict[str, Any]:
-    nproc = plan.confinement.nproc_limit
-    nofile = min(plan.confinement.nofile_limit, NOFILE_LIMIT)
-    # Empty sets, all five: a set that is left out would be filled with crun's own default.
-    capabilities: dict[str, list[str]] = {
-        kind: [] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")
-    }
+    confinement = plan.confinement
+    names = [oci_name(name) for name in confinement.capabilities]
+    # All five sets: one that is left out would be filled with crun's own default. The ambient
+    # one is what makes them effective in a program that is not root's.
+    kinds = ("bounding", "effective", "inheritable", "permitted", "ambient")
+    capabilities = dict.fromkeys(kinds, names)
+    args = [INIT_PATH, "--", *plan.args] if confinement.init else list(plan.args)
     return {
         "terminal": False,
         "user": {
@@ -160,24 +164,61 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
             "gid": plan.user.gid,
             "additionalGids": list(plan.user.groups),
         },
-        "args": list(plan.args),
+        "args": args,
         "env": [f"{name}={value}" for name, value in plan.env.items()],
         "cwd": plan.cwd,
         "capabilities": capabilities,
         "noNewPrivileges": True,
         "oomScoreAdj": plan.resources.oom_score_adj,
-        # Always given, since the agent's own would be inherited. No core files: the host's
-        # core_pattern may pipe them, with the application's secrets, to a program outside.
         "rlimits": [
-            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-            {"type": "RLIMIT_NOFILE", "soft": nofile, "hard": nofile},
-            {"type": "RLIMIT_NPROC", "soft": nproc, "hard": nproc},
+            {"type": kind, "soft": soft, "hard": hard}
+            for kind, (soft, hard) in _rlimits(confinement).items()
         ],
     }
 
 
+def _rlimits(confinement: Confinement) -> dict[str, tuple[int, int]]:
+    nofile = min(confinement.nofile_limit, NOFILE_LIMIT)
+    nproc = confinement.nproc_limit
+    # Always given, since the agent's own would be inherited. No core files: the host's
+    # core_pattern may pipe them, with the application's secrets, to a program outside.
+    own = {
+        "RLIMIT_CORE": (0, 0),
+        "RLIMIT_NOFILE": (nofile, nofile),
+        "RLIMIT_NPROC": (nproc, nproc),
+    }
+    return own | confinement.rlimits
+
+
+def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
+    """Return the mounts of every container, changed as its privileges say."""
+    result = mounts.system_mounts()
+    for mount in result:
+        if mount["destination"] == "/dev/shm":  # noqa: S108
+            if confinement.host_ipc:
+                # As with podman: System V's and POSIX's shared memory belong together.
+                options = ["rbind", "nosuid", "noexec", "nodev"]
+                mount.update(type="bind", source="/dev/shm", options=options)  # noqa: S108
+            else:
+                sizes = [word for word in mount["options"] if not word.startswith("size=")]
+                mount["options"] = [*sizes, f"size={confinement.shm_size_bytes}"]
+    if confinement.init:
+        options = ["bind", "ro", "nosuid", "nodev"]
+        result.append(
+            {
+                "destination": INIT_PATH,
+                "type": "bind",
+                "source": confinement.init,
+                "options": options,
+            }
+        )
+    return result
+
+
 def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
-    namespaces = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
+    shared = {"pid": plan.confinement.host_pids, "ipc": plan.confinement.host_ipc}
+    kinds = ("pid", "mount", "ipc", "uts", "cgroup")
+    namespaces = [{"type": kind} for kind in kinds if not shared.get(kind)]
     if plan.network_mode == "group":
         namespaces.append({"type": "network", "path": plan.network_path})
     elif plan.network_mode == "none":

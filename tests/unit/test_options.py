@@ -64,7 +64,7 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         "shm_size": "256m",
         "pids_limit": 100,
         "pid_mode": "host",
-        "ipc_mode": "host",
+        "ipc_mode": "private",
         "init": True,
         "heap_percent": 70,
         "heap_dump_on_oom": True,
@@ -72,7 +72,8 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         "hostname": "web",
     }
     assert set(config) == set(TASK_SCHEMA)
-    assert parse_task_options(config, PLUGIN) == TaskOptions(
+    plugin = PluginOptions(allow_seccomp_profiles=("unconfined",), default_ipc_mode="host")
+    assert parse_task_options(config, plugin) == TaskOptions(
         jar_path="local/app.jar",
         main_class="com.example.Main$Inner",
         class_path="local/lib/*",
@@ -91,7 +92,7 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         shm_size_bytes=256 * 1024 * 1024,
         pids_limit=100,
         pid_mode="host",
-        ipc_mode="host",
+        ipc_mode="private",
         init=True,
         heap_percent=70,
         heap_dump_on_oom=True,
@@ -112,8 +113,8 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         "rootfs": "minimal",
         "volumes": [{"enabled": True, "paths": ["/srv//data/"]}],
         "allow_caps": [],
-        "default_pid_mode": "host",
-        "default_ipc_mode": "host",
+        "default_pid_mode": "private",
+        "default_ipc_mode": "private",
         "allow_host_namespaces": False,
         "seccomp_profile": "/etc/milo/seccomp.json",
         "allow_seccomp_profiles": ["unconfined"],
@@ -132,8 +133,8 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         volumes_enabled=True,
         volume_paths=("/srv/data",),
         allow_caps=(),
-        default_pid_mode="host",
-        default_ipc_mode="host",
+        default_pid_mode="private",
+        default_ipc_mode="private",
         allow_host_namespaces=False,
         seccomp_profile="/etc/milo/seccomp.json",
         allow_seccomp_profiles=("unconfined",),

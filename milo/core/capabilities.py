@@ -1,0 +1,128 @@
+"""Linux capabilities by name, and which of them a job gets. Pure.
+
+As in Nomad's java driver, names are taken in any case, with or without ``CAP_``, and ``all``
+is every one. Unlike there a job starts with none: `cap_add` is all that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from milo.errors import ConfigError
+
+ALL: Final = "all"
+
+KNOWN: Final = (
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+)
+"""Each at the place of its number; linux/capability.h of Linux 5.9 and all later ones so far."""
+
+EXPECTED: Final = 'names of capabilities such as "net_bind_service", or "all"; see capabilities(7)'
+
+
+def parse_names(key: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of capabilities in lower case and without ``cap_``, each once.
+
+    Raises:
+        ConfigError: one that Linux does not have.
+    """
+    result: list[str] = []
+    for index, name in enumerate(names):
+        plain = name.strip().lower().removeprefix("cap_")
+        if plain not in KNOWN and plain != ALL:
+            raise ConfigError(f"{key}[{index}]", f"there is no capability {name[:40]!r}", EXPECTED)
+        if plain not in result:
+            result.append(plain)
+    return tuple(result)
+
+
+def check_allowed(add: Iterable[str], drop: Iterable[str], allowed: Collection[str]) -> None:
+    """Hold a job's ``cap_add`` to the plugin's ``allow_caps``; all parsed names.
+
+    Raises:
+        ConfigError: naming what is not allowed.
+    """
+    missing = [name for name in _wanted(add, drop) if name not in allowed]
+    if missing and ALL not in allowed:
+        raise ConfigError(
+            "cap_add",
+            f"the plugin's allow_caps does not allow {', '.join(missing)}",
+            "only " + (", ".join(allowed) or "an empty list"),
+        )
+
+
+def granted(add: Collection[str], drop: Iterable[str], available: int) -> tuple[str, ...]:
+    """Return what the job gets, in the order of the kernel's numbers.
+
+    ``cap_drop`` takes away from what ``all`` brought; a name that ``cap_add`` gives itself wins
+    over it, as in Nomad. ``available`` is the set of capabilities that can be given on this
+    host, as a bit mask: ``all`` is all of these.
+
+    Raises:
+        ConfigError: a name that the job gives itself is not among them.
+    """
+    wanted = _wanted(add, drop)
+    missing = [name for name in wanted if not available >> KNOWN.index(name) & 1]
+    named = [name for name in missing if name in add]
+    if named:
+        raise ConfigError(
+            "cap_add",
+            f"this client cannot give {', '.join(named)}: "
+            "its kernel or its own bounding set is without it",
+            "other capabilities, or a client that has it",
+        )
+    return tuple(name for name in wanted if name not in missing)
+
+
+def oci_name(name: str) -> str:
+    """Return the name as the OCI specification spells it."""
+    return f"CAP_{name.upper()}"
+
+
+def _wanted(add: Iterable[str], drop: Iterable[str]) -> tuple[str, ...]:
+    names = {*add}
+    if ALL in names:
+        dropped = {*KNOWN} if ALL in (removed := {*drop}) else removed
+        names |= {*KNOWN} - dropped
+    return tuple(name for name in KNOWN if name in names)
