@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Final
 
+from milo.core.java_oom import EXIT_ON_OOM_CODE
 from milo.core.records import ExitRecord, MemoryPeak
 
 MIB: Final = 1024 * 1024
@@ -22,21 +23,32 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     """Return the event that tells how a task ended.
 
     ``stopped`` says that Nomad had asked for the stop, so that death by its signal is no
-    surprise.
+    surprise. A Java OutOfMemoryError that the output named is added, where the task did not
+    end as it was asked to: it is another thing than the kernel's OOM kill.
     """
     if record.error:
-        return f"How the task ended is not known: {record.error}"
+        return f"How the task ended is not known: {record.error}" + _java_words(record)
     if record.oom_killed:
         text = "Task was killed by the kernel because it reached its memory limit (OOM)"
-        return text + _memory_words(record.memory)
+        return text + _memory_words(record.memory) + _java_words(record)
     if record.signal:
         by = "as asked" if stopped else "unexpectedly"
-        return f"Task was ended {by} by {signal_name(record.signal)} (signal {record.signal})"
+        text = f"Task was ended {by} by {signal_name(record.signal)} (signal {record.signal})"
+        return text if stopped else text + _java_words(record)
     if record.exit_code and stopped:
         return f"Task was stopped as asked and ended with exit code {record.exit_code}"
     if record.exit_code:
-        return f"Task failed with exit code {record.exit_code}"
-    return "Task completed successfully"
+        return f"Task failed with exit code {record.exit_code}" + _java_words(record)
+    return "Task completed successfully" + _java_words(record)
+
+
+def _java_words(record: ExitRecord) -> str:
+    if not record.java_oom:
+        return ""
+    text = f"; its output had named {record.java_oom}"
+    if record.exit_code == EXIT_ON_OOM_CODE and not record.signal:
+        return f"{text}, and {EXIT_ON_OOM_CODE} is how -XX:+ExitOnOutOfMemoryError ends the JVM"
+    return text
 
 
 def _memory_words(memory: MemoryPeak) -> str:

@@ -114,6 +114,8 @@ class ExitRecord:
     stdout: StreamCounters = attrs.field(factory=StreamCounters)
     stderr: StreamCounters = attrs.field(factory=StreamCounters)
     memory: MemoryPeak = attrs.field(factory=MemoryPeak)
+    java_oom: str = ""
+    """The last OutOfMemoryError that the output named, as Java prints it; not the kernel's."""
     version: Int32 = RECORD_VERSION
 
     @property

@@ -29,6 +29,8 @@ async def inspect_task(task: ManagedTask) -> TaskStatus:
         attributes["container_pid"] = str(task.started.container.pid)
     if task.exit is not None:
         streams = {"stdout": task.exit.stdout, "stderr": task.exit.stderr}
+        if task.exit.java_oom:
+            attributes["java_oom"] = task.exit.java_oom
     elif task.client is not None:
         with trio.move_on_after(FIRST_PATIENCE_S if task.last_status is None else PATIENCE_S):
             try:

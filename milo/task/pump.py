@@ -2,7 +2,7 @@
 
 Only ``splice`` moves bytes: it moves each one whole or not at all, so that a pump killed at
 any instant loses none, and several pumps on one pipe (a successor taking over) keep the
-order. What is decided when is in `milo.task.pump_policy`; here is the I/O.
+order. What is decided when is in `milo.task.pump_policy` and `milo.task.pacer`; here is the I/O.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from milo.task.fifo import (
     raise_capacity,
     waiting_bytes,
 )
+from milo.task.glance import Glance
+from milo.task.pacer import Pacer
 from milo.task.pump_policy import (
     Block,
-    Pacer,
+    EventKind,
     PumpCounters,
     PumpEvent,
     PumpPolicy,
@@ -102,6 +104,7 @@ class Pump:
         self._watch = Watch(name, policy)
         self._pacer = Pacer()
         self._tally = Tally() if tally is None else tally
+        self._glance = Glance(source_fd, self._saw_java_oom)
         self._nap = trio.CancelScope()
         self._retry_at = -math.inf
         self._retry_pause = FIRST_PAUSE_S
@@ -142,6 +145,7 @@ class Pump:
         """
         await trio.lowlevel.checkpoint()
         burst = 0
+        self._glance.open()
         try:
             while (wait := self._step(trio.current_time())) is not _DONE:
                 burst += 1
@@ -149,6 +153,7 @@ class Pump:
                     burst = 0
                     await self._wait(wait)
         finally:
+            self._glance.close()
             self._tell(self._watch.finish(trio.current_time()))
 
     async def _wait(self, wait: _Wait) -> None:
@@ -174,19 +179,26 @@ class Pump:
         if self._sink.fd is None and not self._try_path(now):
             return self._blocked(Block.NO_READER_YET, now)
         assert self._sink.fd is not None
+        length, count, draining = PIPE_BYTES, 0, self._watch.draining
+        if draining or self._glance.held_back or self._pacer.has_time(now):
+            length = self._glance.look(draining=draining)
+            if not length:
+                return self._blocked(Block.FULL, now)
         try:
-            count = os.splice(self._source, self._sink.fd, PIPE_BYTES, flags=_FLAGS)
+            count = os.splice(self._source, self._sink.fd, length, flags=_FLAGS)
         except BlockingIOError:
             return self._blocked(Block.FULL, now)
         except BrokenPipeError:
             return self._blocked(Block.NO_READER, now)
+        finally:
+            self._glance.moved(count)
         if count == 0:
             return _DONE
         self._tally.count(moved=count)
         if self._watch.troubled:
             self._tell(self._watch.moved(now))
             self._retry_pause, self._look_pause = FIRST_PAUSE_S, _FIRST_LOOK_S
-        if self._watch.draining:
+        if draining:
             return _GO_ON
         pause = self._pacer.pause_after(
             count, now, smallest_pipe_bytes=min(self._capacity, self._sink.capacity)
@@ -274,8 +286,12 @@ class Pump:
             if not data:
                 break
             left -= len(data)
+            self._glance.dropped(data, draining=self._watch.draining)
         self._tally.count(dropped=count - left)
         self._tell(self._watch.dropped(count - left, now))
+
+    def _saw_java_oom(self, reason: str) -> None:
+        self._tell([PumpEvent(EventKind.JAVA_OOM, self.name, problem=reason)])
 
     def _tell(self, events: Iterable[PumpEvent]) -> None:
         for event in events:

@@ -1,4 +1,4 @@
-"""What a log pump decides: when to pause, to warn, to drop, to give up. No I/O, no clock.
+"""What a log pump decides: when to warn, to drop, to give up. No I/O, no clock.
 
 Times are seconds of whatever clock the caller uses throughout; sizes are bytes.
 """
@@ -9,19 +9,6 @@ import enum
 import math
 
 import attrs
-
-SMALL_BYTES = 64 << 10
-QUICK_S = 0.0005
-PAUSE_S = 0.001
-STREAK = 32
-LARGE_PIPE_BYTES = 512 << 10
-REST_S = 0.25
-"""The pause under load: after `STREAK` chunks in a row that were smaller than `SMALL_BYTES`
-and came less than `QUICK_S` apart, pause `PAUSE_S` and let the pipe gather, if both pipes
-hold at least `LARGE_PIPE_BYTES`. A burst of a few lines is no load and is not held up. A
-pipe found three quarters full after its pause made its writer wait, or nearly: then there is
-no pause for the next `REST_S`. Measured in docs/spikes/4-large-volumes.md: splicing every
-small write on its own costs several times the CPU; with pipes of 64 KiB the pause hurts."""
 
 
 class EventKind(enum.StrEnum):
@@ -45,6 +32,8 @@ class EventKind(enum.StrEnum):
     """The path names nothing that may be opened; ``problem`` says why. Tried again."""
     SWITCHED = "switched"
     """The path named another FIFO, which is written to from now on."""
+    JAVA_OOM = "java oom"
+    """The output named Java's OutOfMemoryError; ``problem`` is the reason it gave."""
 
 
 @attrs.frozen
@@ -94,38 +83,6 @@ class Block(enum.Enum):
     NO_READER_YET = enum.auto()
     NO_READER = enum.auto()
     FULL = enum.auto()
-
-
-class Pacer:
-    """Decides on the pause under load."""
-
-    def __init__(self) -> None:
-        self._streak = 0
-        self._last = -math.inf
-        self._paused = False
-        self._rest_until = -math.inf
-
-    def pause_after(self, moved_bytes: int, now: float, *, smallest_pipe_bytes: int) -> float:
-        """Return how long to pause after a chunk that came at ``now``; mostly 0."""
-        gathered, self._paused = self._paused, False
-        since_last, self._last = now - self._last, now
-        if gathered and 4 * moved_bytes >= 3 * smallest_pipe_bytes:
-            self._rest_until = now + REST_S
-        small = moved_bytes < SMALL_BYTES or gathered
-        quick = since_last < QUICK_S or gathered
-        if not quick or not small or smallest_pipe_bytes < LARGE_PIPE_BYTES:
-            self._streak = 0
-            return 0.0
-        self._streak += 1
-        if self._streak < STREAK or now < self._rest_until:
-            return 0.0
-        self._paused = True
-        return PAUSE_S
-
-    def ran_dry(self) -> None:
-        """The source was empty: if that was after a pause, the load is over."""
-        if self._paused:
-            self._paused, self._streak = False, 0
 
 
 class _Notices:

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 import trio
 
-from milo.core import control
+from milo.core import control, java_oom
 from milo.core.launch import Launch, TaskOptions
 from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
 from milo.task.cgroup_state import processes
@@ -24,6 +24,9 @@ NAMES: Final = ("stdout", "stderr")
 
 RETRY_S: Final = 1.0
 """After a failure in a pump that is Milo's own fault: the other stream and the task go on."""
+
+MAX_SIGHTINGS: Final = 3
+"""Events of Java's OutOfMemoryError, each of another kind: Nomad keeps a task's last ten."""
 
 
 @attrs.frozen
@@ -54,6 +57,9 @@ class Streams:
         self._null: int | None = None
         self._finished = trio.Event()
         self._last: dict[str, StreamCounters] = {}
+        self._seen_kinds: set[java_oom.Kind] = set()
+        self.java_oom = ""
+        """The last OutOfMemoryError that either stream named, as Java prints it."""
         self.container_stdout = -1
         """What the container gets as its stdout; owned by this object."""
         self.container_stderr = -1
@@ -200,10 +206,22 @@ class Streams:
             await write_text(launch.stdout_path, launch.stderr_path, text, beneath=launch.alloc_dir)
 
     def _report(self, event: PumpEvent) -> None:
+        if event.kind is EventKind.JAVA_OOM and not self._is_news(event.problem):
+            return
         level, text, is_event = sentence(event)
         self._journal.log(level, text, stream=event.stream)
         if is_event:
             self._journal.event(text)
+
+    def _is_news(self, reason: str) -> bool:
+        """Note an OutOfMemoryError's reason; return whether to tell of it."""
+        if reason or not self.java_oom:
+            self.java_oom = java_oom.error_words(reason)
+        kind = java_oom.kind_of(reason)
+        if kind in self._seen_kinds or len(self._seen_kinds) >= MAX_SIGHTINGS:
+            return False
+        self._seen_kinds.add(kind)
+        return True
 
 
 def _policy(options: TaskOptions) -> PumpPolicy:
@@ -238,3 +256,5 @@ def sentence(event: PumpEvent) -> tuple[str, str, bool]:
             return "warn", f"The FIFO of {stream} cannot be opened: {event.problem}", True
         case EventKind.SWITCHED:
             return "info", f"The FIFO of {stream} was replaced; its successor is used", False
+        case EventKind.JAVA_OOM:
+            return "warn", java_oom.sighting_sentence(stream, event.problem), True

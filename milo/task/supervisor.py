@@ -231,6 +231,7 @@ class Supervisor:
             alloc_dir=self.launch.alloc_dir,
             stdout=stdout,
             stderr=stderr,
+            java_oom=self._streams.java_oom,
         )
         try:
             write_file(

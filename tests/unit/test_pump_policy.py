@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milo.task.pump_policy import PAUSE_S, REST_S, SMALL_BYTES, STREAK, Pacer
+from milo.task.pacer import PAUSE_S, REST_S, SMALL_BYTES, STREAK, Pacer
 
 MIB = 1 << 20
 

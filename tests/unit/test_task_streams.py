@@ -216,6 +216,7 @@ def test_every_event_has_its_sentence(kind: EventKind) -> None:
     assert level in {"debug", "info", "warn"}
     assert "stderr" in text
     loud = {EventKind.STALLED, EventKind.DROPPING, EventKind.DROPPED, EventKind.REFUSED}
+    loud |= {EventKind.JAVA_OOM}
     assert (level == "warn") == (kind in loud)
     assert is_event == (kind in loud | {EventKind.READER_LOST, EventKind.READER_BACK})
     if kind in {EventKind.STALLED, EventKind.DROPPED, EventKind.READER_LOST}:
