@@ -28,7 +28,7 @@ REASON_BYTES: Final = 160
 """How much of the line after the error's name is kept. HotSpot's longest reason has 86 bytes."""
 
 _NAME: Final = ERROR_NAME.encode()
-_REASON: Final = re.compile(rb"(?![\w$.]):? *([^\"\\\x00-\x1f\x7f-\xff]*)")
+_REASON: Final = re.compile(rb"(?![\w$.])(?:: *([^\"\\\x00-\x1f\x7f-\xff]*))?")
 """What follows the name, up to what ends a line or, in a log of JSON, a string. A longer name
 is another class, and a dot comes in a stack trace's frames."""
 
@@ -74,7 +74,7 @@ class Search:
     def _tell(self, line: bytes) -> None:
         match = _REASON.match(line)
         if match is not None:
-            self._found(match[1].decode("ascii").strip())
+            self._found((match[1] or b"").decode("ascii").strip())
 
 
 class Glance:
