@@ -16,9 +16,9 @@ import attrs
 
 MIB: Final = 1024 * 1024
 
-RESERVE_BASE_BYTES: Final = 48 * MIB
-"""A JVM with a handful of threads and some hundred classes of its own."""
-RESERVE_SMALL_PERCENT: Final = 20
+RESERVE_BASE_BYTES: Final = 64 * MIB
+"""A JVM with some dozen threads, some hundred classes of its own, and its compilers at work."""
+RESERVE_SMALL_PERCENT: Final = 18
 """Of the first `SMALL_BYTES`: what an application brings along (classes, threads, buffers)
 grows with its size."""
 SMALL_BYTES: Final = 512 * MIB

@@ -104,7 +104,7 @@ async def test_large_task_gets_g1(jar_dir: Path) -> None:
         ({}, {"JDK_JAVA_OPTIONS": "-XX:MaxHeapSize=80m"}, 80, "MaxHeapSize=80m"),
         ({"jvm_options": ["@/local/options"]}, {}, 70, "-Xmx70m"),
         ({"jvm_options": ["-Xms400m"]}, {}, 400, "400 MiB to begin with"),
-        ({"jvm_options": ["-XX:-UsePerfData"]}, {}, 361, "own figures"),
+        ({"jvm_options": ["-XX:-UsePerfData"]}, {}, 355, "own figures"),
     ],
     ids=lambda value: str(value)[:40],
 )

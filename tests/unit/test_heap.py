@@ -27,7 +27,7 @@ DUMP = "/alloc/data/app-1.hprof"
 
 @pytest.mark.parametrize(
     ("memory_mib", "heap_mib"),
-    [(16, 4), (64, 16), (128, 54), (256, 156), (512, 361), (1024, 822), (4096, 3587)],
+    [(16, 4), (64, 16), (128, 40), (256, 145), (512, 355), (1024, 816), (4096, 3581)],
 )
 def test_default_heap(memory_mib: int, heap_mib: int) -> None:
     """The heap is what docs/memory.md says for tasks of every size."""
@@ -44,7 +44,7 @@ def test_more_memory_is_no_smaller_heap(memory_bytes: int, more_bytes: int) -> N
 
 def test_heap_of_a_task() -> None:
     """The default and heap_percent both become an -Xmx, in whole MiB."""
-    assert tune(UserWords(), memory_bytes=512 * MIB).arguments == ("-Xmx361m",)
+    assert tune(UserWords(), memory_bytes=512 * MIB).arguments == ("-Xmx355m",)
     assert tune(UserWords(), memory_bytes=512 * MIB, heap_percent=75).arguments == ("-Xmx384m",)
     assert tune(UserWords(), memory_bytes=10 * MIB, heap_percent=1).arguments == ("-Xmx2m",)
 
@@ -90,7 +90,7 @@ def test_users_heap_option_wins(word: str) -> None:
 )
 def test_other_options_leave_it_to_milo(word: str) -> None:
     """What does not size the largest heap changes nothing."""
-    assert tune(UserWords((word,)), memory_bytes=512 * MIB).arguments == ("-Xmx361m",)
+    assert tune(UserWords((word,)), memory_bytes=512 * MIB).arguments == ("-Xmx355m",)
 
 
 def test_unread_file_leaves_the_heap_alone() -> None:
