@@ -38,7 +38,12 @@ def _measure_spawners(config: str) -> None:
 
 @pytest.fixture(scope="session")
 def jar_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with all test JARs, compiled for this run; skips where javac is missing."""
+    """The directory with all test JARs, compiled for this run; skips where javac is missing.
+
+    In the virtual machine they were compiled outside (``MILO_JARS``).
+    """
+    if (compiled := os.environ.get("MILO_JARS")) and os.path.isdir(compiled):
+        return Path(compiled)
     if reason := jars.missing_tools():
         pytest.skip(reason)
     directory = tmp_path_factory.mktemp("jars")

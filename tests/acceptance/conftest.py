@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
 
 RunJar = Callable[..., Job]
+IN_VM = "MILO_IN_VM" in os.environ
+"""Whether this is the virtual machine of `tests/vm`."""
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +30,19 @@ def dev_agent() -> Iterator[Agent]:
     """The dev agent that most tests share; at the end nothing of it may be left."""
     if reason := missing():
         pytest.skip(f"NO ACCEPTANCE TEST IS RUN: {reason}")
-    with agent("shared") as one:
+    # Where an agent takes a minute to start, one that keeps its state serves both ways.
+    with agent("shared", dev=not IN_VM) as one:
+        yield one
+
+
+@pytest.fixture
+def lasting_agent(dev_agent: Agent) -> Iterator[Agent]:
+    """An agent that keeps its state, to be ended and started again."""
+    if not dev_agent.dev:
+        yield dev_agent
+        dev_agent.purge()
+        return
+    with agent("lasting", dev=False) as one:
         yield one
 
 

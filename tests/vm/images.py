@@ -16,30 +16,31 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from tests.support import jars
+
 ROOT = Path(__file__).parents[2]
+PLACE = ROOT
+"""Where the tree lies inside: at the same path."""
+JARS = Path(".nox/vm/jars")
+"""Where the tree has the compiled test programs: a Java compiler is slow inside."""
 VENV = Path(sys.prefix)
 JVMS = Path("/usr/lib/jvm")
 
 NOT_NEEDED = (
-    "... atheris",
-    "... asan_with_fuzzer.so",
-    "... ubsan_with_fuzzer.so",
-    "... ubsan_cxx_with_fuzzer.so",
-    "... libclang_rt.fuzzer_no_main.a",
-    "... config-3.*",
-    "... grpc",
-    "... grpc_tools",
-    "... idlelib",
-    "... jmods",
-    "... mypy",
-    "... mypyc",
-    "... *__mypyc.*.so",
-    "... selenium",
-    "... src.zip",
-    "... tkinter",
-    "... virtualenv",
+    "atheris",
+    "asan_with_fuzzer.so",
+    "ubsan_with_fuzzer.so",
+    "ubsan_cxx_with_fuzzer.so",
+    "libclang_rt.fuzzer_no_main.a",
+    "grpc",
+    "grpc_tools",
+    "mypy",
+    "mypyc",
+    "*__mypyc.*.so",
+    "selenium",
+    "virtualenv",
 )
-"""What no test in the machine opens, as mksquashfs names it: wherever it lies."""
+"""What no test in the machine imports of the virtual environment's packages."""
 OUT_OF_TREE = (".git", ".nox", ".venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
 
 
@@ -59,7 +60,7 @@ def base_paths(nomad: str | None) -> list[Path]:
 
 def base_image(cache: Path, paths: list[Path]) -> Path:
     """Return an image of ``paths`` with their full names, built when any of them has changed."""
-    state = hashlib.sha256()
+    state = hashlib.sha256(repr(NOT_NEEDED).encode())
     for path in paths:
         _add_state(state, path)
     target = cache / f"base-{state.hexdigest()[:16]}.squashfs"
@@ -67,8 +68,13 @@ def base_image(cache: Path, paths: list[Path]) -> Path:
         for old in cache.glob("base-*"):
             old.unlink()
         library = Path(sysconfig.get_path("stdlib"))
-        others = [str(library / name).lstrip("/") for name in ("test", "site-packages")]
-        _squash(target, paths, ("-wildcards", "-e", *NOT_NEEDED, *others))
+        packages = Path(sysconfig.get_path("purelib"))
+        without = [packages / name for name in NOT_NEEDED]
+        without += [library / name for name in ("test", "idlelib", "site-packages", "config-3.*")]
+        without += [path for name in ("src.zip", "jmods") for path in JVMS.glob(f"*/lib/{name}")]
+        without += list(JVMS.glob("*/jmods"))
+        names = [str(path).lstrip("/") for path in without]
+        _squash(target, paths, ("-wildcards", "-e", *names))
     return target
 
 
@@ -81,9 +87,11 @@ def tree_image(cache: Path) -> Path:
         stage,
         quiet=2,
         stripdir=str(stage),
-        prependdir=str(ROOT),
+        prependdir=str(PLACE),
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
+    if jars.missing_tools() is None:
+        jars.build_all(stage / JARS)
     target = cache / "tree.squashfs"
     _squash(target, [stage])
     shutil.rmtree(stage)

@@ -87,6 +87,7 @@ def _run(short: bool, words: list[str]) -> int:
         "modules": str(one.kernel.modules),
         "python": sys.executable,
         "nomad": nomad or "",
+        "jars": str(ROOT / images.JARS),
         "scale": str(SCALE),
         "limit_s": str(LIMIT_S[short]),
         "memory": f"{one.memory_mib // 2}m",
