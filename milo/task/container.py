@@ -23,8 +23,8 @@ from milo.task.crun import Crun
 from milo.task.foreign import ForeignProcess
 from milo.task.pins import Pins
 
-GONE_TIMEOUT_S: Final = 10.0
-"""How long a process may take to end after SIGKILL (one in the kernel may take a while)."""
+INIT_KILLED: Final = 128 + signal.SIGKILL
+"""What an init ends with when the application was ended by SIGKILL."""
 
 
 class Container:
@@ -150,25 +150,32 @@ class Container:
             raise ControlError(f"Error: Signal {number} was not sent: {exc.strerror}") from exc
 
     async def kill_all(self) -> None:
-        """Send SIGKILL to every process of the container. Never raises for one that is gone."""
-        # In a PID namespace of its own, the end of the first process is the end of all.
+        """Send SIGKILL to the whole container. Never raises for a process that is gone."""
+        # The end of the first process is the end of all; see `wait`.
         with contextlib.suppress(MiloError):
             self.signal(signal.SIGKILL)
 
     async def wait(self) -> WaitStatus | None:
-        """Return how the first process ended; None when that is not to be known."""
+        """Return how the first process ended, all others gone too; None when it is not known."""
         assert self.process is not None
+        status = None
         if self._foreign is not None:
             await self._foreign.wait()
-            self._ended = True
-            return None
-        status = await self._reaper.wait(self.process.pid)
+        else:
+            status = await self._reaper.wait(self.process.pid)
         self._ended = True
+        # In a PID namespace of its own the kernel has ended the others already.
+        with trio.CancelScope(shield=True):
+            await cgroup_state.end_all(self.cgroup_path)
         return status
 
-    def oom_killed(self) -> bool:
-        """Whether the kernel's OOM killer has ended a process of this container."""
-        return bool(self.cgroup_path) and cgroup_state.oom_kills(self.cgroup_path) > 0
+    def oom_killed(self, status: WaitStatus | None) -> bool:
+        """Whether the kernel's OOM killer has ended the application, which ended so."""
+        if not self.cgroup_path or cgroup_state.oom_kills(self.cgroup_path) == 0:
+            return False
+        if status is None or status.signal == signal.SIGKILL:
+            return True
+        return bool(self._launch.config.get("init")) and status.exit_code == INIT_KILLED
 
     def memory(self) -> MemoryPeak:
         """Return the most memory that it has used, and its limit; while its cgroup is there."""
@@ -181,7 +188,7 @@ class Container:
             process = ForeignProcess(record.container)
             with contextlib.suppress(OSError):
                 process.signal(signal.SIGKILL)
-            with trio.move_on_after(GONE_TIMEOUT_S):
+            with trio.move_on_after(cgroup_state.GONE_TIMEOUT_S):
                 await process.wait()
             process.close()
         name = f"milo-{os.path.basename(self._launch.state_dir)}"
@@ -203,6 +210,8 @@ class Container:
         if self._created:
             # What crun cannot remove is removed by hand below; a crun that hangs or has been
             # uninstalled in the meantime must not keep a task from ending.
+            if cgroup_path:
+                await cgroup_state.end_all(cgroup_path)
             delete = crun_args.delete_args(
                 self._launch.crun_path, self.id, log_file=self._log, root=self._root, force=True
             )
@@ -211,7 +220,7 @@ class Container:
             except MiloError as exc:
                 self.trouble = str(exc)
             if cgroup_path:
-                cgroup_state.kill_remaining(cgroup_path)
+                await cgroup_state.end_all(cgroup_path)
             if self.process is not None and not self._ended:
                 await self.wait()
             self._created = False

@@ -212,7 +212,7 @@ class Supervisor:
                 if not ended:
                     await self._container.kill_all()
                     await self._container.wait()
-                oom_killed, memory = self._container.oom_killed(), self._container.memory()
+                oom_killed, memory = self._container.oom_killed(status), self._container.memory()
                 self._jvm.tell_of_dump(self._journal)
                 self._streams.close()
                 await self._container.destroy()
@@ -222,7 +222,7 @@ class Supervisor:
         record = records.ExitRecord(
             exit_code=-1 if status is None else status.exit_code,
             signal=0 if status is None else status.signal,
-            oom_killed=oom_killed and (status is None or status.signal == signal.SIGKILL),
+            oom_killed=oom_killed,
             memory=memory,
             error=UNSEEN_EXIT if status is None else "",
             ended_at_s=ended_at_s,
