@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trio
 
+from milo.core import seccomp
 from milo.core.launch import Network, PluginOptions
 from milo.errors import ConfigError, MiloError
-from milo.task import privileges
-from tests.support import java_homes, leftovers, scripted_java
+from milo.task import cgroups, privileges
+from tests.support import java_homes, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -127,19 +130,22 @@ def calls_script() -> str:
 @needs_perl
 @pytest.mark.parametrize("profile", ["packaged", "built-in"])
 async def test_calls_beyond_the_container_are_refused(
-    tmp_path: Path, jar_dir: Path, profile: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, jar_dir: Path, profile: str
 ) -> None:
     """Under either default profile the kernel refuses what docker's would, and user namespaces."""
+    plugin = PluginOptions()
     if profile == "built-in":
-        monkeypatch.setattr(privileges, "DEFAULT_PROFILES", ())
+        file = tmp_path / "built-in.json"
+        file.write_text(json.dumps(seccomp.built_in((), privileges.machine())))
+        plugin = PluginOptions(seccomp_profile=str(file))
     elif not any(os.path.exists(path) for path in privileges.DEFAULT_PROFILES):
         pytest.skip("no seccomp.json: the package golang-github-containers-common is missing")
     script = f"grep Seccomp: /proc/self/status\n{calls_script()}"
-    async with scripted(tmp_path, script) as rig:
+    async with scripted(tmp_path, script, plugin) as rig:
         lines = (await output(rig, rig.task(jar_dir / "hello.jar"))).splitlines()
     assert lines[0].split() == ["Seccomp:", "2"]
-    found = dict(line.split("=") for line in lines[1:])
-    assert {name: int(error) for name, error in found.items() if int(error) not in REFUSED} == {}
+    found = {name: int(error) for name, error in (line.split("=") for line in lines[1:])}
+    assert {name: error for name, error in found.items() if error not in REFUSED} == {}
     assert set(found) == set(CALLS)
 
 
@@ -189,3 +195,150 @@ async def test_jvms_and_their_tools_work_under_the_default_filter(
     assert lines[-1] == "done"
     assert sum(line.startswith("ok ") for line in lines) == 12
     assert f"pid {2 if init else 1}" in lines
+
+
+# ---- limits and sysctls -----------------------------------------------------------------
+
+
+async def test_limits_sysctls_and_shared_memory_are_the_jobs(tmp_path: Path, jar_dir: Path) -> None:
+    """ulimit, sysctl, shm_size and pids_limit arrive in the container."""
+    script = (
+        "ulimit -Sn; ulimit -Hn; ulimit -Hc; ulimit -Sl; ulimit -Ss; "
+        "cat /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/net/core/somaxconn; "
+        "df -k --output=size /dev/shm | tail -1; cd /sys/fs/cgroup; cat pids.max pids/pids.max; :"
+    )
+    mighty = cgroups.has_capability(privileges.CAP_SYS_RESOURCE)
+    core, stack = ("1048576", "unlimited") if mighty else ("0", "4194304")
+    async with scripted(tmp_path, script) as rig:
+        task = rig.task(
+            jar_dir / "hello.jar",
+            ulimit=[{"nofile": "2048:4096", "core": core, "memlock": "65536", "STACK": stack}],
+            sysctl=[
+                {"kernel.shmmni": "123", "fs.mqueue.msg_max": "77", "net.core.somaxconn": "999"}
+            ],
+            shm_size="96m",
+            pids_limit=321,
+        )
+        task = attrs.evolve(task, launch=attrs.evolve(task.launch, network=Network(mode="none")))
+        words = (await output(rig, task)).split()
+    limits = ["2048", "4096", *(("1024", "64", "unlimited") if mighty else ("0", "64", "4096"))]
+    assert words == [*limits, "123", "77", "999", str(96 * 1024), "321"]
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"cap_add": ["net_raw", "kill", "sys_admin"]}, "does not allow net_raw, sys_admin"),
+        ({"cap_add": ["fly"]}, "no capability 'fly'"),
+        ({"ulimit": [{"nofile": "99999999999"}]}, "99999999999 is more than Nomad's agent"),
+        ({"sysctl": [{"kernel.panic": "1"}]}, "belongs to the whole host"),
+        ({"sysctl": [{"net.core.somaxconn": "1"}]}, "in the host's network"),
+        ({"seccomp_profile": "unconfined"}, "does not hold 'unconfined'"),
+        ({"pid_mode": "host"}, "allow_host_namespaces is false"),
+        ({"ipc_mode": "host"}, "allow_host_namespaces is false"),
+        ({"pids_limit": 5000}, "pids_limit"),
+    ],
+)
+async def test_what_the_operator_does_not_allow_fails_the_start(
+    tmp_path: Path, jar_dir: Path, config: dict[str, Any], words: str
+) -> None:
+    """A job that asks for too much is told what, and nothing is left of it."""
+    plugin = PluginOptions(allow_host_namespaces=False)
+    async with scripted(tmp_path, "echo ran", plugin) as rig:
+        task = rig.task(jar_dir / "hello.jar", **config)
+        with pytest.raises(MiloError, match=words):
+            await rig.registry.start(task.launch)
+        assert b"ran" not in task.out.text
+
+
+# ---- namespaces -------------------------------------------------------------------------
+
+DAEMONS = """
+# Not even their own sessions and ignored signals help them.
+for n in 1 2 3; do setsid sh -c 'trap "" TERM HUP INT; exec sleep 1000000' & done
+setsid sh -c 'while :; do sleep 1000000 & wait; done' &
+echo started
+"""
+
+
+@pytest.mark.parametrize("ending", ["exit", "stop", "destroy", "crash"])
+async def test_with_the_hosts_pids_nothing_outlives_the_application(
+    tmp_path: Path, jar_dir: Path, ending: str
+) -> None:
+    """In the host's PID namespace daemons end with the task too, however it ends."""
+    last = "exit 7" if ending == "exit" else "trap '' TERM; while :; do sleep 1000000; done"
+    async with scripted(tmp_path, DAEMONS + last) as rig:
+        task = rig.task(jar_dir / "hello.jar", pid_mode="host")
+        await rig.registry.start(task.launch)
+        await trio.to_thread.run_sync(task.out.wait_for, b"started")
+        if ending == "stop":
+            await rig.registry.stop(task.id, "SIGTERM", 0.1)
+        elif ending == "crash":
+            attributes = (await rig.registry.inspect(task.id)).attributes
+            os.kill(await rig.supervisor(task), signal.SIGKILL)
+            os.kill(int(attributes["container_pid"]), signal.SIGKILL)
+        if ending == "destroy":
+            await rig.registry.destroy(task.id, force=True)
+        else:
+            result = await rig.registry.wait(task.id)
+            assert (result.exit_code, result.signal) == (7, 0) or ending != "exit"
+            assert result.signal == signal.SIGKILL or ending != "stop"
+        # open_rig asserts that no process, mount or cgroup of it is left.
+        await trio.to_thread.run_sync(task.out.wait_end)
+
+
+async def test_namespaces_are_shared_as_the_job_says(tmp_path: Path, jar_dir: Path) -> None:
+    """pid_mode and ipc_mode host share the host's; all others stay the container's own."""
+    script = "for n in pid ipc mnt uts cgroup; do readlink /proc/self/ns/$n; done; ls /dev/shm"
+    mark = Path(f"/dev/shm/milo-test-{os.getpid()}")
+    mark.touch()
+    own = [os.readlink(f"/proc/self/ns/{name}") for name in ("pid", "ipc", "mnt", "uts", "cgroup")]
+    try:
+        async with scripted(tmp_path, script) as rig:
+            private = (await output(rig, rig.task(jar_dir / "hello.jar"))).split()
+            task = rig.task(jar_dir / "hello.jar", pid_mode="host", ipc_mode="host")
+            shared = (await output(rig, task)).split()
+    finally:
+        mark.unlink()
+    assert not {*private} & {*own, mark.name}
+    assert shared[:2] == own[:2]
+    assert mark.name in shared
+    assert not {*shared} & {*own[2:]}
+
+
+# ---- init -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not has_init(), reason=NO_INIT)
+async def test_init_passes_signals_and_exit_codes_on_and_reaps(
+    tmp_path: Path, jar_dir: Path
+) -> None:
+    """The application runs below an init that buries orphans, and ends as it ends."""
+    script = (
+        "trap 'exit 5' USR1; (sleep 0.01 & exec true); echo $$ $PPID; cat /proc/1/comm;"
+        "while :; do sleep 0.01; done"
+    )
+    async with scripted(tmp_path, script) as rig:
+        task = rig.task(jar_dir / "hello.jar", init=True)
+        await rig.registry.start(task.launch)
+        await trio.to_thread.run_sync(task.out.wait_for, b"init\n")
+        await rig.registry.signal(task.id, "SIGUSR1")
+        result = await rig.registry.wait(task.id)
+        assert (result.exit_code, result.signal) == (5, 0)
+        pid, parent, name = task.out.text.decode().split()
+        assert (pid, parent, name) == ("2", "1", "init")
+        killed = rig.task(jar_dir / "hello.jar", init=True)
+        await rig.registry.start(killed.launch)
+        await trio.to_thread.run_sync(killed.out.wait_for, b"init\n")
+        await rig.registry.stop(killed.id, "SIGTERM", 30)
+        result = await rig.registry.wait(killed.id)
+        assert (result.exit_code, result.signal) == (128 + signal.SIGTERM, 0)
+
+
+async def test_where_no_init_is_installed_the_packages_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """init = true on a client that has none is refused, with what to install."""
+    monkeypatch.setattr(privileges, "INITS", ("/nonexistent",))
+    with pytest.raises(ConfigError, match="catatonit or tini"):
+        privileges.find_init()
