@@ -7,6 +7,7 @@ docs/security.md names these tests beside what protects.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -18,10 +19,11 @@ import pytest
 import trio
 
 from milo.core.launch import Mount, PluginOptions
+from milo.core.mounts import MASKED_PATHS
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
 from milo.processes import start_ticks
-from tests.support import scripted_java
+from tests.support import reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
 from tests.support.private_mounts import small_tmpfs
@@ -378,3 +380,53 @@ async def test_log_flood(jar_dir: Path, jdks: Path) -> None:
             await goes_on(good)
             for fd in stuck:
                 os.close(fd)
+
+
+# ---- what a task can reach ---------------------------------------------------------------
+
+OWN = {
+    *("/alloc", "/local", "/secrets", "/tmp", "/dev/mqueue", "/dev/shm"),
+    *("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero", "/dev/tty"),
+    *("/dev/pts/ptmx", "/dev/ptmx"),
+}
+"""The task's own, whoever it runs as; the device nodes are in a file system of its own."""
+SHARED = {"/proc/pressure/cpu", "/proc/pressure/io", "/proc/pressure/memory"}
+"""Open for everybody on every Linux: what is written there sets an alarm for the writer."""
+OWN_CGROUPS = "/sys/fs/cgroup"
+"""On cgroup v1 crun makes a small file system of the container's own to mount the groups in."""
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="the probe is in Python")
+@pytest.mark.parametrize("user", ["nobody", "root"])
+async def test_reach(jar_dir: Path, jdks: Path, user: str) -> None:
+    """A task that tries to change all that it can see changes what is its own, and no more.
+
+    Root without capabilities owns more (its /dev, its mount points), but not more of the host.
+    """
+    script = "exec /usr/bin/python3 /local/reach.py"
+    async with open_rig(scripted(jdks, script, allow_root=True)) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        task = rig.task(jar_dir / "hello.jar")
+        shutil.copy(reach.__file__, task.local / "reach.py")
+        with trio.fail_after(180):
+            await rig.registry.start(attrs.evolve(task.launch, user=user))
+            await trio.to_thread.run_sync(task.out.wait_end, 150)
+        found = [text.split(maxsplit=1) for text in task.out.text.decode().splitlines()]
+        assert found[-1] == ["end"], task.err.text
+        assert not [what for verb, what in found[1:-1] if verb == "did"]
+        changed = {what for verb, what in found[1:-1] if verb in ("write", "make", "device")}
+        others = {path for path in changed if not path.startswith(("/proc/", OWN_CGROUPS))}
+        allowed = OWN | ({"/dev"} if user == "root" else set())
+        assert not {path for path in others if not _inside(path, allowed)}
+        kernel = {path for path in changed if path.startswith("/proc/")} - SHARED
+        assert all(re.match(r"/proc/\d+/", path) or _is_masked(path) for path in kernel), kernel
+        assert not canary.touched()
+
+
+def _inside(path: str, places: set[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def _is_masked(path: str) -> bool:
+    """Whether the container has a /dev/null in this place, which swallows what is written."""
+    return path in MASKED_PATHS
