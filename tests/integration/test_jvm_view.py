@@ -15,6 +15,7 @@ from milo.core.heap import MIB, default_heap_bytes
 from milo.core.launch import PluginOptions
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes
+from tests.support.waiting import move_on_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -34,7 +35,7 @@ async def view(rig: DriverRig, task: Task) -> tuple[int, int, str]:
 
 async def event(rig: DriverRig, task: Task, words: str, timeout_s: float = 60) -> str:
     """Return the first event of the task that holds ``words``, once it is there."""
-    with trio.move_on_after(timeout_s):
+    with move_on_after(timeout_s):
         while not any(words in text for text in rig.texts(task)):  # noqa: ASYNC110
             await trio.sleep(0.02)
     found = [text for text in rig.texts(task) if words in text]

@@ -21,6 +21,7 @@ from milo.host.stats import Source
 from milo.task import cgroups
 from tests.support import scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -107,13 +108,13 @@ async def test_memory_hog_is_killed_at_its_limit(jar_dir: Path) -> None:
         other = rig.task(jar_dir / "jvm-view.jar", args=["600"])
         other_pid, _ = await start(rig, other)
         await rig.registry.start(hog.launch)
-        with trio.fail_after(120):
+        with fail_after(120):
             result = await rig.registry.wait(hog.id)
         assert result.oom_killed
         assert result.signal == 9
         reached = int(hog.out.text.split()[-1]) / 1024
         assert 0.9 * limit_mib <= reached <= limit_mib
-        with trio.fail_after(10):
+        with fail_after(10):
             while not any("(OOM)" in text for text in rig.texts(hog)):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         text = next(text for text in rig.texts(hog) if "(OOM)" in text)
@@ -137,7 +138,7 @@ async def test_memory_max_is_the_limit(jar_dir: Path) -> None:
             hog, Resources(memory_bytes=128 * MIB, memory_max_bytes=192 * MIB, cpu_shares=500)
         )
         await rig.registry.start(hog.launch)
-        with trio.fail_after(120):
+        with fail_after(120):
             result = await rig.registry.wait(hog.id)
         assert result.oom_killed
         assert 0.9 * 192 <= int(hog.out.text.split()[-1]) / 1024 <= 192
@@ -266,12 +267,12 @@ async def test_fork_bomb_is_held(tmp_path: Path, jar_dir: Path) -> None:
         assert started is not None
         pids = Path(where.directory("pids", started.cgroup_path) or "")
         assert (pids / "pids.max").read_text().strip() == "50"
-        with trio.fail_after(30):
+        with fail_after(30):
             while not _refused(pids):
                 assert int((pids / "pids.current").read_text()) <= 50
                 await trio.sleep(0.02)
         assert stats.sample(source).memory
-        with trio.fail_after(30):
+        with fail_after(30):
             await rig.registry.stop(task.id, "SIGKILL", 5)
             await rig.registry.wait(task.id)
 
@@ -286,7 +287,7 @@ async def test_thread_bomb_gets_javas_own_error(jar_dir: Path) -> None:
     async with open_rig() as rig:
         task = rig.task(jar_dir / "thread-bomb.jar", pids_limit=100)
         await rig.registry.start(task.launch)
-        with trio.fail_after(60):
+        with fail_after(60):
             result = await rig.registry.wait(task.id)
         assert result.exit_code == 3
         found = re.search(r"threads=(\d+)\n(.*)", task.out.text.decode())
