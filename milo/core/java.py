@@ -114,7 +114,10 @@ def too_new(
         names = ", ".join(runtime_name(java) for java in others[:10])
         rest = f"The host also has {names}."
     if fitting:
-        todo = f"Set java_home in the plugin's configuration to {fitting[0].home}"
+        todo = (
+            f"Have java_version or java_home choose {fitting[0].version}, or leave both out of "
+            "the job's config"
+        )
     else:
         todo = f"Install {java_name(needed)} or newer on the host"
     return (

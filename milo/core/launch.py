@@ -235,6 +235,10 @@ class TaskOptions:
     heap_percent: int = 0
     """The heap's share of the task's memory, 1 to 95; 0: Milo's default."""
     heap_dump_on_oom: bool = False
+    java_version: str = ""
+    """Which Java, such as ``>= 17``; see `milo.core.java_choice`."""
+    java_home: str = ""
+    """A Java of the host's, or one in the task's directories (``local/jdk``)."""
     extra_hosts: tuple[str, ...] = ()
     """``name:address``, as docker and Nomad's docker driver spell it."""
     hostname: str = ""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from milo.core import java_choice
 from milo.core.capabilities import parse_names
 from milo.core.jvm_options import check_class_name, check_jvm_options
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
@@ -65,6 +66,8 @@ TASK_SCHEMA: Schema = {
     "init": Attr("bool"),
     "heap_percent": Attr("number"),
     "heap_dump_on_oom": Attr("bool"),
+    "java_version": Attr("string"),
+    "java_home": Attr("string"),
     "extra_hosts": Attr("list(string)"),
     "hostname": Attr("string"),
 }
@@ -141,6 +144,8 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
         init=reader.flag("init") or False,
         heap_percent=reader.whole_number("heap_percent", 1, 95) or 0,
         heap_dump_on_oom=reader.flag("heap_dump_on_oom") or False,
+        java_version=_java_version(reader),
+        java_home=reader.text("java_home", "the path of a Java on the host or in the task") or "",
         extra_hosts=check_extra_hosts(reader.texts("extra_hosts")),
         hostname=check_hostname(reader.text("hostname", "a host name")),
     )
@@ -195,6 +200,13 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
     )
     check_plugin(options)
     return options
+
+
+def _java_version(reader: Reader) -> str:
+    text = reader.text(java_choice.KEY, java_choice.EXPECTED) or ""
+    if text:
+        java_choice.parse_requirement(text)
+    return text
 
 
 def _flag(reader: Reader, key: str, default: bool) -> bool:

@@ -42,6 +42,7 @@ class Fingerprinter:
         self._crun_versions: dict[tuple[str, int, int], str] = {}
         self._javas: tuple[JavaRuntime, ...] = ()
         self._problems: tuple[str, ...] = ()
+        self._named: set[str] = set()
         self._changed = trio.Event()
 
     def configure(self, options: PluginOptions) -> None:
@@ -98,9 +99,25 @@ class Fingerprinter:
                 "driver.milo": True,
                 "driver.milo.version": milo.__version__,
                 "driver.milo.crun.version": version,
-                "driver.milo.java.version": javas[0].version,
+                **self._java_attributes(),
             },
         )
+
+    def _java_attributes(self) -> dict[str, str]:
+        """Return the attributes of all Javas; those of one that is gone are empty.
+
+        Nomad's client deletes a node's attribute when its value becomes empty, and keeps one
+        that is no longer named (client/node_updater.go).
+        """
+        javas = self._javas
+        majors = {f"driver.milo.java.{java.major}": java.version for java in reversed(javas)}
+        self._named |= majors.keys()
+        return {
+            "driver.milo.java.version": javas[0].version,
+            "driver.milo.java.versions": ",".join(java.version for java in javas),
+            **dict.fromkeys(sorted(self._named), ""),
+            **majors,
+        }
 
     async def watch(self) -> AsyncGenerator[Fingerprint, None]:
         """Yield the fingerprint now, and again whenever it has changed."""

@@ -18,11 +18,13 @@ from milo.core.application import (
     listed,
     printable,
 )
-from milo.core.jar import class_version, inspect_jar, missing_class, require_main_class
+from milo.core.jar import JarInfo, class_version, inspect_jar, missing_class, require_main_class
 from milo.core.java import runtime_name, too_new
+from milo.core.java_choice import Requirement, candidates, parse_requirement, reason
 from milo.core.launch import Application, JavaRuntime, Launch, TaskOptions
 from milo.errors import ArtifactError, JavaError, NoJavaError
 from milo.task.inside import OutsideError, list_names, open_inside
+from milo.task.task_java import find_task_java
 
 
 def resolve_application(launch: Launch, options: TaskOptions) -> Application:
@@ -37,32 +39,94 @@ def resolve_application(launch: Launch, options: TaskOptions) -> Application:
     Blocks for some milliseconds. Raises `NoJavaError` when the host has no Java, `JavaError`
     when the chosen one is too old, `ArtifactError` when no JAR can be run.
     """
-    if not launch.javas:
-        raise NoJavaError
-    java = launch.javas[0]
-    notes = [f"Runs on {runtime_name(java)}, found by {java.source}"]
+    requirement = parse_requirement(options.java_version) if options.java_version else None
+    javas = _javas(launch, options, requirement)
     if options.jar_path:
         check_jar_name(options.jar_path)
         jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
     elif options.main_class:
-        return compose(java, options, "", notes)
+        return compose(javas[0], options, "", [_chosen(javas[0], launch, options, requirement)])
     else:
         jar = "/local/" + _the_one_jar(launch)
     shown = printable(options.jar_path or jar[1:])
     with _open_jar(launch, jar, shown) as file:
-        notes += _check_jar(file, shown, options, java, launch.javas)
-    return compose(java, options, jar, notes)
+        java, notes = _first_that_runs(file, shown, options, javas, launch.javas)
+    return compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
+
+
+def _javas(
+    launch: Launch, options: TaskOptions, requirement: Requirement | None
+) -> tuple[JavaRuntime, ...]:
+    """Return the Javas to try, in order."""
+    if not options.java_home:
+        if not launch.javas:
+            raise NoJavaError
+        return candidates(launch.javas, requirement)
+    java = _named_java(launch, options.java_home)
+    if requirement is not None and not requirement.allows(java):
+        raise JavaError(
+            f"java_home is {runtime_name(java)}, which is not java_version = "
+            f'"{requirement.text}". Change one of the two.'
+        )
+    return (java,)
+
+
+def _named_java(launch: Launch, home: str) -> JavaRuntime:
+    """Return the Java that the job's java_home names: in the task, or one that Milo has found.
+
+    No other path of the host is taken, since it would show the task whatever is there.
+    """
+    first = next((part for part in home.split("/") if part not in ("", ".")), "")
+    if first in _places(launch):
+        return find_task_java(_places(launch), home)
+    real = os.path.realpath(home)
+    for java in launch.javas:
+        if java.home == real:
+            return java
+    there = ", ".join(runtime_name(java) for java in launch.javas[:10]) or "none"
+    raise JavaError(
+        f"java_home {printable(home)} is neither a Java that Milo has found on this host "
+        f"({there}) nor a path in the task's local/, secrets/ or /alloc/. The operator of the "
+        "client adds one by installing it below /usr/lib/jvm or /opt."
+    )
+
+
+def _chosen(
+    java: JavaRuntime, launch: Launch, options: TaskOptions, requirement: Requirement | None
+) -> str:
+    if options.java_home:
+        return f"Runs on {runtime_name(java)}, the job's java_home"
+    return f"Runs on {runtime_name(java)}, {reason(java, launch.javas, requirement)}"
+
+
+def _first_that_runs(
+    file: BinaryIO,
+    shown: str,
+    options: TaskOptions,
+    javas: tuple[JavaRuntime, ...],
+    there: tuple[JavaRuntime, ...],
+) -> tuple[JavaRuntime, list[str]]:
+    """Return the first of ``javas`` that is new enough for the JAR, and notes."""
+    info = inspect_jar(file, shown)
+    failure: JavaError | None = None
+    for java in javas:
+        try:
+            return java, _check_jar(file, shown, info, options, java, there)
+        except JavaError as exc:
+            failure = failure or exc
+    assert failure is not None
+    raise failure
 
 
 def _check_jar(
     file: BinaryIO,
     shown: str,
+    info: JarInfo,
     options: TaskOptions,
     java: JavaRuntime,
     javas: tuple[JavaRuntime, ...],
 ) -> list[str]:
-    """Check that the JAR can be run, and return notes for the start event."""
-    info = inspect_jar(file, shown)
+    """Check that ``java`` runs the JAR, and return notes for the start event."""
     by_manifest = not options.main_class
     class_name = require_main_class(info, shown) if by_manifest else options.main_class
     release = java.major if info.multi_release else 0
@@ -89,6 +153,15 @@ def _check_version(
         raise JavaError(problem)
 
 
+def _places(launch: Launch) -> dict[str, str]:
+    """Return the task's directories, by their names at the container's root."""
+    return {
+        "local": f"{launch.task_dir}/local",
+        "secrets": f"{launch.task_dir}/secrets",
+        "alloc": launch.shared_dir,
+    }
+
+
 def _the_one_jar(launch: Launch) -> str:
     local = f"{launch.task_dir}/local"
     try:
@@ -102,11 +175,7 @@ def _the_one_jar(launch: Launch) -> str:
 
 def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
     """Open the JAR at the container's path ``jar``; ``shown`` is what texts call it."""
-    places = {
-        "local": f"{launch.task_dir}/local",
-        "secrets": f"{launch.task_dir}/secrets",
-        "alloc": launch.shared_dir,
-    }
+    places = _places(launch)
     try:
         return os.fdopen(open_inside(places, jar), "rb")
     except OutsideError as error:

@@ -24,12 +24,13 @@ from milo.core.application import (
 )
 from milo.core.launch import Application, JavaRuntime, Launch, TaskOptions
 from milo.core.options import parse_task_options
-from milo.errors import ArtifactError, JavaError, NoJavaError
+from milo.errors import ArtifactError, ConfigError, JavaError, NoJavaError
 from milo.task.artifact import resolve_application
 from milo.task.inside import OutsideError, open_inside
 
 JAVA_17 = JavaRuntime("/usr/lib/jvm/java-17", "17.0.15", 17, "/usr/lib/jvm")
 JAVA_21 = JavaRuntime("/opt/jdk-21", "21.0.2", 21, "/opt")
+JAVA_25 = JavaRuntime("/opt/jdk-25", "25.0.1+8", 25, "/opt")
 MANIFEST = "Manifest-Version: 1.0\nMain-Class: com.example.Main\n"
 
 
@@ -359,11 +360,120 @@ def test_a_class_for_a_newer_java_is_refused(task: Task) -> None:
     """The text says which Java it needs, which was chosen, and which others there are."""
     write_jar(task.local / "app.jar", release=21)
     with pytest.raises(JavaError) as caught:
-        task.resolve(JAVA_17, JAVA_21)
+        task.resolve(JAVA_17, JAVA_21, java_version="17")
     text = str(caught.value)
     assert text.startswith("Error: local/app.jar needs Java 21 or newer")
     assert "/opt/jdk-21" in text
     assert task.resolve(JAVA_21, JAVA_17).java == JAVA_21
+
+
+def test_the_default_java_is_used_where_it_can_be(task: Task) -> None:
+    """Without a wish of the job's: the default, or else the oldest that runs the main class."""
+    write_jar(task.local / "app.jar", release=17)
+    assert task.resolve(JAVA_21, JAVA_25, JAVA_17).java == JAVA_21
+    write_jar(task.local / "app.jar", release=21)
+    chosen = task.resolve(JAVA_17, JAVA_25, JAVA_21)
+    assert chosen.java == JAVA_21
+    assert chosen.notes[0] == (
+        "Runs on Java 21.0.2 (/opt/jdk-21), found by /opt; the default, Java 17.0.15 "
+        "(/usr/lib/jvm/java-17), is too old for the application"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("17", JAVA_17),
+        (">= 17", JAVA_25),
+        (">=17, <22", JAVA_17),
+        ("< 22 >= 18", JAVA_21),
+        ("21 || 25", JAVA_25),
+        ("11||21.0", JAVA_21),
+        ("= 17.0.15", JAVA_17),
+        ("> 17", JAVA_25),
+        ("> 17.0.14 < 21", JAVA_17),
+    ],
+)
+def test_java_version_chooses(task: Task, wanted: str, chosen: JavaRuntime) -> None:
+    """The default is preferred among those that are allowed, then the oldest."""
+    write_jar(task.local / "app.jar", release=8)
+    found = task.resolve(JAVA_25, JAVA_17, JAVA_21, java_version=wanted)
+    assert found.java == chosen
+    assert f'java_version = "{wanted}"' in found.notes[0]
+    by_class = task.resolve(JAVA_25, JAVA_17, JAVA_21, java_version=wanted, main_class="M")
+    assert by_class.java == chosen
+
+
+def test_a_java_version_that_is_not_there_is_refused(task: Task) -> None:
+    """The text names what there is, and the attribute to constrain the job by."""
+    write_jar(task.local / "app.jar", release=8)
+    with pytest.raises(JavaError, match=r"21\.0\.2.*driver\.milo\.java\.versions"):
+        task.resolve(JAVA_21, JAVA_17, java_version="11")
+    with pytest.raises(NoJavaError):
+        resolve_application(attrs.evolve(task.launch, javas=()), TaskOptions())
+
+
+@pytest.mark.parametrize("wanted", ["", "x", ">=", "17 ||", "|| 17", ">> 17", "17,,18", "9" * 201])
+def test_a_java_version_that_makes_no_sense_is_refused(task: Task, wanted: str) -> None:
+    """It is told before anything else is looked at."""
+    with pytest.raises(ConfigError, match="java_version"):
+        task.resolve(java_version=wanted)
+
+
+def write_jdk(home: Path, release: str | None = 'JAVA_VERSION="21.0.4"\n') -> Path:
+    """Write what is looked at of a JDK."""
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "java").write_text("never run on the host")
+    if release is not None:
+        (home / "release").write_text(release)
+    return home
+
+
+@pytest.mark.parametrize("home", ["local/jdk", "/local/jdk/", "local/link"])
+def test_java_home_in_the_task(task: Task, home: str) -> None:
+    """A JDK that came as an artifact is used; of the host's, none need be there."""
+    write_jar(task.local / "app.jar", release=21)
+    write_jdk(task.local / "jdk")
+    (task.local / "link").symlink_to("/local/jdk")
+    launch = attrs.evolve(task.launch, javas=())
+    options = parse_task_options({"java_home": home}, launch.plugin)
+    java = resolve_application(launch, options).java
+    assert (java.version, java.major, java.trusted) == ("21.0.4", 21, False)
+    assert Path(java.home).parent == task.local
+
+
+@pytest.mark.parametrize(
+    ("home", "words"),
+    [
+        ("local/none", "No such file"),
+        ("local/old", "release"),
+        ("local/jdk/../../secrets", "is not followed"),
+        ("local/out", "symlink"),
+    ],
+)
+def test_java_home_in_the_task_that_is_no_jdk(task: Task, home: str, words: str) -> None:
+    """The text says what is missing, and nothing outside of the task is looked at."""
+    write_jar(task.local / "app.jar", release=8)
+    write_jdk(task.local / "jdk")
+    write_jdk(task.local / "old", None)
+    (task.local / "out").symlink_to("/usr/lib/jvm")
+    with pytest.raises(JavaError, match=words):
+        task.resolve(java_home=home)
+
+
+def test_java_home_of_the_host(task: Task, tmp_path: Path) -> None:
+    """Only a Java that Milo has found is taken, through whatever symlink it is named."""
+    write_jar(task.local / "app.jar", release=8)
+    home = write_jdk(tmp_path / "jdk")
+    (tmp_path / "default").symlink_to(home)
+    java = JavaRuntime(str(home), "21.0.4", 21, "/opt")
+    chosen = task.resolve(JAVA_17, java, java_home=str(tmp_path / "default"))
+    assert chosen.java == java
+    assert "the job's java_home" in chosen.notes[0]
+    with pytest.raises(JavaError, match=r"neither a Java that Milo has found.*17\.0\.15"):
+        task.resolve(JAVA_17, java_home="/etc")
+    with pytest.raises(JavaError, match="is not java_version"):
+        task.resolve(JAVA_17, java, java_home=str(home), java_version="17")
 
 
 def test_the_application_behind_a_spring_boot_launcher_is_checked_too(task: Task) -> None:

@@ -68,6 +68,8 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         "init": True,
         "heap_percent": 70,
         "heap_dump_on_oom": True,
+        "java_version": ">= 17",
+        "java_home": "local/jdk",
         "extra_hosts": ["db:192.0.2.7"],
         "hostname": "web",
     }
@@ -96,6 +98,8 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         init=True,
         heap_percent=70,
         heap_dump_on_oom=True,
+        java_version=">= 17",
+        java_home="local/jdk",
         extra_hosts=("db:192.0.2.7",),
         hostname="web",
     )
