@@ -19,9 +19,10 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from milo.task import fifo, pump, pump_policy
+from milo.task import fifo, pacer, pump
 from milo.task.fifo import FifoSink
-from milo.task.pump_policy import Pacer, PumpPolicy
+from milo.task.pacer import Pacer
+from milo.task.pump_policy import PumpPolicy
 from tests.bench import pump_bench
 
 MIB = 1 << 20
@@ -62,8 +63,8 @@ def small_pipes(tool: str, share: float) -> None:
 
     for module in (fifo, pump, pump_bench):
         module.raise_capacity = unchanged  # type: ignore[attr-defined]
-    for large in (pump_policy.LARGE_PIPE_BYTES, 0):
-        known, pump_policy.LARGE_PIPE_BYTES = pump_policy.LARGE_PIPE_BYTES, large
+    for large in (pacer.LARGE_PIPE_BYTES, 0):
+        known, pacer.LARGE_PIPE_BYTES = pacer.LARGE_PIPE_BYTES, large
         for size in (120, 65536):
             total = int((128 if size == 120 else 1024) * MIB * share)
             name = "with" if large == 0 else "without"
@@ -71,7 +72,7 @@ def small_pipes(tool: str, share: float) -> None:
                 f"pipes of 64 KiB, {size}-byte writes, {name} pause",
                 measure(tool, "pump", size, total),
             )
-        pump_policy.LARGE_PIPE_BYTES = known
+        pacer.LARGE_PIPE_BYTES = known
     for module in (fifo, pump, pump_bench):
         module.raise_capacity = raise_capacity  # type: ignore[attr-defined]
 

@@ -58,8 +58,8 @@ class Pacer:
     def has_time(self, now: float) -> bool:
         """Whether a glance at what moves at ``now`` costs little beside moving it.
 
-        It does not after a pause of the writer's or the pump's own, and while a burst of
-        small chunks is short. In a flood it would cost a third of the pump's CPU.
+        That is after a rest, the writer's or the pump's own, and in a burst of small chunks
+        as long as it is short; not in a flood.
         """
         if now - self._last >= QUICK_S:
             return True
