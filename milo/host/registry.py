@@ -40,7 +40,7 @@ from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.stopping import stop_task
 from milo.host.task_client import TaskClient
-from milo.host.usage import follow_usage
+from milo.host.usage import Ticks, follow_usage
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
@@ -58,6 +58,7 @@ class Registry:
         self._tasks: dict[str, ManagedTask] = {}
         self._starting: set[str] = set()
         self._events: Broadcast[TaskEvent] = Broadcast()
+        self._ticks = Ticks()
         self._fingerprinter = Fingerprinter(self._environ)
         self._store = StateStore(self._options.state_dir)
         self._nursery: trio.Nursery | None = None
@@ -226,11 +227,13 @@ class Registry:
         return await inspect_task(self._find(task_id))
 
     async def stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
-        """Yield the task's resource use every ``interval_s`` until it has ended."""
+        """Yield the task's resource use every ``interval_s`` until it has ended; see `Ticks`."""
         task = self._find(task_id)
         if task.started is None:
             return
-        samples = follow_usage(task_id, task.started.cgroup_path, interval_s, task.ended)
+        samples = follow_usage(
+            task_id, task.started.cgroup_path, interval_s, task.ended, self._ticks
+        )
         async with aclosing(samples):
             async for usage in samples:
                 yield usage

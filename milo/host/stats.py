@@ -20,7 +20,7 @@ import attrs
 from milo.core import cgroup
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.report import CpuUsage, MemoryUsage
-from milo.host.cgroup_files import CgroupFile, field
+from milo.host.cgroup_files import CgroupFiles, field, number
 
 NS_PER_US: Final = 1000
 NS_PER_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -47,7 +47,7 @@ class Sample:
     system_ns: int | None = None
     throttled_periods: int | None = None
     throttled_ns: int | None = None
-    memory: dict[str, int] = attrs.field(factory=dict)
+    memory: dict[str, int | None] = attrs.field(factory=dict)
     """Fields of `MemoryUsage` to bytes."""
 
 
@@ -66,6 +66,19 @@ def source(hierarchy: Hierarchy, cgroup_path: str) -> Source:
     )
 
 
+_FILES_V2: Final = (
+    "memory.current",
+    "memory.peak",  # Linux 5.19
+    "memory.swap.current",
+)
+_FILES_V1: Final = (
+    "memory.usage_in_bytes",
+    "memory.max_usage_in_bytes",
+    "memory.kmem.usage_in_bytes",
+    "memory.kmem.max_usage_in_bytes",
+)
+
+
 class Meter:
     """Reads the counters of one cgroup, whose files it keeps open until `close`.
 
@@ -74,80 +87,76 @@ class Meter:
 
     def __init__(self, where: Source) -> None:
         self._is_v2 = where.mode is Mode.V2
-        self._files: list[CgroupFile] = []
-        self._cpu_stat = self._file(where.cpu, "cpu.stat")
-        self._memory_stat = self._file(where.memory, "memory.stat")
-        if self._is_v2:
-            self._usage = self._file(where.memory, "memory.current")
-            self._peak = self._file(where.memory, "memory.peak")  # Linux 5.19
-            self._swap = self._file(where.memory, "memory.swap.current")
-            return
-        self._usage = self._file(where.memory, "memory.usage_in_bytes")
-        self._peak = self._file(where.memory, "memory.max_usage_in_bytes")
-        self._kernel = self._file(where.memory, "memory.kmem.usage_in_bytes")
-        self._kernel_peak = self._file(where.memory, "memory.kmem.max_usage_in_bytes")
-        self._cpu_usage = self._file(where.cpuacct, "cpuacct.usage")
-        # In clock ticks. There are usage_user and usage_sys in nanoseconds too, but wrong ones
-        # before Linux 5.17 (its change dd02d4234c9a says why); Nomad reads this file as well.
-        self._cpu_split = self._file(where.cpuacct, "cpuacct.stat")
+        paths = [f"{where.cpu}/cpu.stat", f"{where.memory}/memory.stat"]
+        if not self._is_v2:
+            # The second is in clock ticks. usage_user and usage_sys are in nanoseconds, but wrong
+            # before Linux 5.17 (its change dd02d4234c9a says why); Nomad too reads this one.
+            paths += [f"{where.cpuacct}/cpuacct.usage", f"{where.cpuacct}/cpuacct.stat"]
+        names = _FILES_V2 if self._is_v2 else _FILES_V1
+        self._files = CgroupFiles(paths + [f"{where.memory}/{name}" for name in names])
 
     def sample(self) -> Sample:
         """Read the counters."""
         taken_ns = time.monotonic_ns()
-        return self._sample_v2(taken_ns) if self._is_v2 else self._sample_v1(taken_ns)
+        texts = self._files.read()
+        return (_sample_v2 if self._is_v2 else _sample_v1)(taken_ns, *texts)
 
     def close(self) -> None:
         """Let the files go."""
-        for file in self._files:
-            file.close()
+        self._files.close()
 
-    def _file(self, directory: str, name: str) -> CgroupFile:
-        self._files.append(CgroupFile(f"{directory}/{name}"))
-        return self._files[-1]
 
-    def _sample_v2(self, taken_ns: int) -> Sample:
-        cpu, stat = self._cpu_stat.read(), self._memory_stat.read()
-        return Sample(
-            taken_ns=taken_ns,
-            cpu_ns=_times(field(cpu, b"usage_usec"), NS_PER_US),
-            user_ns=_times(field(cpu, b"user_usec"), NS_PER_US),
-            system_ns=_times(field(cpu, b"system_usec"), NS_PER_US),
-            throttled_periods=field(cpu, b"nr_throttled"),
-            throttled_ns=_times(field(cpu, b"throttled_usec"), NS_PER_US),
-            memory=_known(
-                {
-                    "rss": field(stat, b"anon"),
-                    "cache": field(stat, b"file"),
-                    "swap": self._swap.value(),
-                    "usage": self._usage.value(),
-                    "max_usage": self._peak.value(),
-                    "kernel_usage": field(stat, b"kernel"),  # Linux 5.18
-                }
-            ),
-        )
+def _sample_v2(
+    taken_ns: int, cpu: bytes, stat: bytes, usage: bytes, peak: bytes, swap: bytes
+) -> Sample:
+    cpu, stat = b"\n" + cpu, b"\n" + stat
+    return Sample(
+        taken_ns,
+        _times(field(cpu, b"\nusage_usec "), NS_PER_US),
+        _times(field(cpu, b"\nuser_usec "), NS_PER_US),
+        _times(field(cpu, b"\nsystem_usec "), NS_PER_US),
+        field(cpu, b"\nnr_throttled "),
+        _times(field(cpu, b"\nthrottled_usec "), NS_PER_US),
+        {
+            "rss": field(stat, b"\nanon "),
+            "cache": field(stat, b"\nfile "),
+            "swap": number(swap),
+            "usage": number(usage),
+            "max_usage": number(peak),
+            "kernel_usage": field(stat, b"\nkernel "),  # Linux 5.18
+        },
+    )
 
-    def _sample_v1(self, taken_ns: int) -> Sample:
-        cpu_ns, split = self._cpu_usage.value(), self._cpu_split.read()
-        cpu, stat = self._cpu_stat.read(), self._memory_stat.read()
-        return Sample(
-            taken_ns=taken_ns,
-            cpu_ns=cpu_ns,
-            user_ns=_times(field(split, b"user"), NS_PER_TICK),
-            system_ns=_times(field(split, b"system"), NS_PER_TICK),
-            throttled_periods=field(cpu, b"nr_throttled"),
-            throttled_ns=field(cpu, b"throttled_time"),
-            memory=_known(
-                {
-                    "rss": field(stat, b"total_rss"),
-                    "cache": field(stat, b"total_cache"),
-                    "swap": field(stat, b"total_swap"),
-                    "usage": self._usage.value(),
-                    "max_usage": self._peak.value(),
-                    "kernel_usage": self._kernel.value(),
-                    "kernel_max_usage": self._kernel_peak.value(),
-                }
-            ),
-        )
+
+def _sample_v1(
+    taken_ns: int,
+    cpu: bytes,
+    stat: bytes,
+    total: bytes,
+    split: bytes,
+    usage: bytes,
+    peak: bytes,
+    kernel: bytes,
+    kernel_peak: bytes,
+) -> Sample:
+    cpu, stat, split = b"\n" + cpu, b"\n" + stat, b"\n" + split
+    return Sample(
+        taken_ns,
+        number(total),
+        _times(field(split, b"\nuser "), NS_PER_TICK),
+        _times(field(split, b"\nsystem "), NS_PER_TICK),
+        field(cpu, b"\nnr_throttled "),
+        field(cpu, b"\nthrottled_time "),
+        {
+            "rss": field(stat, b"\ntotal_rss "),
+            "cache": field(stat, b"\ntotal_cache "),
+            "swap": field(stat, b"\ntotal_swap "),
+            "usage": number(usage),
+            "max_usage": number(peak),
+            "kernel_usage": number(kernel),
+            "kernel_max_usage": number(kernel_peak),
+        },
+    )
 
 
 def sample(where: Source) -> Sample:
@@ -179,9 +188,10 @@ def usage(
         figures["throttled_periods"] = current.throttled_periods
         figures["throttled_time_ns"] = current.throttled_ns
         measured += ("Throttled Periods", "Throttled Time")
+    memory = {name: value for name, value in current.memory.items() if value is not None}
     return (
         CpuUsage(**figures, measured=measured),
-        MemoryUsage(**current.memory, measured=tuple(MEMORY_NAMES[k] for k in current.memory)),
+        MemoryUsage(**memory, measured=tuple(MEMORY_NAMES[name] for name in memory)),
     )
 
 
@@ -228,10 +238,6 @@ def _percent(previous: Sample | None, current: Sample, field: str) -> float:
 
 def _times(number: int | None, factor: int) -> int | None:
     return None if number is None else number * factor
-
-
-def _known(memory: dict[str, int | None]) -> dict[str, int]:
-    return {name: value for name, value in memory.items() if value is not None}
 
 
 def _list(directory: str) -> list[str]:

@@ -20,14 +20,43 @@ MIN_INTERVAL_S: Final = 0.1
 _core_mhz = functools.cache(stats.core_mhz)
 
 
+class Ticks:
+    """Wakes up all that wait for samples with the same interval at the same time.
+
+    Then the process wakes up once an interval and not once for every task, and what it sends
+    leaves in one piece, to which the other side answers only once. Nothing runs while nobody
+    waits: the first to wait for a moment sleeps, the others wait for that one.
+    """
+
+    def __init__(self) -> None:
+        self._coming: dict[float, trio.Event] = {}
+
+    async def wait_next(self, interval_s: float) -> None:
+        """Return after ``interval_s``, give or take the half of it when called the first time."""
+        interval_s = max(interval_s, MIN_INTERVAL_S)
+        at_s = math.ceil((trio.current_time() + interval_s / 2) / interval_s) * interval_s
+        while trio.current_time() < at_s:
+            coming = self._coming.get(at_s)
+            if coming is not None:
+                await coming.wait()
+                continue
+            coming = self._coming[at_s] = trio.Event()
+            try:
+                await trio.sleep_until(at_s)
+            finally:
+                # When this one is cancelled, another one sleeps on.
+                del self._coming[at_s]
+                coming.set()
+
+
 async def follow_usage(
-    task_id: str, cgroup_path: str, interval_s: float, ended: trio.Event
+    task_id: str, cgroup_path: str, interval_s: float, ended: trio.Event, ticks: Ticks
 ) -> AsyncGenerator[TaskUsage, None]:
     """Yield the use of a task now and then every ``interval_s`` seconds, until ``ended``.
 
     ``cgroup_path`` is the container's, relative to the hierarchy's root. The first sample
     has no percentages: they need a second one, which comes after half an interval at the
-    earliest and one and a half at the latest.
+    earliest and one and a half at the latest. The end is noticed when the next one is due.
     """
     mhz = _core_mhz()
     before: stats.Sample | None = None
@@ -36,16 +65,5 @@ async def follow_usage(
             now = meter.sample()
             cpu, memory = stats.usage(before, now, mhz)
             before = now
-            yield TaskUsage(task_id=task_id, timestamp_s=time.time(), cpu=cpu, memory=memory)
-            with trio.move_on_at(_next_tick(trio.current_time(), interval_s)):
-                await ended.wait()
-
-
-def _next_tick(now_s: float, interval_s: float) -> float:
-    """Return when the next sample is due: the same time for all tasks with one interval.
-
-    Then the process wakes up once an interval and not once for every task, and what it sends
-    leaves in one piece, to which the other side answers only once.
-    """
-    interval_s = max(interval_s, MIN_INTERVAL_S)
-    return math.ceil((now_s + interval_s / 2) / interval_s) * interval_s
+            yield TaskUsage(task_id, time.time(), cpu, memory)
+            await ticks.wait_next(interval_s)

@@ -74,6 +74,7 @@ def _message(field: int, data: bytes) -> bytes:
     return _varint(field << 3 | _BYTES) + _varint(len(data)) + data
 
 
+@functools.lru_cache(maxsize=4096)  # most figures of most tasks are what they were
 def _number(field: int, value: int) -> bytes:
     """An unsigned field; 0 is what a missing one means."""
     return _varint(field << 3 | _VARINT) + _varint(value) if value else b""

@@ -26,7 +26,7 @@ from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
-from milo.host.usage import follow_usage
+from milo.host.usage import Ticks, follow_usage
 from milo.processes import passed_descriptors
 from tests.support.log_rig import descriptors, settle
 
@@ -285,7 +285,7 @@ async def test_usage_is_sampled_until_the_end(autojump_clock: Any) -> None:
     """Each sample has a time; a cgroup that is gone is no error."""
     ended = trio.Event()
     times = []
-    async for usage in follow_usage("id", "/milo-nonexistent", 5.0, ended):
+    async for usage in follow_usage("id", "/milo-nonexistent", 5.0, ended, Ticks()):
         assert usage.task_id == "id" and usage.timestamp_s > 0
         times.append(trio.current_time())
         if len(times) == 3:
