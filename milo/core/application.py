@@ -144,7 +144,7 @@ def java_arguments(
     ``jvm_options``, since of two options the JVM takes the later one. Paths are the
     container's; the JDK has the host's there.
     """
-    arguments = [f"{app.java.home}/bin/java", *added, *options.jvm_options]
+    arguments = [f"{app.java_home or app.java.home}/bin/java", *added, *options.jvm_options]
     if app.class_path:
         arguments += ["-cp", app.class_path]
     if app.main_class:

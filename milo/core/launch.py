@@ -254,5 +254,8 @@ class Application:
     main_class: str = ""
     """Empty when ``-jar`` runs the JAR's own Main-Class."""
     class_path: str = ""
+    java_home: str = ""
+    """Where the container has ``java``, if that came with the task; else it is where the host
+    has it."""
     notes: tuple[str, ...] = ()
     """Sentences for the start event, e.g. why this Java was chosen."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import BinaryIO
 
+import attrs
+
 from milo.core.application import (
     MAX_LISTED,
     PLACES,
@@ -45,13 +47,23 @@ def resolve_application(launch: Launch, options: TaskOptions) -> Application:
         check_jar_name(options.jar_path)
         jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
     elif options.main_class:
-        return compose(javas[0], options, "", [_chosen(javas[0], launch, options, requirement)])
+        app = compose(javas[0], options, "", [_chosen(javas[0], launch, options, requirement)])
+        return _placed(app, launch)
     else:
         jar = "/local/" + _the_one_jar(launch)
     shown = printable(options.jar_path or jar[1:])
     with _open_jar(launch, jar, shown) as file:
         java, notes = _first_that_runs(file, shown, options, javas, launch.javas)
-    return compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
+    app = compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
+    return _placed(app, launch)
+
+
+def _placed(app: Application, launch: Launch) -> Application:
+    """Return ``app`` with the container's path of a Java that came with the task."""
+    for name, path in _places(launch).items():
+        if app.java.home.startswith(f"{path}/"):
+            return attrs.evolve(app, java_home=f"/{name}{app.java.home[len(path) :]}")
+    return app
 
 
 def _javas(
