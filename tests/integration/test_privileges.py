@@ -342,3 +342,25 @@ async def test_where_no_init_is_installed_the_packages_are_named(
     monkeypatch.setattr(privileges, "INITS", ("/nonexistent",))
     with pytest.raises(ConfigError, match="catatonit or tini"):
         privileges.find_init()
+
+
+# ---- the tenant's own programs ----------------------------------------------------------
+
+
+async def test_a_java_that_the_task_brings_runs_in_its_container_alone(
+    tmp_path: Path, jar_dir: Path
+) -> None:
+    """An artifact's JDK is only read on the host: each of its programs would leave a mark."""
+    mark = Path(f"/tmp/milo-mark-{os.getpid()}")
+    script = f"echo ran $(readlink /proc/self/ns/mnt) | tee {mark}"
+    async with scripted(tmp_path, "echo the wrong one") as rig:
+        task = rig.task(jar_dir / "hello.jar", java_home="local/jdk")
+        home = scripted_java.make(task.local / "jdk", script)
+        for name in ("jcmd", "keytool"):
+            shutil.copy(home / "bin/java", home / "bin" / name)
+        words = (await output(rig, task)).split()
+        in_container = Path(task.launch.task_dir, "tmp", mark.name)
+        assert in_container.read_text().split() == words
+    assert words[0] == "ran"
+    assert words[1] != os.readlink("/proc/self/ns/mnt")
+    assert not mark.exists()
