@@ -7,7 +7,6 @@ docs/memory.md has the measurements that the numbers here come from.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -29,13 +28,25 @@ LEAST_PERCENT: Final = 25
 LEAST_HEAP_BYTES: Final = 2 * MIB
 """The JVM refuses less."""
 
-_DECISIVE: Final = re.compile(
-    r"-Xmx|-mx\d|-XX:(?:"
-    r"(?:MaxHeapSize|SoftMaxHeapSize|MaxRAM|(?:Max|Min)RAM(?:Percentage|Fraction))="
-    r"|\+AggressiveHeap|(?:Flags|VMOptionsFile)=|\+ReadVMOptionsFile)|-Xoptionsfile="
+# Prefixes and not patterns: this is imported at every start of the plugin.
+_DECISIVE: Final = (
+    "-Xmx",
+    "-mx",
+    "-XX:MaxHeapSize=",
+    "-XX:SoftMaxHeapSize=",
+    "-XX:MaxRAM=",
+    "-XX:MaxRAMPercentage=",
+    "-XX:MinRAMPercentage=",
+    "-XX:MaxRAMFraction=",
+    "-XX:MinRAMFraction=",
+    "-XX:+AggressiveHeap",
+    "-XX:Flags=",
+    "-XX:VMOptionsFile=",
+    "-XX:+ReadVMOptionsFile",
+    "-Xoptionsfile=",
 )
 """Options that size the heap, or that name a file which may."""
-_INITIAL: Final = re.compile(r"(?:-Xms|-ms|-XX:(?:Initial|Min)HeapSize=)(\d+)([kKmMgGtT]?)")
+_INITIAL: Final = ("-Xms", "-ms", "-XX:InitialHeapSize=", "-XX:MinHeapSize=")
 _UNITS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024 * 1024 * MIB}
 
 TOOL_VARIABLES: Final = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "OPENJ9_JAVA_OPTIONS")
@@ -126,7 +137,7 @@ def tune(
 
 
 def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, str]:
-    decisive = next((word for word in reversed(user.words) if _DECISIVE.match(word)), "")
+    decisive = next((word for word in reversed(user.words) if word.startswith(_DECISIVE)), "")
     if decisive:
         return 0, f"by its option {printable(decisive)}"
     if user.unread:
@@ -154,5 +165,14 @@ def printable(text: str, chars: int = 80) -> str:
 
 
 def _initial_bytes(words: Sequence[str]) -> int:
-    sizes = (_INITIAL.fullmatch(word) for word in words)
-    return max((int(size[1]) * _UNITS[size[2].lower()] for size in sizes if size), default=0)
+    return max((_size_bytes(word) for word in words if word.startswith(_INITIAL)), default=0)
+
+
+def _size_bytes(word: str) -> int:
+    """Return the size that an option ends with, such as 100m; 0 for what the JVM refuses."""
+    value = word
+    for prefix in _INITIAL:
+        value = value.removeprefix(prefix)
+    number = value[:-1] if value[-1:].isalpha() else value
+    unit = _UNITS.get(value[len(number) :].lower(), 0)
+    return int(number) * unit if number.isdecimal() and len(number) <= 20 else 0

@@ -28,8 +28,22 @@ _COLLECTORS: Final = {
     "GarbageFirst": "G1",
 }
 """``sun.gc.policy.name`` to the name that people know; ZGC and Shenandoah have none."""
-_CHOSEN: Final = re.compile(r"-XX:\+Use(Serial|Parallel|ParallelOld|G1|Z|Shenandoah|Epsilon)GC")
-_PROCESSORS: Final = re.compile(r"-XX:ActiveProcessorCount=(\d{1,6})")
+_CHOICES: Final = {
+    f"-XX:+Use{word}GC": name
+    for word, name in (
+        ("Serial", "Serial"),
+        ("Parallel", "Parallel"),
+        ("ParallelOld", "Parallel"),
+        ("ConcMarkSweep", "CMS"),
+        ("G1", "G1"),
+        ("Z", "ZGC"),
+        ("Shenandoah", "Shenandoah"),
+        ("Epsilon", "Epsilon"),
+    )
+}
+"""The user's option to the collector's name."""
+_PROCESSORS: Final = "-XX:ActiveProcessorCount="
+_MAX_PROCESSORS: Final = 100_000
 _SHARES_UNTIL: Final = {11: 17, 17: 5, 18: 2}
 """The update with which a release stopped taking cpu.shares for a number of processors
 (JDK-8281181: new in 19)."""
@@ -66,9 +80,9 @@ def processors(limits: Limits, version: str, words: Sequence[str]) -> int:
     The quota, rounded up to whole processors, but no more than there are. Old releases take
     1024 shares for a processor where there is no quota.
     """
-    told = [found[1] for found in map(_PROCESSORS.fullmatch, words) if found]
-    if told and int(told[-1]):
-        return int(told[-1])
+    told = [word.removeprefix(_PROCESSORS) for word in words if word.startswith(_PROCESSORS)]
+    if told and told[-1].isdecimal() and 0 < int(told[-1][:8]) <= _MAX_PROCESSORS:
+        return int(told[-1][:8])
     count = limits.cpus
     if limits.quota_us > 0 and limits.period_us > 0:
         count = math.ceil(limits.quota_us / limits.period_us)
@@ -102,9 +116,9 @@ def collector_name(told: dict[str, str]) -> str:
 
 def expected_collector(limits: Limits, count: int, major: int, words: Sequence[str]) -> str:
     """Return the collector that the JVM should choose, or was told to use."""
-    told = [found[1] for found in map(_CHOSEN.fullmatch, words) if found]
+    told = [_CHOICES[word] for word in words if word in _CHOICES]
     if told:
-        return {"Z": "ZGC", "ParallelOld": "Parallel"}.get(told[-1], told[-1])
+        return told[-1]
     if count < SERVER_PROCESSORS or 0 < limits.memory_bytes < SERVER_BYTES:
         return "Serial"
     return "G1" if major >= 9 else "Parallel"
@@ -153,7 +167,7 @@ def runs_on_version(runs_on: str) -> str:
 
 
 def _warning(collector: str, count: int, limits: Limits, words: Sequence[str]) -> str:
-    if collector != "Serial" or any(_CHOSEN.fullmatch(word) for word in words):
+    if collector != "Serial" or any(word in _CHOICES for word in words):
         return ""
     reasons = []
     remedies = ["-XX:+UseG1GC"]
