@@ -102,11 +102,12 @@ class Glance:
         self._search.gap()
         self._give_up()
 
-    def look(self, *, draining: bool) -> int:
+    def look(self, *, draining: bool, has_time: bool = True) -> int:
         """Refer to what the source holds first; return how many bytes to splice next.
 
         None at all when the source is empty. Less than all, so that nothing passes unseen
-        between the two calls; of a large chunk all but its end, unless ``draining``.
+        between the two calls; of a large chunk all but its end, unless ``draining``. Without
+        time only an end that was held back is looked at, and what follows passes with it.
         """
         self.held_back = False
         if self._side is None:
@@ -122,6 +123,8 @@ class Glance:
         self._seen = seen
         if draining or seen < wanted:
             return int(seen)
+        if not has_time:
+            return PIPE_BYTES
         self.held_back = True
         return max(int(seen), waiting_bytes(self._source) - LOOK_BYTES)
 

@@ -180,8 +180,9 @@ class Pump:
             return self._blocked(Block.NO_READER_YET, now)
         assert self._sink.fd is not None
         length, count, draining = PIPE_BYTES, 0, self._watch.draining
-        if draining or self._glance.held_back or self._pacer.has_time(now):
-            length = self._glance.look(draining=draining)
+        has_time = draining or self._pacer.has_time(now)
+        if has_time or self._glance.held_back:
+            length = self._glance.look(draining=draining, has_time=has_time)
             if not length:
                 return self._blocked(Block.FULL, now)
         try:

@@ -170,6 +170,10 @@ def test_the_end_of_a_large_chunk_is_held_back() -> None:
     side.glance.moved(40_000 - LOOK_BYTES)
     assert side.glance.look(draining=False) >= LOOK_BYTES
     side.glance.moved(0)
+    assert side.glance.held_back
+    assert side.glance.look(draining=False, has_time=False) == PIPE_BYTES
+    assert not side.glance.held_back
+    side.glance.moved(0)
     assert side.glance.look(draining=True) == LOOK_BYTES
     assert not side.glance.held_back
     side.close()
