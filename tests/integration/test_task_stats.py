@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
+from contextlib import aclosing, closing
 from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
+from milo.core.launch import PluginOptions
+from milo.core.report import TaskUsage
+from milo.host import stats
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
+from tests.support import scripted_java
+from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.go_client import open_client
-from tests.support.stats_driver import cpu_s, open_driver, open_groups, sleepers
+from tests.support.stats_driver import cpu_s, open_driver, open_files, open_groups, sleepers
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes cgroups, which needs root")
 
 DRIVER = "/hashicorp.nomad.plugins.drivers.proto.Driver"
 TASKS = 100
 WINDOW_S = 10
+IDLE_S = 2
+TICK_S = 0.01
+"""In which the kernel counts a process's time."""
 MAX_SHARE = 0.02
 """Of a core, the claim."""
+MAX_ERROR = 0.05
+"""Of the kernel's own figures, the claim."""
+HELD_BYTES = 64 << 20
+WRITTEN_BYTES = 32 << 20
+BUSY_OR_LARGE = f"""
+if [ -e /local/be-large ]; then
+    head -c {WRITTEN_BYTES + (1 << 20)} /dev/zero > /local/written
+    # tail writes when it has read all of it, and keeps it, since nobody reads on.
+    head -c {HELD_BYTES + (1 << 20)} /dev/zero | tail -c {HELD_BYTES + (1 << 20)} | (
+        head -c 1; echo written; exec sleep infinity
+    )
+fi
+(while :; do :; done) &
+exec dd if=/dev/zero of=/dev/null bs=64k
+"""
 
 
 def stats_of(task_id: str, interval_s: float) -> bytes:
@@ -26,9 +56,165 @@ def stats_of(task_id: str, interval_s: float) -> bytes:
     return bytes(drivers.TaskStatsRequest(task_id, timedelta(seconds=interval_s)))
 
 
+def cgroup_files(pid: int) -> list[str]:
+    """Return what a process has open of the cgroup file systems."""
+    return [name for name in open_files(pid) if name.startswith("/sys/fs/cgroup")]
+
+
+async def no_cgroup_files(pid: int) -> None:
+    """Return once a process has nothing open of the cgroup file systems."""
+    await trio.to_thread.run_sync(
+        wait_for, "the files to be closed", lambda: not cgroup_files(pid), 30
+    )
+
+
+def sampled_at_s(message: bytes) -> float:
+    """Return the Unix time of a TaskStats response."""
+    return drivers.TaskStatsResponse().parse(message).stats.timestamp.timestamp()
+
+
+@attrs.frozen
+class Kernel:
+    """A container's figures, read by this test alone: seconds, and bytes."""
+
+    cpu_s: float
+    user_s: float
+    system_s: float
+    throttled_periods: int
+    throttled_s: float
+    memory: dict[str, int]
+    """By the names of `MemoryUsage`; what this kernel does not tell is not there."""
+
+
+def keyed(path: Path) -> dict[str, int]:
+    """Return a file of keys and numbers."""
+    return {key: int(value) for key, value in map(str.split, path.read_text().splitlines())}
+
+
+def numbers(directory: Path, names: dict[str, str]) -> dict[str, int]:
+    """Return the numbers in those of the named files that are there."""
+    return {
+        key: int((directory / name).read_text())
+        for key, name in names.items()
+        if (directory / name).exists()
+    }
+
+
+def ask_kernel(path: str) -> Kernel:
+    """Read what the kernel says of the cgroup ``path``, whichever the hierarchy."""
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        group = root / path.strip("/")
+        cpu, stat = keyed(group / "cpu.stat"), keyed(group / "memory.stat")
+        names = {
+            "usage": "memory.current",
+            "max_usage": "memory.peak",
+            "swap": "memory.swap.current",
+        }
+        return Kernel(
+            cpu["usage_usec"] / 1e6,
+            cpu["user_usec"] / 1e6,
+            cpu["system_usec"] / 1e6,
+            cpu["nr_throttled"],
+            cpu["throttled_usec"] / 1e6,
+            {"rss": stat["anon"], "cache": stat["file"], **numbers(group, names)},
+        )
+    cpuacct, memory = root / "cpuacct" / path.strip("/"), root / "memory" / path.strip("/")
+    cpu, stat = keyed(root / "cpu" / path.strip("/") / "cpu.stat"), keyed(memory / "memory.stat")
+    split, ticks = keyed(cpuacct / "cpuacct.stat"), os.sysconf("SC_CLK_TCK")
+    names = {"usage": "memory.usage_in_bytes", "max_usage": "memory.max_usage_in_bytes"}
+    return Kernel(
+        int((cpuacct / "cpuacct.usage").read_text()) / 1e9,
+        split["user"] / ticks,
+        split["system"] / ticks,
+        cpu["nr_throttled"],
+        cpu["throttled_time"] / 1e9,
+        {
+            "rss": stat["total_rss"],
+            "cache": stat["total_cache"],
+            "swap": stat["total_swap"],
+            **numbers(memory, names),
+        },
+    )
+
+
+async def follow(rig: DriverRig, task: Task) -> list[tuple[TaskUsage, Kernel]]:
+    """Return what the driver said of a task for `WINDOW_S`, each with the kernel's own word."""
+    started = rig.registry._tasks[task.id].started
+    assert started is not None
+    found = []
+    async with aclosing(rig.registry.stats(task.id, 1.0)) as usages:
+        async for usage in usages:
+            found.append((usage, ask_kernel(started.cgroup_path)))
+            if usage.timestamp_s - found[0][0].timestamp_s >= WINDOW_S:
+                break
+    return found
+
+
+def seconds_used(found: list[tuple[TaskUsage, Kernel]], field: str) -> float:
+    """Return the CPU time that the percentages of a task add up to."""
+    return math.fsum(
+        getattr(now.cpu, field) / 100 * (now.timestamp_s - before.timestamp_s)
+        for (before, _), (now, _) in pairwise(found)
+    )
+
+
+@pytest.mark.timeout(180)
+async def test_figures_are_the_kernels(tmp_path: Path, jar_dir: Path) -> None:
+    """Over 10 s what is said of a throttled and of a large task is within 5 % of the kernel's."""
+    java = scripted_java.make(tmp_path / "jdk", BUSY_OR_LARGE)
+    async with open_rig(PluginOptions(java_home=str(java))) as rig:
+        busy = rig.task(jar_dir / "hello.jar", name="busy", cpu_hard_limit=True)
+        share = 0.4 / (os.cpu_count() or 1)
+        limits = attrs.evolve(busy.launch.resources, cpu_percent_ticks=share, cpu_shares=100_000)
+        busy = attrs.evolve(busy, launch=attrs.evolve(busy.launch, resources=limits))
+        large = rig.task(jar_dir / "hello.jar", name="large")
+        (large.local / "be-large").write_text("")
+        for task in (busy, large):
+            await rig.registry.start(task.launch)
+        await trio.to_thread.run_sync(large.out.wait_for, b"written")
+        found: dict[str, list[tuple[TaskUsage, Kernel]]] = {}
+
+        async def collect(task: Task) -> None:
+            found[task.launch.task_name] = await follow(rig, task)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, busy)
+            nursery.start_soon(collect, large)
+
+    samples, (first, last) = found["busy"], (found["busy"][0][1], found["busy"][-1][1])
+    used_s = last.cpu_s - first.cpu_s
+    assert used_s > 0.1 * WINDOW_S
+    assert seconds_used(samples, "percent") == pytest.approx(used_s, rel=MAX_ERROR)
+    for field, spent_s in (
+        ("user_percent", last.user_s - first.user_s),
+        ("system_percent", last.system_s - first.system_s),
+    ):
+        assert spent_s > 0.1 * used_s, "not what this test is about"
+        assert seconds_used(samples, field) == pytest.approx(spent_s, rel=MAX_ERROR)
+    cpu = samples[-1][0].cpu
+    assert cpu.total_ticks == pytest.approx(cpu.percent / 100 * stats.core_mhz(), rel=MAX_ERROR)
+    assert cpu.throttled_periods == pytest.approx(last.throttled_periods, rel=MAX_ERROR)
+    assert last.throttled_periods > 2 * WINDOW_S
+    assert cpu.throttled_time_ns / 1e9 == pytest.approx(last.throttled_s, rel=MAX_ERROR)
+
+    for usage, kernel in found["large"]:
+        said = {name: getattr(usage.memory, name) for name in kernel.memory}
+        assert said == pytest.approx(kernel.memory, rel=MAX_ERROR, abs=1 << 20)
+        measured = {"rss": "RSS", "cache": "Cache", "swap": "Swap", "usage": "Usage"}
+        assert {measured.get(name, "Max Usage") for name in said} <= set(usage.memory.measured)
+    memory = found["large"][-1][0].memory
+    assert memory.rss > HELD_BYTES
+    assert memory.cache > WRITTEN_BYTES
+    assert memory.usage > HELD_BYTES + WRITTEN_BYTES
+
+
 @pytest.mark.timeout(120)
 async def test_a_hundred_tasks_cost_little() -> None:
-    """The statistics of 100 tasks, once a second, take the driver less than 2 % of a core."""
+    """The statistics of 100 tasks, once a second, take the driver less than 2 % of a core.
+
+    When nobody asks for them any more, no file is left open, and nothing runs.
+    """
     with open_groups(TASKS) as groups, sleepers(groups):
         tasks = {f"task {number}": group.path for number, group in enumerate(groups)}
         with open_driver(tasks) as (driver, socket_path):
@@ -48,3 +234,60 @@ async def test_a_hundred_tasks_cost_little() -> None:
                 pings = client.pings - pings
                 print(f"\n{TASKS} tasks cost the driver {share:.2%} of a core; {pings} pings")
                 assert share < MAX_SHARE
+                assert len(cgroup_files(driver.pid)) > TASKS
+                for call in calls:
+                    await client.cancel(call)
+                await no_cgroup_files(driver.pid)
+                before = cpu_s(driver.pid)
+                await trio.sleep(IDLE_S)
+                assert cpu_s(driver.pid) - before <= TICK_S
+
+
+@pytest.mark.timeout(120)
+async def test_a_stuck_reader_holds_up_nobody() -> None:
+    """A stream whose client does not read is sampled no further; the others go on."""
+    with open_groups(4) as groups, sleepers(groups):
+        tasks = {f"task {number}": group.path for number, group in enumerate(groups)}
+        with open_driver(tasks) as (_, socket_path):
+            async with open_client(socket_path, 100, window=1000) as client:
+                method = f"{DRIVER}/TaskStats"
+                stuck = await client.call(method, stats_of("task 0", 0.1), is_reading=False)
+                calls = [await client.call(method, stats_of(name, 0.1)) for name in tasks]
+                await client.wait_messages(calls, 30)
+                assert 0 < sum(map(len, stuck.messages)) < 1000
+                # One sample has waited since then, and none was made behind it.
+                count = len(stuck.messages)
+                resumed_s = time.time()
+                await client.read_on(stuck)
+                await client.wait_messages([stuck], count + 3)
+                late = [sampled_at_s(message) < resumed_s for message in stuck.messages[count:]]
+                assert late[:3] == [True, False, False]
+
+
+@pytest.mark.timeout(120)
+async def test_a_dead_connection_costs_nothing() -> None:
+    """When the client goes without a word, its streams end and their files are closed."""
+    with open_groups(2) as groups:
+        tasks = {f"task {number}": group.path for number, group in enumerate(groups)}
+        with open_driver(tasks) as (driver, socket_path):
+            async with open_client(socket_path, 60) as client:
+                calls = [
+                    await client.call(f"{DRIVER}/TaskStats", stats_of(name, 0.1)) for name in tasks
+                ]
+                await client.wait_messages(calls, 2)
+                assert cgroup_files(driver.pid)
+            await no_cgroup_files(driver.pid)
+
+
+def test_open_files_keep_no_cgroup() -> None:
+    """A group whose files are open can be removed; then nothing is measured, nor left open."""
+    before = cgroup_files(os.getpid())
+    with open_groups(1) as [group], closing(stats.Meter(stats.locate(group.path))) as meter:
+        assert meter.sample().cpu_ns is not None
+        assert len(cgroup_files(os.getpid())) > len(before)
+        for directory in set(group.directories.values()):
+            directory.rmdir()
+        sample = meter.sample()
+        assert sample.cpu_ns is None
+        assert set(sample.memory.values()) == {None}
+        assert cgroup_files(os.getpid()) == before

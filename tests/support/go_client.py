@@ -33,6 +33,7 @@ class Call:
     stream_id: int
     is_reading: bool
     """Whether its window is opened again, as by a reader that keeps up."""
+    window: int
     messages: list[bytes] = attrs.field(factory=list)
     arrived_s: list[float] = attrs.field(factory=list)
     """trio.current_time() of each message."""
@@ -55,7 +56,7 @@ class Call:
     def to_acknowledge(self, size: int) -> int:
         """Return by how much to open the stream's window after ``size`` more bytes."""
         self._unacknowledged += size if self.is_reading else 0
-        if self._unacknowledged < WINDOW // 4:
+        if self._unacknowledged < self.window // 4:
             return 0
         opened, self._unacknowledged = self._unacknowledged, 0
         return opened
@@ -64,10 +65,12 @@ class Call:
 class GoClient:
     """One connection; use `open_client`."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, window: int) -> None:
         self._stream = stream
+        self._window = window
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._h2.initiate_connection()
+        self._h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
         self._calls: dict[int, Call] = {}
         self._changed = trio.Condition()
         self._sending = trio.Lock()
@@ -87,13 +90,20 @@ class GoClient:
             ("content-type", "application/grpc"),
             ("te", "trailers"),
         ]
-        call = self._calls[stream_id] = Call(stream_id, is_reading)
+        call = self._calls[stream_id] = Call(stream_id, is_reading, self._window)
         self._h2.send_headers(stream_id, headers)
         self._h2.send_data(
             stream_id, struct.pack(">BI", 0, len(message)) + message, end_stream=True
         )
         await self._flush()
         return call
+
+    async def read_on(self, call: Call) -> None:
+        """Read what ``call`` has brought so far, and all that comes from now on."""
+        call.is_reading = True
+        size = sum(5 + len(message) for message in call.messages) + len(call._partial)
+        self._h2.increment_flow_control_window(size, call.stream_id)
+        await self._flush()
 
     async def cancel(self, call: Call) -> None:
         """End a call from this side."""
@@ -167,14 +177,19 @@ class GoClient:
 
 
 @asynccontextmanager
-async def open_client(socket_path: str, timeout_s: float = math.inf) -> AsyncIterator[GoClient]:
-    """Connect to the server at ``socket_path``; all that is done within takes ``timeout_s``."""
+async def open_client(
+    socket_path: str, timeout_s: float = math.inf, *, window: int = WINDOW
+) -> AsyncIterator[GoClient]:
+    """Connect to the server at ``socket_path``; all that is done within takes ``timeout_s``.
+
+    ``window`` is how many bytes of a call may be unread.
+    """
     with trio.fail_after(timeout_s):
         async with (
             await trio.open_unix_socket(socket_path) as stream,
             trio.open_nursery() as nursery,
         ):
-            client = GoClient(stream)
+            client = GoClient(stream, window)
             nursery.start_soon(client.run)
             await client.wait_ready()
             try:

@@ -37,6 +37,9 @@ def hierarchy() -> Hierarchy:
     return cgroup.parse_mountinfo(Path("/proc/self/mountinfo").read_text())
 
 
+_SLEEP = 'for list; do echo $$ > "$list"; done; exec sleep infinity'
+
+
 @attrs.frozen
 class Group:
     """One cgroup of this test's own, in every controller that TaskStats read."""
@@ -45,10 +48,10 @@ class Group:
     directories: dict[str, Path]
     """By controller; on v2 all the same."""
 
-    def add(self, pid: int) -> None:
-        """Move a process into it."""
-        for directory in set(self.directories.values()):
-            (directory / "cgroup.procs").write_text(str(pid))
+    def start_sleeper(self) -> subprocess.Popen[bytes]:
+        """Start a process that does nothing, in the group from its beginning."""
+        lists = [directory / "cgroup.procs" for directory in sorted(set(self.directories.values()))]
+        return subprocess.Popen(["sh", "-c", _SLEEP, "sh", *lists])
 
 
 @contextmanager
@@ -67,7 +70,8 @@ def open_groups(count: int) -> Iterator[list[Group]]:
         yield groups
     finally:
         for directory in reversed(made):
-            directory.rmdir()
+            with contextlib.suppress(FileNotFoundError):  # by the test itself
+                directory.rmdir()
 
 
 def _make(found: Hierarchy, path: str, made: list[Path]) -> dict[str, Path]:
@@ -96,8 +100,7 @@ def sleepers(groups: list[Group]) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for group in groups:
-            processes.append(subprocess.Popen(["sleep", "infinity"]))
-            group.add(processes[-1].pid)
+            processes.append(group.start_sleeper())
         yield processes
     finally:
         for process in processes:
