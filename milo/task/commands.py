@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import stat
 from collections.abc import Sequence
 from typing import Final
 
@@ -68,6 +69,9 @@ class Commands:
                 raise ControlError("Error: The task is not running, so no command runs in it")
             if len(fds) != (0 if request.tty else STREAMS):
                 raise ControlError("Error: The command came without its standard streams")
+            if not all(_is_stream(fd) for fd in fds):
+                # crun gives them to the task's user: a device or file of the host would be his.
+                raise ControlError("Error: A command's standard streams are pipes or sockets")
             await self._run(sock, container, request, fds)
         except CrunError as exc:
             await _answer(sock, _not_run(exc))
@@ -175,6 +179,11 @@ class Commands:
         env = added | own | request.env
         process["env"] = [f"{name}={value}" for name, value in env.items()]
         return json.dumps(process).encode()
+
+
+def _is_stream(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def kill_sessions(cgroup_path: str, sessions: set[int]) -> None:

@@ -7,6 +7,7 @@ import stat
 
 from milo.core.mounts import Bind, is_inside, normalized
 from milo.errors import ConfigError
+from milo.task import volumes
 
 _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -56,6 +57,9 @@ def prepare(path: str, binds: tuple[Bind, ...], root: str) -> None:
                 _make(name, fd)
                 mode = stat.S_IFDIR
             if stat.S_ISLNK(mode):
+                if not volumes.kernel_is_recursive():
+                    # crun would make what is missing behind it, through a read-only bind too
+                    raise ConfigError("work_dir", f"{path} has a symlink in it", "a path without")
                 return
             if not stat.S_ISDIR(mode):
                 raise ConfigError("work_dir", f"{path} is no directory", "a directory")

@@ -6,10 +6,12 @@ docs/security.md names these tests beside what protects.
 
 from __future__ import annotations
 
+import array
 import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +20,12 @@ import attrs
 import pytest
 import trio
 
+from milo.core import control
 from milo.core.launch import Mount, PluginOptions
 from milo.core.mounts import MASKED_PATHS
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
+from milo.host.task_client import open_control
 from milo.processes import start_ticks
 from tests.support import reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
@@ -430,3 +434,27 @@ def _inside(path: str, places: set[str]) -> bool:
 def _is_masked(path: str) -> bool:
     """Whether the container has a /dev/null in this place, which swallows what is written."""
     return path in MASKED_PATHS
+
+
+async def test_command_with_files_of_the_host(jar_dir: Path, jdks: Path) -> None:
+    """A command in a task gets pipes alone: crun gives its streams to the task's user.
+
+    A /dev/null of the host would belong to nobody afterwards (measured with crun 1.8.1).
+    """
+    async with open_rig(scripted(jdks, COUNTING)) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        task = rig.task(jar_dir / "hello.jar")
+        with trio.fail_after(60):
+            await rig.registry.start(task.launch)
+            [state_dir] = [path for path in rig.state_dir.iterdir() if path.is_dir()]
+            sock, _ = await open_control(str(state_dir), control.ROLE_EXEC)
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            with sock:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 3))]
+                request = control.Exec(argv=("/bin/true",), tty=False)
+                await sock.sendmsg([control.encode(request)], rights)
+                answer = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
+            os.close(null)
+            assert isinstance(answer, control.ExecEnded)
+            assert "pipes or sockets" in answer.error
+        assert not canary.touched()
