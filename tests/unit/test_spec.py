@@ -160,6 +160,56 @@ def test_seccomp_is_used_when_given() -> None:
     assert built(confinement=Confinement(seccomp={"x": "y"}))["linux"]["seccomp"] == {"x": "y"}
 
 
+def test_added_capabilities_are_in_all_five_sets() -> None:
+    """Ambient too, so that they are effective in a program that is not root's."""
+    process = built(confinement=Confinement(capabilities=("chown", "kill")))["process"]
+    sets = process["capabilities"]
+    assert len(sets) == 5
+    assert all(names == ["CAP_CHOWN", "CAP_KILL"] for names in sets.values())
+    assert process["noNewPrivileges"] is True
+
+
+def test_the_jobs_limits_win() -> None:
+    """A limit that the job gives takes the place of Milo's own; the others stay."""
+    own = {"RLIMIT_NOFILE": (10, 20), "RLIMIT_STACK": (1, 2)}
+    limits = built(confinement=Confinement(rlimits=own))["process"]["rlimits"]
+    assert {limit["type"]: (limit["soft"], limit["hard"]) for limit in limits}.items() >= {
+        **own,
+        "RLIMIT_CORE": (0, 0),
+    }.items()
+    assert len(limits) == 4
+
+
+def test_namespaces_of_the_host_are_shared_when_asked_for() -> None:
+    """pid and ipc only; with the host's IPC its /dev/shm is there too, as with podman."""
+    config = built(confinement=Confinement(host_pids=True, host_ipc=True))
+    assert [space["type"] for space in config["linux"]["namespaces"]] == ["mount", "uts", "cgroup"]
+    (shm,) = (mount for mount in config["mounts"] if mount["destination"] == "/dev/shm")
+    assert (shm["type"], shm["source"]) == ("bind", "/dev/shm")
+    assert {"nosuid", "nodev", "noexec"} <= set(shm["options"])
+
+
+def test_shared_memory_sysctls_and_masks_are_the_containers() -> None:
+    """shm_size, sysctl and further masked paths go where they belong."""
+    config = built(
+        confinement=Confinement(
+            shm_size_bytes=4096, sysctl={"kernel.sem": "1"}, masked_paths=("/sys/x",)
+        )
+    )
+    assert [word for word in options(config, "/dev/shm") if "size" in word] == ["size=4096"]
+    assert config["linux"]["sysctl"] == {"kernel.sem": "1"}
+    assert {"/sys/x", "/proc/kcore"} <= set(config["linux"]["maskedPaths"])
+
+
+def test_init_is_put_before_the_application() -> None:
+    """The host's init is bound read-only where no job can mount, and gets the command line."""
+    config = built(confinement=Confinement(init="/usr/bin/catatonit"))
+    assert config["process"]["args"] == ["/dev/init", "--", *PLAN.args]
+    (init,) = (mount for mount in config["mounts"] if mount["destination"] == "/dev/init")
+    assert init["source"] == "/usr/bin/catatonit"
+    assert {"ro", "nosuid"} <= set(init["options"])
+
+
 @pytest.mark.parametrize(
     ("destination", "words"),
     [
