@@ -16,7 +16,7 @@ from tests.support.waiting import wait_for
 
 MIB = 1024 * 1024
 
-FORK_BOMB = "trap '' TERM INT; b() { b | b & sleep 4102; }; b; while :; do b; done"
+FORK_BOMB = "trap '' TERM INT; b() { b | b & sleep 4102; }; (while :; do b; done) & exec sleep 4102"
 FLOOD = "head -c 100000000 /dev/zero | tr '\\0' x & head -c 100000000 /dev/zero | tr '\\0' y; wait"
 FILL = "cat /dev/zero >/dev/shm/fill; i=0; while [ $i -lt 300 ]; do i=$((i+1)); mkdir /tmp/$i; done"
 PLANT = """
