@@ -6,6 +6,7 @@ Imported only after the handshake line is out: it costs more than everything bef
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 # How long a shutdown's answer may take to leave; go-plugin's host waits 2 s for the end.
 _LAST_ANSWER_S = 0.05
 
+# What HashiCorp's service unit gives the agent (LimitNOFILE), and so its plugins.
+_OPEN_FILES = 65536
+
 
 async def serve(
     listener: socket.socket, registry: Registry, end_process: Callable[[], NoReturn]
@@ -39,6 +43,7 @@ async def serve(
     unwinding: any answer but a broken connection to a WaitTask makes Nomad destroy the task.
     Cancelling closes every connection.
     """
+    _raise_file_limit()
     ended = trio.Event()
     services: list[Service] = [
         BaseService(registry),
@@ -59,3 +64,15 @@ async def serve(
         await ended.wait()
         await trio.sleep(_LAST_ANSWER_S)
         end_process()
+
+
+def _raise_file_limit() -> None:
+    """Let this process have as many descriptors as under Nomad's own service unit.
+
+    An agent started from a shell leaves its plugins 1024: enough for some 75 tasks, each of
+    which takes 5, and 8 more while its statistics are asked for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

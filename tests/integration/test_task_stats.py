@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import time
 from contextlib import aclosing, closing
 from datetime import timedelta
@@ -277,6 +278,19 @@ async def test_a_dead_connection_costs_nothing() -> None:
                 await client.wait_messages(calls, 2)
                 assert cgroup_files(driver.pid)
             await no_cgroup_files(driver.pid)
+
+
+async def test_many_tasks_need_no_service_manager() -> None:
+    """A driver that is given few descriptors, as from a shell, takes what it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with open_driver({}) as (driver, socket_path):
+            async with open_client(socket_path, 60):
+                given, _ = resource.prlimit(driver.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert given == (min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536)
 
 
 def test_open_files_keep_no_cgroup() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
 
 from milo.core.cgroup import Hierarchy, Mode
 from milo.host import stats
+from milo.host.cgroup_files import CgroupFiles
 from milo.host.stats import Sample, Source
+from milo.host.usage import MIN_INTERVAL_S, Ticks
+from tests.support.log_rig import descriptors
 
 
 def write(directory: Path, files: dict[str, str]) -> None:
@@ -161,3 +169,81 @@ def test_core_speed_is_the_base_frequency(tmp_path: Path) -> None:
     write(sysfs / "cpuidle", {})
     assert stats.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2500)
     assert stats.core_mhz("/no", "/no") == 0
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    """What is kept open says what the file says now; one that is missing is not looked for."""
+    write(tmp_path, {"a": "1\n"})
+    files = CgroupFiles([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert files.read() == [b"1\n", b""]
+    write(tmp_path, {"a": "22\n", "b": "3\n"})
+    assert files.read() == [b"22\n", b""]
+    files.close()
+    assert files.read() == [b"22\n", b"3\n"]
+    files.close()
+
+
+def test_few_descriptors_are_left_to_others(tmp_path: Path) -> None:
+    """In the upper half of the descriptors that a process may have, no file is kept open."""
+    write(tmp_path, {"a": "1\n"})
+    files = CgroupFiles([str(tmp_path / "a")])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = descriptors()
+    os.close(free := os.dup(0))  # the lowest one, which the kernel will give out next
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * free, hard))
+    try:
+        assert files.read() == [b"1\n"]
+        assert files.read() == [b"1\n"]
+        assert descriptors() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert files.read() == [b"1\n"]
+    assert len(descriptors()) == len(before) + 1
+    files.close()
+    assert descriptors() == before
+
+
+async def test_all_wake_up_at_once(autojump_clock: MockClock) -> None:
+    """Whoever waits for samples with one interval goes on with all others, at a steady pace."""
+    ticks = Ticks()
+    woken: list[float] = []
+
+    async def follow(start_s: float) -> None:
+        await trio.sleep(start_s)
+        for _ in range(2):
+            await ticks.wait_next(10.0)
+            woken.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for start_s in (0.0, 1.0, 4.0, 6.0):
+            nursery.start_soon(follow, start_s)
+    assert woken == [10, 10, 10, 20, 20, 20, 20, 30]
+
+
+async def test_the_one_that_sleeps_may_go(autojump_clock: MockClock) -> None:
+    """When the stream whose sleep the others wait for is cancelled, they wake up in time."""
+    ticks = Ticks()
+    woken: list[float] = []
+
+    async def follow() -> None:
+        await ticks.wait_next(10.0)
+        woken.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(1):
+            async with trio.open_nursery() as doomed:
+                doomed.start_soon(follow)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(follow)
+                nursery.start_soon(follow)
+                await trio.sleep_forever()
+    assert woken == [10, 10]
+
+
+async def test_no_interval_is_no_endless_loop(autojump_clock: MockClock) -> None:
+    """An interval of nothing, or less, is the shortest that there is."""
+    ticks = Ticks()
+    for interval_s in (0.0, -1.0):
+        begun_s = trio.current_time()
+        await ticks.wait_next(interval_s)
+        assert trio.current_time() - begun_s >= MIN_INTERVAL_S / 2
