@@ -46,3 +46,5 @@ class Confinement:
     host_ipc: bool = False
     init: str = ""
     """The host's path of an init to run the application under; empty for none."""
+    first_id: int = 0
+    """With a user namespace: the host's id that the container's 0 stands for; 0 is none."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from milo.core import cgroup, mounts
+from milo.core import cgroup, mounts, userns
 from milo.core.capabilities import oci_name
 from milo.core.confinement import INIT_PATH, NOFILE_LIMIT, Confinement
 from milo.core.launch import Resources
@@ -104,6 +104,13 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
     }
     if plan.confinement.seccomp is not None:
         linux["seccomp"] = plan.confinement.seccomp
+    if plan.confinement.first_id:
+        block = {
+            "containerID": 0,
+            "hostID": plan.confinement.first_id,
+            "size": userns.BLOCK_SIZE,
+        }
+        linux["uidMappings"] = linux["gidMappings"] = [block]
     if plan.confinement.sysctl:
         linux["sysctl"] = plan.confinement.sysctl
     return {
@@ -113,7 +120,7 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         "process": _process(plan),
         "mounts": [
             *_system_mounts(plan.confinement),
-            *(mounts.bind_mount(bind) for bind in plan.binds),
+            *(_bind_mount(bind, plan.confinement) for bind in plan.binds),
             *(mounts.mask_mount(path) for path in plan.masks),
         ],
         "linux": linux,
@@ -215,10 +222,20 @@ def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
     return result
 
 
+def _bind_mount(bind: mounts.Bind, confinement: Confinement) -> dict[str, Any]:
+    result = mounts.bind_mount(bind)
+    if confinement.first_id and bind.origin != "host":
+        # What the host's ids own is the container's same ids' in there, and the other way.
+        result["options"] = [*result["options"], "idmap"]
+    return result
+
+
 def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
     shared = {"pid": plan.confinement.host_pids, "ipc": plan.confinement.host_ipc}
     kinds = ("pid", "mount", "ipc", "uts", "cgroup")
     namespaces = [{"type": kind} for kind in kinds if not shared.get(kind)]
+    if plan.confinement.first_id:
+        namespaces.append({"type": "user"})
     if plan.network_mode == "group":
         namespaces.append({"type": "network", "path": plan.network_path})
     elif plan.network_mode == "none":

@@ -76,6 +76,7 @@ def write_bundle(
     )
     etc = etc_files.etc_files(launch, options, user, hostname, view)
     no_dns = etc_files.missing_dns(launch, view, etc["/etc/resolv.conf"])
+    confinement = privileges.confine(launch, options, user)
     container_id = container_name(os.path.basename(launch.state_dir))
     path = f"{launch.state_dir}/{BUNDLE_DIR}"
     bundle = Bundle(
@@ -104,7 +105,7 @@ def write_bundle(
             cpuset_cpus=_cpuset(launch),
             network_mode=launch.network.mode,
             network_path=launch.network.namespace_path,
-            confinement=privileges.confine(launch, options),
+            confinement=confinement,
         )
     )
     try:
@@ -119,6 +120,7 @@ def write_bundle(
             file.write(data)
         volumes.make_inner_mount_points(layout.binds)
         work_dir.prepare(cwd, layout.binds, f"{path}/rootfs")
+        privileges.open_way(launch.state_dir, path, confinement)
     except OSError as exc:
         raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc
     cgroups.make_parents(launch.cgroup_parent)

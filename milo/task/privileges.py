@@ -8,10 +8,11 @@ import re
 import resource
 from typing import Any, Final
 
-from milo.core import capabilities, seccomp, sysctls, ulimits
+from milo.core import capabilities, seccomp, sysctls, ulimits, userns
 from milo.core.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
 from milo.core.launch import Launch, TaskOptions
-from milo.errors import ConfigError
+from milo.core.spec import User
+from milo.errors import ConfigError, UserError
 from milo.task import cgroups
 
 CAP_SYS_RESOURCE: Final = 24
@@ -47,7 +48,7 @@ THERMAL_GLOB: Final = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
 """Tells of the load of others; docker and podman mask it since 2025."""
 
 
-def confine(launch: Launch, options: TaskOptions) -> Confinement:
+def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
     """Return the container's privileges.
 
     Raises:
@@ -69,7 +70,69 @@ def confine(launch: Launch, options: TaskOptions) -> Confinement:
         host_pids=options.pid_mode == "host",
         host_ipc=options.ipc_mode == "host",
         init=find_init() if options.init else "",
+        first_id=_first_id(launch, options, user),
     )
+
+
+def open_way(state_dir: str, bundle_path: str, confinement: Confinement) -> None:
+    """Let the root of a container's user namespace pass to its bundle, and nobody else.
+
+    To this host it is an ordinary user, and crun mounts the root file system as that. What is
+    above the task's own directory can be passed by all then, but not listed.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    if not confinement.first_id:
+        return
+    top = os.path.dirname(state_dir)
+    os.chmod(top, os.stat(top).st_mode & 0o7777 | 0o011)  # noqa: S103
+    os.chown(state_dir, -1, confinement.first_id)
+    os.chmod(state_dir, 0o710)  # noqa: S103
+    os.chmod(bundle_path, 0o711)  # noqa: S103
+
+
+def _first_id(launch: Launch, options: TaskOptions, user: User) -> int:
+    """Return where the container's ids begin on the host; 0 without a user namespace."""
+    if not launch.plugin.userns:
+        return 0
+    if problem := userns_problem():
+        raise ConfigError(
+            "userns", f"this client cannot give user namespaces: {problem}", "userns = false"
+        )
+    for key, mode in (("pid_mode", options.pid_mode), ("ipc_mode", options.ipc_mode)):
+        if mode == "host":
+            raise ConfigError(
+                key,
+                "the plugin's configuration has userns = true, and a user namespace has no "
+                "rights in the host's",
+                f'{key} = "private"',
+            )
+    if too_large := userns.unmapped((user.uid, user.gid, *user.groups)):
+        raise UserError(
+            launch.user or user.name,
+            f"its id {too_large[0]} is above those that a user namespace maps, 0 to "
+            f"{userns.BLOCK_SIZE - 1}. Set the task's user to another, or userns = false in the "
+            "plugin's configuration",
+        )
+    return userns.first_id(launch.task_id)
+
+
+def userns_problem() -> str:
+    """Return why this host cannot give user namespaces, or an empty text; crun apart."""
+    return userns.host_problem(
+        machine().kernel,
+        _read("/proc/self/uid_map"),
+        _read("/proc/sys/user/max_user_namespaces"),
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def find_init() -> str:

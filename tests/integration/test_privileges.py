@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from milo.core import seccomp
+from milo.core import seccomp, userns
 from milo.core.launch import Network, PluginOptions
 from milo.errors import ConfigError, MiloError
 from milo.task import cgroups, privileges
@@ -364,3 +364,75 @@ async def test_a_java_that_the_task_brings_runs_in_its_container_alone(
     assert words[0] == "ran"
     assert words[1] != os.readlink("/proc/self/ns/mnt")
     assert not mark.exists()
+
+
+# ---- user namespace ---------------------------------------------------------------------
+
+
+needs_userns = pytest.mark.skipif(
+    bool(privileges.userns_problem()), reason=f"no user namespaces: {privileges.userns_problem()}"
+)
+
+
+@needs_userns
+@pytest.mark.parametrize("user", ["nobody", "root"])
+async def test_ids_are_mapped_away_from_the_hosts(tmp_path: Path, jar_dir: Path, user: str) -> None:
+    """With userns = true the host sees other ids, while the task's files are its user's."""
+    script = (
+        "id -u; cat /proc/self/uid_map; touch /local/new /alloc/data/new /tmp/new /secrets/new; "
+        "stat -c %u /local/new; echo ready; exec sleep 1000000"
+    )
+    plugin = PluginOptions(userns=True, allow_root=True)
+    async with scripted(tmp_path, script, plugin) as rig:
+        task = rig.task(jar_dir / "hello.jar")
+        task = attrs.evolve(task, launch=attrs.evolve(task.launch, user=user))
+        await rig.registry.start(task.launch)
+        await trio.to_thread.run_sync(task.out.wait_for, b"ready")
+        attributes = (await rig.registry.inspect(task.id)).attributes
+        on_host = os.stat(f"/proc/{attributes['container_pid']}").st_uid
+        words = task.out.text.decode().split()
+        inside = 0 if user == "root" else 65534
+        first = int(words[2])
+        assert first >= userns.FIRST_ID
+        assert words == [str(inside), "0", str(first), "65536", str(inside), "ready"]
+        assert on_host == first + inside
+        assert (task.local / "new").stat().st_uid == inside
+        await rig.registry.stop(task.id, "SIGKILL", 1)
+
+
+@needs_userns
+@pytest.mark.parametrize("rootfs", ["host", "minimal"])
+async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, rootfs: str) -> None:
+    """Either root file system, a volume of the job's, an init and a network of its own."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    os.chown(volume, 65534, 65534)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    plugin = PluginOptions(userns=True, volumes_enabled=True, volume_paths=(str(volume),))
+    async with open_rig(plugin) as rig:
+        task = rig.task(
+            jar_dir / "workout.jar",
+            memory_mb=512,
+            rootfs=rootfs,
+            init=has_init(),
+            jvm_options=["-Xlog:gc:file=/volume/gc.log"],
+            mounts=[{"source": str(volume), "target": "/volume", "readonly": False}],
+        )
+        task = attrs.evolve(task, launch=attrs.evolve(task.launch, network=Network(mode="none")))
+        lines = (await output(rig, task)).splitlines()
+    assert [line for line in lines if line.startswith("FAILED")] == []
+    assert lines[-1] == "done"
+    assert (volume / "gc.log").stat().st_uid == 65534
+
+
+@needs_userns
+@pytest.mark.parametrize("config", [{"pid_mode": "host"}, {"ipc_mode": "host"}])
+async def test_a_user_namespace_shares_nothing_of_the_hosts(
+    tmp_path: Path, jar_dir: Path, config: dict[str, Any]
+) -> None:
+    """What would need rights in the host's own namespaces is refused before crun is asked."""
+    async with scripted(tmp_path, "echo ran", PluginOptions(userns=True)) as rig:
+        task = rig.task(jar_dir / "hello.jar", readers=False, **config)
+        with pytest.raises(MiloError, match="userns = true"):
+            await rig.registry.start(task.launch)

@@ -1,0 +1,60 @@
+"""User namespaces: which ids of the host a container's own stand for, and what that takes. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Final
+
+FIRST_ID: Final = 0x7000_0000
+"""From here to 2**31 systemd's list of id ranges (UIDS-GIDS.md) has nobody's ids, and what
+adduser and useradd give to users and their subordinate ids lies far below."""
+BLOCK_SIZE: Final = 65_536
+BLOCKS: Final = 4_095
+
+MIN_KERNEL: Final = (6, 3)
+"""Idmapped mounts came with 5.12, those of tmpfs, which Nomad mounts as secrets/, with 6.3."""
+MIN_CRUN: Final = (1, 5)
+"""The first with the mount option ``idmap``."""
+
+
+def first_id(task_id: str) -> int:
+    """Return the host's id that a task's 0 stands for; the next `BLOCK_SIZE` - 1 follow.
+
+    Chosen by the task's id, so that nothing has to be kept: two of 100 tasks on one host share
+    a block with a probability of about two thirds, and are then as far apart as all tasks are
+    without user namespaces.
+    """
+    digest = hashlib.sha256(task_id.encode()).digest()
+    return FIRST_ID + BLOCK_SIZE * (int.from_bytes(digest[:8]) % BLOCKS)
+
+
+def unmapped(ids: Iterable[int]) -> list[int]:
+    """Return those ids that no block has room for."""
+    return [number for number in ids if number >= BLOCK_SIZE]
+
+
+def host_problem(kernel: tuple[int, int], uid_map: str, max_namespaces: str) -> str:
+    """Return why this host cannot give user namespaces, or an empty text.
+
+    ``uid_map`` is that of this process, ``max_namespaces`` the content of
+    /proc/sys/user/max_user_namespaces, empty without such a file.
+    """
+    if not max_namespaces.strip():
+        return "the kernel is built without user namespaces"
+    if max_namespaces.strip() == "0":
+        return "user.max_user_namespaces is 0"
+    if uid_map.split() != ["0", "0", "4294967295"]:
+        return "Nomad's agent is in a user namespace itself"
+    if kernel < MIN_KERNEL:
+        return f"Linux {kernel[0]}.{kernel[1]} is older than 6.3, which maps the ids of a tmpfs"
+    return ""
+
+
+def crun_problem(version: str) -> str:
+    """Return why this crun cannot, or an empty text; ``version`` as crun prints it."""
+    match = re.match(r"(\d{1,4})\.(\d{1,4})", version)
+    if match is None or (int(match[1]), int(match[2])) < MIN_CRUN:
+        return f"crun {version} is older than 1.5, which maps the ids of mounts"
+    return ""
