@@ -52,6 +52,12 @@ def host_problem(kernel: tuple[int, int], uid_map: str, max_namespaces: str) -> 
     return ""
 
 
+def kernel_version(release: str) -> tuple[int, int]:
+    """Return (6, 1) for ``6.1.0-18-amd64``, as uname(2) says; (0, 0) for what is no version."""
+    match = re.match(r"(\d{1,6})\.(\d{1,6})", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
 def crun_problem(version: str) -> str:
     """Return why this crun cannot, or an empty text; ``version`` as crun prints it."""
     match = re.match(r"(\d{1,4})\.(\d{1,4})", version)

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 import milo
+from milo.core import userns
 from milo.core.launch import JavaRuntime, PluginOptions
 from milo.core.report import Fingerprint
 from milo.errors import CrunMissingError, NoJavaError
@@ -43,6 +44,7 @@ class Fingerprinter:
         self._javas: tuple[JavaRuntime, ...] = ()
         self._problems: tuple[str, ...] = ()
         self._named: set[str] = set()
+        self._userns_problem = ""
         self._changed = trio.Event()
 
     def configure(self, options: PluginOptions) -> None:
@@ -99,9 +101,24 @@ class Fingerprinter:
                 "driver.milo": True,
                 "driver.milo.version": milo.__version__,
                 "driver.milo.crun.version": version,
+                "driver.milo.userns": self._maps_ids(version),
                 **self._java_attributes(),
             },
         )
+
+    def _maps_ids(self, crun_version: str) -> bool:
+        """Whether tasks run in user namespaces: asked for, and possible here."""
+        if not self._options.userns:
+            return False
+        problem = userns.crun_problem(crun_version) or userns.host_problem(
+            userns.kernel_version(os.uname().release),
+            _read("/proc/self/uid_map"),
+            _read("/proc/sys/user/max_user_namespaces"),
+        )
+        if problem and problem != self._userns_problem:
+            _log.warning("no task can start, because userns = true: %s", problem)
+        self._userns_problem = problem
+        return not problem
 
     def _java_attributes(self) -> dict[str, str]:
         """Return the attributes of all Javas; those of one that is gone are empty.
@@ -155,3 +172,12 @@ class Fingerprinter:
                 return ""
             self._crun_versions[key] = match[1].decode(errors="replace")
         return self._crun_versions[key]
+
+
+def _read(path: str) -> str:
+    """Return a small file of the kernel's, or nothing where it has none."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import resource
 from typing import Any, Final
 
@@ -154,11 +153,10 @@ def find_init() -> str:
 def machine() -> seccomp.Machine:
     """Return what a seccomp profile may depend on."""
     found = os.uname()
-    version = re.match(r"(\d+)\.(\d+)", found.release)
     loader = LOADERS_32.get(found.machine)
     return seccomp.Machine(
         name=found.machine,
-        kernel=(int(version[1]), int(version[2])) if version else (0, 0),
+        kernel=userns.kernel_version(found.release),
         runs_32_bit=loader is not None and os.path.exists(loader),
     )
 
