@@ -1,0 +1,109 @@
+"""``milo exec``: a command in a task's container, on this terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import termios
+import tty
+from argparse import Namespace
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Final
+
+import trio
+
+from milo.cli.tasks import tasks_of_host
+from milo.core.execution import CommandEnd, ExecInput, Printed, TerminalSize, Typed
+from milo.errors import ConfigError
+from milo.host.commands import run_command
+from milo.host.tasks import find_task
+
+CHUNK_BYTES: Final = 32 * 1024
+
+
+def execute(options: Namespace, command: Sequence[str]) -> int:
+    """Run ``command`` in a task; return its exit code, 128 and the number for a signal.
+
+    Raises:
+        MiloError: there is no such task, or it does not run.
+    """
+    argv = tuple(command or options.words)
+    if not argv:
+        raise ConfigError("COMMAND", "none was given", "milo exec TASK -- COMMAND [ARGUMENT ...]")
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = on_terminal if options.tty is None else options.tty
+    task = find_task(options.task, tasks_of_host(options))
+    with raw_terminal() if terminal and on_terminal else contextlib.nullcontext():
+        end = trio.run(_run, task.state_dir, argv, terminal)
+    return end.shell_code
+
+
+async def _run(state_dir: str, argv: tuple[str, ...], terminal: bool) -> CommandEnd:
+    send, receive = trio.open_memory_channel[ExecInput](1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_read_stdin, send.clone())
+        if terminal:
+            nursery.start_soon(_watch_size, send)
+        end = await run_command(state_dir, argv, tty=terminal, inputs=_items(receive), emit=_write)
+        nursery.cancel_scope.cancel()
+    return end
+
+
+async def _items(
+    channel: trio.MemoryReceiveChannel[ExecInput],
+) -> AsyncGenerator[ExecInput, None]:
+    async for item in channel:
+        yield item
+
+
+async def _read_stdin(send: trio.MemorySendChannel[ExecInput]) -> None:
+    while True:
+        try:
+            await trio.lowlevel.wait_readable(0)
+            data = os.read(0, CHUNK_BYTES)
+        except PermissionError:
+            # A file or /dev/null, which epoll does not take, is always ready.
+            data = os.read(0, CHUNK_BYTES)
+            await trio.lowlevel.checkpoint()
+        await send.send(Typed(data, closed=not data))
+        if not data:
+            return
+
+
+async def _watch_size(send: trio.MemorySendChannel[ExecInput]) -> None:
+    with trio.open_signal_receiver(signal.SIGWINCH) as changes:
+        await send.send(_size())
+        async for _ in changes:
+            await send.send(_size())
+
+
+def _size() -> TerminalSize:
+    try:
+        columns, rows = os.get_terminal_size(0)
+    except OSError:
+        return TerminalSize(rows=24, columns=80)
+    return TerminalSize(rows=rows, columns=columns)
+
+
+async def _write(printed: Printed) -> None:
+    # In a thread: a terminal that is stopped with Ctrl-S holds up nothing else.
+    await trio.to_thread.run_sync(_write_all, 2 if printed.to_stderr else 1, printed.data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+@contextlib.contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Hand every key to the command, Ctrl-C included; afterwards the terminal is as before."""
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

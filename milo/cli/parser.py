@@ -1,0 +1,199 @@
+"""The arguments of the ``milo`` command. Each command's module is imported when it is run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import milo
+from milo.core.launch import PluginOptions
+
+DESCRIPTION = """\
+Milo is a Nomad task driver: Nomad's agent starts this program by itself, from its plugin
+directory, and runs jobs with driver = "milo" in it. Started by hand it is this command.
+"""
+
+TASK_HELP = "its id, its allocation's, or its name; the beginning of an id will do"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command; ``run`` of its result does the work."""
+    parser = argparse.ArgumentParser(
+        prog="milo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_run, _ps, _logs, _stats, _exec, _stop, _install, _gc):
+        add(commands)
+    return parser
+
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _run(commands: Commands) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a JAR as Nomad would have it run, without Nomad",
+        description="Run a JAR in a container; its output comes as it is printed. Needs root. "
+        "What follows -- is given to the application.",
+    )
+    run.set_defaults(run=_do_run)
+    run.add_argument("jar", metavar="APP.JAR")
+    run.add_argument("--memory", type=int, default=512, metavar="MIB", help="limit; default 512")
+    run.add_argument("--java", default="", metavar="HOME", help="the JDK to use")
+    run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    run.add_argument("--jvm-option", action="append", default=[], metavar="OPTION")
+    run.add_argument("--user", default="", help="user of the host to run as; default nobody")
+
+
+def _do_run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.run import run_jar
+
+    return run_jar(options, rest)
+
+
+def _ps(commands: Commands) -> None:
+    ps = commands.add_parser(
+        "ps",
+        help="list the tasks of this host",
+        description="List every task of Milo's on this host, whoever started it: Nomad, or "
+        "milo run. Needs root.",
+    )
+    ps.set_defaults(run=_do_ps)
+    ps.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
+    ps.add_argument("--json", action="store_true", help="for scripts")
+    _state_dir(ps)
+
+
+def _do_ps(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.tasks import show_tasks
+
+    return show_tasks(options)
+
+
+def _logs(commands: Commands) -> None:
+    logs = commands.add_parser(
+        "logs",
+        help="print what a task has printed",
+        description="Print a task's log, from the files of Nomad's log collector or of "
+        "milo run --log-dir. Needs root.",
+    )
+    logs.set_defaults(run=_do_logs)
+    logs.add_argument("task", metavar="TASK", help=TASK_HELP)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the task ends")
+    logs.add_argument("--stderr", action="store_true", help="its standard error")
+    logs.add_argument("-n", "--lines", type=int, metavar="N", help="the last N lines only")
+    _state_dir(logs)
+
+
+def _do_logs(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.logs import show_logs
+
+    return show_logs(options)
+
+
+def _stats(commands: Commands) -> None:
+    stats = commands.add_parser(
+        "stats",
+        help="show what tasks use",
+        description="Show processor and memory use, as the kernel counts it. Needs root.",
+    )
+    stats.set_defaults(run=_do_stats)
+    stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
+    stats.add_argument("-f", "--follow", action="store_true", help="again and again")
+    stats.add_argument(
+        "--interval", type=float, default=1.0, metavar="S", help="seconds; default %(default)s"
+    )
+    stats.add_argument("--json", action="store_true", help="for scripts")
+    _state_dir(stats)
+
+
+def _do_stats(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.tasks import show_stats
+
+    return show_stats(options)
+
+
+def _exec(commands: Commands) -> None:
+    execute = commands.add_parser(
+        "exec",
+        help="run a command in a task",
+        description="Run a command in a task's container, as its application's user; jcmd, "
+        "jstack and the like of its JDK are found by name. Needs root.",
+        epilog="Example: milo exec web -- jcmd 1 Thread.print",
+    )
+    execute.set_defaults(run=_do_exec, tty=None)
+    execute.add_argument("task", metavar="TASK", help=TASK_HELP)
+    execute.add_argument("words", metavar="COMMAND", nargs="*", help="better after --")
+    execute.add_argument("-t", "--tty", dest="tty", action="store_true", help="with a terminal")
+    execute.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="without one")
+    execute.set_defaults(tty=None)
+    _state_dir(execute)
+
+
+def _do_exec(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.exec import execute
+
+    return execute(options, rest)
+
+
+def _stop(commands: Commands) -> None:
+    stop = commands.add_parser(
+        "stop",
+        help="stop a task",
+        description="Stop a task: a signal, and SIGKILL later. Nomad starts a task of its own "
+        "again, as the job's restart block says: stop the job there. Needs root.",
+    )
+    stop.set_defaults(run=_do_stop)
+    stop.add_argument("task", metavar="TASK", help=TASK_HELP)
+    stop.add_argument("--signal", default="SIGTERM", help="default %(default)s")
+    stop.add_argument("--timeout", default="10s", help="until SIGKILL; default %(default)s")
+    _state_dir(stop)
+
+
+def _do_stop(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.tasks import stop_task
+
+    return stop_task(options)
+
+
+def _install(commands: Commands) -> None:
+    install = commands.add_parser("install", help="put milo into a Nomad agent's plugin directory")
+    install.set_defaults(run=_do_install)
+    install.add_argument("plugin_dir", metavar="PLUGIN_DIR")
+
+
+def _do_install(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.install import install
+
+    return install(options.plugin_dir)
+
+
+def _gc(commands: Commands) -> None:
+    gc = commands.add_parser(
+        "gc",
+        help="show what crashes have left behind, and remove it",
+        description="Show the containers, task processes, cgroups, mounts and state directories "
+        "that no living allocation owns. Needs root.",
+    )
+    gc.set_defaults(run=_do_gc)
+    gc.add_argument("--yes", action="store_true", help="remove them")
+    _state_dir(gc)
+
+
+def _do_gc(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.gc import collect_garbage
+
+    return collect_garbage(options.state_dir, remove=options.yes)
+
+
+def _state_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state-dir",
+        default=PluginOptions().state_dir,
+        metavar="DIR",
+        help="as in the plugin's configuration; default %(default)s",
+    )

@@ -1,0 +1,266 @@
+"""``milo ps``, ``stop``, ``stats``: every task of this host, whoever started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from typing import Any, Final
+
+import trio
+
+from milo.cli.output import print_json, print_table, size, span
+from milo.core import control
+from milo.core.describe import exit_sentence
+from milo.core.durations import parse_duration
+from milo.core.records import StreamCounters
+from milo.core.signals import parse_signal
+from milo.errors import ConfigError, ControlError, MiloError
+from milo.host import stats
+from milo.host.state_store import StateStore
+from milo.host.task_client import TaskClient
+from milo.host.tasks import RUN_DIRECTORY, HostTask, find_task, list_tasks, state_dirs
+
+ANSWER_S: Final = 2.0
+"""A task process that is busy or stuck is shown without its counters."""
+POLL_S: Final = 0.02
+CLEAR: Final = "\x1b[H\x1b[2J"
+
+
+class NotRootError(MiloError):
+    """Other people's tasks are root's to see."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(f"Error: milo {command} needs root. Try: sudo milo {command} ...")
+
+
+def tasks_of_host(options: Namespace) -> list[HostTask]:
+    """Return every task that a command may mean.
+
+    Raises:
+        NotRootError: only root can read the state directories.
+    """
+    if os.geteuid() != 0:
+        raise NotRootError(options.command)
+    runs = []
+    if os.path.isdir(RUN_DIRECTORY):
+        runs = [entry.path for entry in os.scandir(RUN_DIRECTORY)]
+    return list_tasks(state_dirs(options.state_dir, *runs))
+
+
+# ---- ps
+
+
+def show_tasks(options: Namespace) -> int:
+    """List the tasks; returns the exit status."""
+    tasks = [task for task in tasks_of_host(options) if options.all or task.exit is None]
+    counters = trio.run(_ask_all, tasks)
+    if options.json:
+        print_json([_as_json(task, counters.get(task.state_dir)) for task in tasks])
+        return 0
+    if not tasks:
+        print("No task of Milo's runs on this host." + ("" if options.all else " See --all"))
+        return 0
+    columns = ("ID", "TASK", "ALLOC", "STATE", "SINCE", "PID", "STDOUT", "STDERR", "LOST")
+    print_table(columns, [_row(task, counters.get(task.state_dir)) for task in tasks])
+    return 0
+
+
+async def _ask_all(tasks: list[HostTask]) -> dict[str, tuple[StreamCounters, StreamCounters]]:
+    """Return the streams' counters of the tasks whose process answers."""
+    found: dict[str, tuple[StreamCounters, StreamCounters]] = {}
+
+    async def ask(task: HostTask) -> None:
+        with trio.move_on_after(ANSWER_S):
+            try:
+                status = await _with_client(task, TaskClient.status)
+            except ControlError:
+                return
+            found[task.state_dir] = (status.stdout, status.stderr)
+
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            if task.exit is not None:
+                found[task.state_dir] = (task.exit.stdout, task.exit.stderr)
+            elif task.supervised:
+                nursery.start_soon(ask, task)
+    return found
+
+
+def _row(task: HostTask, counters: tuple[StreamCounters, StreamCounters] | None) -> list[str]:
+    record = task.record
+    since = task.exit.ended_at_s if task.exit else record.started_at_s if record else 0.0
+    pid = record.container.pid if record and record.container and task.running else None
+    moved = ["?", "?", "?"]
+    if counters is not None:
+        lost = sum(stream.bytes_dropped for stream in counters)
+        moved = [size(counters[0].bytes_moved), size(counters[1].bytes_moved), size(lost)]
+    return [
+        task.id,
+        task.name,
+        task.alloc_id[:8],
+        task.state,
+        span(time.time() - since) if since else "-",
+        str(pid or "-"),
+        *moved,
+    ]
+
+
+def _as_json(
+    task: HostTask, counters: tuple[StreamCounters, StreamCounters] | None
+) -> dict[str, Any]:
+    record = task.record
+    result: dict[str, Any] = {
+        "id": task.id,
+        "task": task.name,
+        "allocation": task.alloc_id,
+        "state": task.state,
+        "state_dir": task.state_dir,
+        "started_at": record.started_at_s if record else None,
+        "pid": record.container.pid if record and record.container and task.running else None,
+        "supervisor_pid": record.supervisor.pid if record and task.supervised else None,
+    }
+    if counters is not None:
+        for name, stream in zip(("stdout", "stderr"), counters, strict=True):
+            result[name] = {
+                "bytes_moved": stream.bytes_moved,
+                "bytes_dropped": stream.bytes_dropped,
+                "stalled_seconds": stream.stalled_s,
+            }
+    if task.exit is not None:
+        result["exit"] = {
+            "exit_code": task.exit.exit_code,
+            "signal": task.exit.signal,
+            "oom_killed": task.exit.oom_killed,
+            "error": task.exit.error,
+            "ended_at": task.exit.ended_at_s,
+        }
+    return result
+
+
+# ---- stop
+
+
+def stop_task(options: Namespace) -> int:
+    """Stop one task, and wait for its end; returns the exit status."""
+    task = find_task(options.task, tasks_of_host(options))
+    number = parse_signal(options.signal)
+    try:
+        timeout_s = parse_duration(options.timeout)
+    except ValueError as exc:
+        raise ConfigError("--timeout", f"{options.timeout!r}: {exc}", 'such as "30s"') from exc
+    text = trio.run(_stop, task, number, timeout_s)
+    print(text)
+    return 0
+
+
+async def _stop(task: HostTask, number: int, timeout_s: float) -> str:
+    async def ask(client: TaskClient) -> None:
+        await client.stop(number, timeout_s)
+
+    await _with_client(task, ask)
+    store = StateStore(os.path.dirname(task.state_dir))
+    # The exit is written before the task process ends, and nothing tells an observer of it.
+    while (ended := store.read_exit(task.state_dir)) is None:
+        if not task.supervised and not task.running:
+            return "The task has ended"
+        await trio.sleep(POLL_S)
+    return exit_sentence(ended, stopped=True)
+
+
+async def _with_client(task: HostTask, ask: Any) -> Any:
+    """Return what ``ask`` does with a connection to the task's process."""
+    client = await TaskClient.connect(task.state_dir, lambda _: None, role=control.ROLE_OBSERVER)
+    failure: ControlError | None = None
+    answer: Any = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        try:
+            answer = await ask(client)
+        except ControlError as exc:
+            failure = exc
+        client.close()
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return answer
+
+
+# ---- stats
+
+
+def show_stats(options: Namespace) -> int:
+    """Show what tasks use, again and again on a terminal; returns the exit status."""
+    if not 0.1 <= options.interval <= 3600:
+        raise ConfigError("--interval", f"got {options.interval:g}", "0.1 to 3600 seconds")
+    tasks = [task for task in tasks_of_host(options) if task.running]
+    if options.task:
+        tasks = [find_task(options.task, tasks)]
+    meters = {
+        task.id: stats.Meter(stats.locate(task.record.cgroup_path)) for task in tasks if task.record
+    }
+    try:
+        before = {name: meter.sample() for name, meter in meters.items()}
+        while True:
+            time.sleep(options.interval)
+            now = {name: meter.sample() for name, meter in meters.items()}
+            _print_stats(tasks, before, now, options)
+            if not options.follow:
+                return 0
+            before = now
+            tasks = [task for task in tasks if task.running]
+            if not tasks:
+                return 0
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for meter in meters.values():
+            meter.close()
+
+
+def _print_stats(
+    tasks: list[HostTask],
+    before: dict[str, stats.Sample],
+    now: dict[str, stats.Sample],
+    options: Namespace,
+) -> None:
+    mhz = stats.core_mhz()
+    rows, objects = [], []
+    for task in tasks:
+        cpu, memory = stats.usage(before[task.id], now[task.id], mhz)
+        limit = task.launch.resources.memory_bytes if task.launch is not None else 0
+        rows.append(
+            [
+                task.id,
+                task.name,
+                f"{cpu.percent:.1f}%",
+                f"{cpu.user_percent:.1f}%",
+                f"{cpu.system_percent:.1f}%",
+                str(cpu.throttled_periods),
+                size(memory.usage),
+                size(memory.rss),
+                size(limit) if limit else "-",
+            ]
+        )
+        objects.append(
+            {
+                "id": task.id,
+                "task": task.name,
+                "allocation": task.alloc_id,
+                "cpu_percent": cpu.percent,
+                "cpu_user_percent": cpu.user_percent,
+                "cpu_system_percent": cpu.system_percent,
+                "throttled_periods": cpu.throttled_periods,
+                "memory_bytes": memory.usage,
+                "memory_rss_bytes": memory.rss,
+                "memory_limit_bytes": limit or None,
+            }
+        )
+    if options.json:
+        print_json(objects)
+        return
+    if options.follow and sys.stdout.isatty():
+        print(CLEAR, end="")
+    columns = ("ID", "TASK", "CPU", "USER", "SYSTEM", "THROTTLED", "MEMORY", "RSS", "LIMIT")
+    print_table(columns, rows)

@@ -1,0 +1,147 @@
+"""Every task of this host, whoever started it: read from the state directories alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from milo.core import records
+from milo.core.launch import Launch
+from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS
+from milo.errors import MiloError, StateError
+from milo.host.state_store import StateStore
+from milo.processes import start_ticks
+
+RUN_DIRECTORY: Final = "/run/milo-run"
+"""Below it, each ``milo run`` has a directory that is a state directory of one task."""
+
+_SOCKET: Final = re.compile(rf"(/.+)/[0-9a-f]{{{SHORT_ID_CHARS}}}/{re.escape(CONTROL_SOCKET)}")
+
+
+class NoSuchTaskError(MiloError):
+    """No task of this host, or more than one, is meant."""
+
+    def __init__(self, wanted: str, found: Iterable[HostTask]) -> None:
+        self.wanted = wanted
+        names = [f"{task.id} ({task.name}, allocation {task.alloc_id[:8]})" for task in found]
+        if names:
+            text = f"{wanted!r} is more than one task: {', '.join(names)}. Give more of its id"
+        else:
+            text = f"there is no task {wanted!r} on this host. milo ps --all lists them"
+        super().__init__(f"Error: {text}")
+
+
+@attrs.frozen
+class HostTask:
+    """One task, as its state directory tells of it."""
+
+    state_dir: str
+    record: records.TaskRecord | None
+    exit: records.ExitRecord | None
+    launch: Launch | None
+
+    @property
+    def id(self) -> str:
+        """The short id: the name of the state directory and of the container."""
+        return os.path.basename(self.state_dir)
+
+    @property
+    def name(self) -> str:
+        """The task's name in its job."""
+        return self.record.task_name if self.record is not None else ""
+
+    @property
+    def alloc_id(self) -> str:
+        """Nomad's allocation; of ``milo run`` something of its own."""
+        return self.record.alloc_id if self.record is not None else ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the application's first process lives."""
+        return self.exit is None and _lives(self.record.container if self.record else None)
+
+    @property
+    def supervised(self) -> bool:
+        """Whether its task process lives."""
+        return _lives(self.record.supervisor if self.record else None)
+
+    @property
+    def state(self) -> str:
+        """``running``, ``starting``, ``exited``, ``unsupervised`` or ``lost``."""
+        if self.exit is not None:
+            return "exited"
+        if self.running:
+            return "running" if self.supervised else "unsupervised"
+        return "starting" if self.supervised else "lost"
+
+
+def state_dirs(*more: str) -> list[str]:
+    """Return the state directories of this host: ``more``, and those that serve a socket.
+
+    Only root's own are taken, which nobody else can write to: what is in them is believed.
+    """
+    found = {os.path.abspath(path) for path in more if path}
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                match = _SOCKET.fullmatch(line.rstrip("\n").split(None, 7)[-1])
+                if match is not None:
+                    found.add(match[1])
+    except OSError:
+        pass
+    return sorted(path for path in found if _is_roots_own(path))
+
+
+def list_tasks(directories: Iterable[str]) -> list[HostTask]:
+    """Return the tasks below these state directories, the oldest first.
+
+    What cannot be read is left out, as is what is no more than a directory.
+    """
+    tasks = []
+    for directory in directories:
+        store = StateStore(directory)
+        for path in store.directories():
+            try:
+                task = HostTask(
+                    path, store.read_task(path), store.read_exit(path), store.read_launch(path)
+                )
+            except StateError:
+                continue
+            if task.record is not None:
+                tasks.append(task)
+    return sorted(tasks, key=lambda task: task.record.started_at_s if task.record else 0.0)
+
+
+def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
+    """Return the task that a person means: by its id, allocation or name, or their beginning.
+
+    Raises:
+        NoSuchTaskError: none is, or several are.
+    """
+    tasks = [task for task in tasks if task.exit is None] or list(tasks)
+    for matches in (
+        [task for task in tasks if wanted in (task.id, task.alloc_id, task.name)],
+        [task for task in tasks if task.id.startswith(wanted) or task.alloc_id.startswith(wanted)],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise NoSuchTaskError(wanted, matches)
+    raise NoSuchTaskError(wanted, ())
+
+
+def _lives(process: records.ProcessId | None) -> bool:
+    return process is not None and start_ticks(process.pid) == process.start_ticks
+
+
+def _is_roots_own(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o066

@@ -1,0 +1,123 @@
+"""`milo ps`, `logs`, `stats`, `stop` and `exec` on tasks that a driver has started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from milo.core.report import ExitResult
+from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import scaled
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+
+async def milo(
+    rig: DriverRig, command: str, *words: str, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command against the rig's state directory."""
+    with trio.fail_after(scaled(60)):
+        return await trio.run_process(
+            [sys.executable, "-m", "milo", command, "--state-dir", str(rig.state_dir), *words],
+            stdin=stdin,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+
+
+async def running(rig: DriverRig, jar_dir: Path, name: str = "app") -> Task:
+    """Start a task that prints until it is stopped."""
+    task = rig.task(jar_dir / "clock.jar", name=name)
+    await rig.registry.start(task.launch)
+    return task
+
+
+def short(rig: DriverRig, task: Task) -> str:
+    return os.path.basename(rig.registry._tasks[task.id].launch.state_dir)
+
+
+async def test_ps_lists_what_runs_and_what_has_run(jar_dir: Path) -> None:
+    """Each task has a line with its state and its streams' counters; --all has the ended ones."""
+    async with open_rig() as rig:
+        one = await running(rig, jar_dir)
+        two = rig.task(jar_dir / "exit42.jar", name="brief")
+        await rig.registry.start(two.launch)
+        await rig.registry.wait(two.id)
+        await trio.to_thread.run_sync(one.out.wait_for, b"\n")
+        plain = await milo(rig, "ps")
+        assert plain.returncode == 0, plain.stderr
+        head, *lines = plain.stdout.decode().splitlines()
+        assert head.split()[:4] == ["ID", "TASK", "ALLOC", "STATE"]
+        mine = [line.split() for line in lines if short(rig, one) in line]
+        assert [line[1:4] for line in mine] == [["app", one.launch.alloc_id[:8], "running"]]
+        assert short(rig, two) not in plain.stdout.decode()
+        everything = json.loads((await milo(rig, "ps", "--json", "--all")).stdout)
+        states = {task["id"]: task for task in everything}
+        assert states[short(rig, one)]["stdout"]["bytes_moved"] > 0
+        assert states[short(rig, two)]["exit"]["exit_code"] == 42
+
+
+async def test_exec_is_the_commands_streams_and_exit_code(jar_dir: Path) -> None:
+    """A task is named by its name or the beginning of its id."""
+    async with open_rig() as rig:
+        name = f"webshop-{os.getpid()}"
+        task = await running(rig, jar_dir, name=name)
+        done = await milo(
+            rig, "exec", name, "--", "sh", "-c", "cat; echo err >&2; exit 3", stdin=b"in"
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"in", b"err\n")
+        done = await milo(rig, "exec", short(rig, task)[:12], "--", "id", "-u")
+        assert (done.returncode, done.stdout) == (0, b"65534\n")
+        done = await milo(rig, "exec", "no-such-task", "--", "true")
+        assert done.returncode == 1 and b"milo ps --all" in done.stderr
+        done = await milo(rig, "exec", name)
+        assert done.returncode == 1 and b"COMMAND" in done.stderr
+
+
+async def test_stop_waits_for_the_end(jar_dir: Path) -> None:
+    """The command returns when the task has ended, and says how."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        done = await milo(rig, "stop", "--signal", "SIGKILL", short(rig, task))
+        assert done.returncode == 0, done.stderr
+        assert b"SIGKILL" in done.stdout or b"signal 9" in done.stdout
+        assert await rig.registry.wait(task.id) == ExitResult(signal=9)
+        done = await milo(rig, "stop", "--timeout", "soon", short(rig, task))
+        assert done.returncode == 1 and b"--timeout" in done.stderr
+
+
+async def test_stats_are_measured(jar_dir: Path) -> None:
+    """One line a task, from two looks at its cgroup."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        found = json.loads((await milo(rig, "stats", "--json", "--interval", "0.2")).stdout)
+        mine = [one for one in found if one["id"] == short(rig, task)]
+        assert mine[0]["memory_limit_bytes"] == 256 << 20
+        assert 1 << 20 < mine[0]["memory_bytes"] < 256 << 20
+        assert (
+            b"THROTTLED" in (await milo(rig, "stats", "--interval", "0.2", short(rig, task))).stdout
+        )
+
+
+async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:
+    """All rotated files in order, the last lines alone, and no file behind a symlink."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        logs = Path(task.launch.alloc_dir) / "alloc/logs"
+        (logs / "app.stdout.9").write_text("one\ntwo\n")
+        (logs / "app.stdout.10").write_text("three\n")
+        (logs / "app.stderr.0").write_text("trouble\n")
+        (logs / "app.stdout.11").symlink_to("/etc/hostname")
+        assert (await milo(rig, "logs", short(rig, task))).stdout == b"one\ntwo\nthree\n"
+        assert (await milo(rig, "logs", "-n", "2", short(rig, task))).stdout == b"two\nthree\n"
+        assert (await milo(rig, "logs", "--stderr", short(rig, task))).stdout == b"trouble\n"
+        (logs / "app.stderr.0").unlink()
+        done = await milo(rig, "logs", "--stderr", short(rig, task))
+        assert done.returncode == 1 and b"stderr has no file" in done.stderr
