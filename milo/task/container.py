@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import trio
@@ -93,19 +94,21 @@ class Container:
         assert self._bundle is not None and self._pins is not None
         pid_file = os.path.join(self._launch.state_dir, PID_FILE)
         self._created = True
-        await self._crun.run(
-            "create",
-            crun_args.create_args(
-                self._launch.crun_path,
-                self.id,
-                bundle_path=self._bundle.path,
-                pid_file=pid_file,
-                log_file=self._log,
-                root=self._root,
-            ),
-            stdout=stdout,
-            stderr=stderr,
-        )
+        with _streams_of_its_own(self._launch) as stdin:
+            await self._crun.run(
+                "create",
+                crun_args.create_args(
+                    self._launch.crun_path,
+                    self.id,
+                    bundle_path=self._bundle.path,
+                    pid_file=pid_file,
+                    log_file=self._log,
+                    root=self._root,
+                ),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+            )
         with open(pid_file, encoding="ascii") as file:
             pid = int(file.read())
         self._reaper.watch(pid)
@@ -230,3 +233,25 @@ class Container:
             cgroups.remove_leftovers(cgroup_path, self._launch.cgroup_parent)
         with contextlib.suppress(MiloError):
             bundle.remove_bundle(self._launch.state_dir)
+
+
+@contextlib.contextmanager
+def _streams_of_its_own(launch: Launch) -> Iterator[int | None]:
+    """Yield the container's standard input; afterwards the host's /dev/null is root's, as ever.
+
+    In a user namespace crun has no /dev/null but the host's, and gives its three standard
+    streams to the task's user: who owns it may close it to everybody (measured with 1.8.1).
+    So the input is a pipe that has ended. Output that nobody collects does go to /dev/null,
+    which is taken back here, before anything of the task runs.
+    """
+    if not launch.plugin.userns:
+        yield None
+        return
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.close(writer)
+    try:
+        yield reader
+    finally:
+        os.close(reader)
+        if os.stat(os.devnull).st_uid != 0:
+            os.chown(os.devnull, 0, 0)

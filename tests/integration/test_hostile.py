@@ -27,6 +27,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
 from milo.host.task_client import open_control
 from milo.processes import start_ticks
+from milo.task.privileges import userns_problem
 from tests.support import reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
@@ -458,4 +459,21 @@ async def test_command_with_files_of_the_host(jar_dir: Path, jdks: Path) -> None
             os.close(null)
             assert isinstance(answer, control.ExecEnded)
             assert "pipes or sockets" in answer.error
+        assert not canary.touched()
+
+
+@pytest.mark.skipif(bool(userns_problem()), reason="no user namespaces here")
+@pytest.mark.parametrize("collected", [True, False])
+async def test_null_device_in_a_user_namespace(jar_dir: Path, jdks: Path, collected: bool) -> None:
+    """A task in a user namespace, whose /dev/null is the host's, cannot close it to others."""
+    script = "for i in 0 1 2; do chmod 600 /proc/self/fd/$i; done; chmod 600 /dev/null; exit 9"
+    async with open_rig(scripted(jdks, script, userns=True)) as rig:
+        canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
+        task = rig.task(jar_dir / "hello.jar")
+        launch = task.launch
+        if not collected:
+            launch = attrs.evolve(launch, stdout_path=os.devnull, stderr_path=os.devnull)
+        with trio.fail_after(60):
+            await rig.registry.start(launch)
+            assert await rig.registry.wait(task.id) == ExitResult(exit_code=9)
         assert not canary.touched()
