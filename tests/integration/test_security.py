@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from milo.core.launch import PluginOptions
+from milo.task import privileges
 from tests.support import security_probe, security_table
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.java_homes import all_homes
@@ -55,14 +56,27 @@ async def probe(rig: DriverRig, jar_dir: Path, **config: Any) -> dict[str, str]:
     return security_probe.parse(task.out.text.decode() + task.err.text.decode())
 
 
-@pytest.mark.parametrize("rootfs", ["host", "minimal"])
-async def test_security_table_of_a_container(rootfs: str, jar_dir: Path) -> None:
+needs_userns = pytest.mark.skipif(
+    bool(privileges.userns_problem()), reason=f"no user namespaces: {privileges.userns_problem()}"
+)
+COLUMNS = {
+    "milo_host": (PluginOptions(), {"rootfs": "host"}),
+    "milo_minimal": (PluginOptions(), {"rootfs": "minimal"}),
+    "milo_userns": (PluginOptions(userns=True), {"rootfs": "host"}),
+}
+
+
+@pytest.mark.parametrize(
+    "column", ["milo_host", "milo_minimal", pytest.param("milo_userns", marks=needs_userns)]
+)
+async def test_security_table_of_a_container(column: str, jar_dir: Path) -> None:
     """Every fact that a task finds about its confinement is the table's, no more and no less."""
-    async with open_rig(PluginOptions()) as rig:
-        facts = await probe(rig, jar_dir, rootfs=rootfs)
+    options, config = COLUMNS[column]
+    async with open_rig(options) as rig:
+        facts = await probe(rig, jar_dir, **config)
     security_table.check(
         facts,
-        f"milo_{rootfs}",
+        column,
         hierarchy=security_probe.hierarchy(),
         agent=security_probe.agents_limits(),
     )

@@ -88,7 +88,8 @@ public final class SecurityProbe {
         fact("no_new_privileges", status.get("NoNewPrivs"));
         fact("seccomp", status.get("Seccomp"));
         fact("oom_score_adj", String.join("", lines("/proc/self/oom_score_adj")));
-        fact("namespace.user.map", String.join(";", lines("/proc/self/uid_map")).replaceAll(" +", " "));
+        String map = String.join(";", lines("/proc/self/uid_map")).strip().replaceAll(" +", " ");
+        fact("namespace.user.map", map.replaceFirst("^0 [1-9]\\d* ", "0 elsewhere "));
     }
 
     /** Of four ids that are the same: that one. */
