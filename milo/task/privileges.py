@@ -107,6 +107,16 @@ def _first_id(launch: Launch, options: TaskOptions, user: User) -> int:
                 "rights in the host's",
                 f'{key} = "private"',
             )
+    if launch.network.mode == "group":
+        # Nomad made the network's namespace, so that it belongs to the host's user namespace.
+        for name in options.sysctl:
+            if name.startswith(sysctls.NET_PREFIX):
+                raise ConfigError(
+                    f"sysctl.{name}",
+                    "the plugin's configuration has userns = true, and a user namespace has no "
+                    "rights in the group's network",
+                    'it only in a group whose network has mode = "none"',
+                )
     if too_large := userns.unmapped((user.uid, user.gid, *user.groups)):
         raise UserError(
             launch.user or user.name,
