@@ -19,6 +19,8 @@ import h2.events
 import trio
 from h2.settings import SettingCodes
 
+from tests.support.waiting import fail_after
+
 WINDOW = 65_535
 """grpc-go's initial window, of a stream and of the connection."""
 
@@ -180,11 +182,12 @@ class GoClient:
 async def open_client(
     socket_path: str, timeout_s: float = math.inf, *, window: int = WINDOW
 ) -> AsyncIterator[GoClient]:
-    """Connect to the server at ``socket_path``; all that is done within takes ``timeout_s``.
+    """Connect to the server at ``socket_path``; all that is done within takes ``timeout_s``,
+    scaled.
 
     ``window`` is how many bytes of a call may be unread.
     """
-    with trio.fail_after(timeout_s):
+    with fail_after(timeout_s):
         async with (
             await trio.open_unix_socket(socket_path) as stream,
             trio.open_nursery() as nursery,
