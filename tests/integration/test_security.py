@@ -12,7 +12,7 @@ import trio
 
 from milo.core.launch import PluginOptions
 from milo.task import privileges
-from tests.support import security_probe, security_table
+from tests.support import scripted_java, security_probe, security_table
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.java_homes import all_homes
 from tests.support.waiting import fail_after
@@ -80,3 +80,33 @@ async def test_security_table_of_a_container(column: str, jar_dir: Path) -> None
         hierarchy=security_probe.hierarchy(),
         agent=security_probe.agents_limits(),
     )
+
+
+READ_NEIGHBOUR = (
+    'case "$*" in *stay) echo ready; exec sleep 4103;; esac\n'
+    "for one in /proc/[0-9]*/root/secrets/token; do [ -s $one ] && echo token; done 2>/dev/null\n"
+    "echo end"
+)
+
+
+@pytest.mark.parametrize(("pid_mode", "told"), [("private", 0), ("host", 1)])
+async def test_with_the_hosts_pids_tasks_of_one_user_are_open(
+    tmp_path: Path, jar_dir: Path, pid_mode: str, told: int
+) -> None:
+    """A task's secrets are safe from another one of its user, unless that sees the host's PIDs.
+
+    `docs/security.md` tells operators so.
+    """
+    home = scripted_java.make(tmp_path / "jdk", READ_NEIGHBOUR)
+    async with open_rig(PluginOptions(java_home=str(home))) as rig:
+        neighbour = rig.task(jar_dir / "hello.jar", args=["stay"])
+        security_probe.plant(Path(neighbour.launch.task_dir) / "secrets/token", 0o644)
+        await rig.registry.start(neighbour.launch)
+        await trio.to_thread.run_sync(neighbour.out.wait_for, b"ready")
+        task = rig.task(jar_dir / "hello.jar", pid_mode=pid_mode)
+        await rig.registry.start(task.launch)
+        with fail_after(60):
+            await rig.registry.wait(task.id)
+        words = task.out.text.decode().split()
+        assert words[-1:] == ["end"]
+        assert min(len(words) - 1, 1) == told
