@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.conftest import IN_VM
 from tests.support import security_chroot, security_probe, security_table
 from tests.support.agent import Agent, agent, missing
+from tests.support.java_homes import all_homes
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, hcl
 from tests.support.waiting import wait_for
@@ -31,7 +32,9 @@ def probed_agent() -> Iterator[Agent]:
     entries = {} if IN_VM else security_chroot.entries()
     lines = "".join(f"{hcl(path)} = {hcl(inside)}\n" for path, inside in entries.items())
     chroot = f"chroot_env {{\n{lines}}}\n" if lines else ""
-    with agent("security", dev=False, env={security_probe.CANARY: "1"}, client=chroot) as one:
+    env = {security_probe.CANARY: "1"}
+    milo = {"java_home": all_homes()[0]} if all_homes() else {}
+    with agent("security", dev=False, milo=milo, env=env, client=chroot) as one:
         yield one
 
 

@@ -72,7 +72,7 @@ COLUMNS = {
 async def test_security_table_of_a_container(column: str, jar_dir: Path) -> None:
     """Every fact that a task finds about its confinement is the table's, no more and no less."""
     options, config = COLUMNS[column]
-    async with open_rig(options) as rig:
+    async with open_rig(attrs.evolve(options, java_home=all_homes()[0])) as rig:
         facts = await probe(rig, jar_dir, **config)
     security_table.check(
         facts,
