@@ -42,11 +42,47 @@ def _run(commands: Commands) -> None:
     )
     run.set_defaults(run=_do_run)
     run.add_argument("jar", metavar="APP.JAR")
-    run.add_argument("--memory", type=int, default=512, metavar="MIB", help="limit; default 512")
-    run.add_argument("--java", default="", metavar="HOME", help="the JDK to use")
-    run.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    run.add_argument("--name", default="", help="for milo ps; default the JAR's")
+    run.add_argument(
+        "--memory", default="512m", metavar="SIZE", help="limit; MiB, or with k, m, g; default 512m"
+    )
+    run.add_argument("--cpus", type=float, metavar="N", help="limit, such as 1.5; default none")
+    run.add_argument(
+        "--java",
+        default="",
+        metavar="JAVA",
+        help='a version such as 17 or ">= 21", or a JDK\'s home',
+    )
+    run.add_argument("--class", dest="main_class", default="", help="instead of the Main-Class")
     run.add_argument("--jvm-option", action="append", default=[], metavar="OPTION")
+    run.add_argument(
+        *("-e", "--env"),
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="without =VALUE: as here",
+    )
     run.add_argument("--user", default="", help="user of the host to run as; default nobody")
+    run.add_argument(
+        *("-m", "--mount"),
+        action="append",
+        default=[],
+        metavar="SOURCE:TARGET[:rw]",
+        help="show a file or directory of the host in the container; read-only without :rw",
+    )
+    run.add_argument(
+        "--rootfs",
+        choices=("host", "minimal"),
+        default="host",
+        help="what the container sees of the host's system; read-only in any case",
+    )
+    run.add_argument("--read-only", action="store_true", help="no effect: the root always is")
+    run.add_argument("--log-dir", default="", metavar="DIR", help="keep the output in files there")
+    run.add_argument("--log-max-size", default="10m", metavar="SIZE", help="default %(default)s")
+    run.add_argument(
+        "--log-max-files", type=int, default=10, metavar="N", help="default %(default)s"
+    )
+    run.add_argument("-v", "--verbose", action="store_true", help="say what Milo decides")
 
 
 def _do_run(options: argparse.Namespace, rest: Sequence[str]) -> int:

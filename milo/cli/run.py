@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import re
 import shutil
 import signal
 import stat
@@ -15,22 +15,24 @@ from typing import Final
 
 import trio
 
+from milo.cli import run_options
+from milo.cli.log_files import RotatingFile
 from milo.core import control
 from milo.core.describe import exit_sentence
-from milo.core.launch import Launch, PluginOptions, Resources
+from milo.core.launch import Launch
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, MiloError
 from milo.host.fingerprint import find_program
 from milo.host.java import JavaFinder
+from milo.host.state_store import StateStore
+from milo.host.tasks import RUN_DIRECTORY
 from milo.processes import become_subreaper
 from milo.task.children import Reaper
 from milo.task.supervisor import Supervisor
 
-TASK_NAME: Final = "run"
 STOP_TIMEOUT_S: Final = 10.0
 """Between Ctrl-C and SIGKILL; a second Ctrl-C does not wait."""
 CHUNK_BYTES: Final = 64 * 1024
-DIRECTORY: Final = "/run/milo-run"
 
 
 class NotRootError(MiloError):
@@ -63,40 +65,50 @@ async def _run(
     options: argparse.Namespace, application: Sequence[str]
 ) -> ExitRecord | control.StartFailed:
     become_subreaper()
-    javas = await JavaFinder().find(options.java, os.environ)
-    os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
-    base = tempfile.mkdtemp(prefix="", dir=DIRECTORY)
+    limits = run_options.resources(options)
+    config = run_options.task_config(options, application)
+    plugin = run_options.plugin_options(options)
+    env = run_options.environment(options.env)
+    name = _task_name(options)
+    files = _log_files(options, name)
+    javas = await JavaFinder().find(plugin.java_home, os.environ)
+    os.makedirs(RUN_DIRECTORY, mode=0o700, exist_ok=True)
+    base = tempfile.mkdtemp(prefix="", dir=RUN_DIRECTORY)
+    store = StateStore(base)
     try:
         alloc_dir = os.path.join(base, "alloc-dir")
-        _lay_out(alloc_dir, options.jar)
+        _lay_out(alloc_dir, name, options.jar)
         logs = os.path.join(alloc_dir, "alloc", "logs")
+        task_id = f"run/{os.path.basename(base)}"
         launch = Launch(
-            task_id=f"{TASK_NAME}/{os.path.basename(base)}",
-            task_name=TASK_NAME,
+            task_id=task_id,
+            task_name=name,
             alloc_id=os.path.basename(base),
             alloc_dir=alloc_dir,
             stdout_path=os.path.join(logs, "stdout.fifo"),
             stderr_path=os.path.join(logs, "stderr.fifo"),
-            state_dir=os.path.join(base, "state"),
+            state_dir=store.task_dir(task_id),
             crun_path=find_program("crun", os.environ) or "crun",
             javas=javas,
-            config={
-                "jar_path": f"local/{os.path.basename(options.jar)}",
-                "args": list(application),
-                "jvm_options": options.jvm_option,
-            },
-            env=_environment(options.env),
+            config=config,
+            env=env,
             user=options.user,
-            resources=Resources(memory_bytes=options.memory * 1024 * 1024),
-            plugin=PluginOptions(allow_root=True),
+            resources=limits,
+            plugin=plugin,
+            log_dir=os.path.abspath(options.log_dir) if options.log_dir else "",
         )
-        os.mkdir(launch.state_dir, 0o700)
-        supervisor = Supervisor(launch, Reaper(reap_all=False))
+        store.make(launch)
+        supervisor = Supervisor(
+            launch,
+            Reaper(reap_all=False),
+            listener=store.listen(launch.state_dir),
+            observe=_tell if options.verbose else _tell_nothing,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, supervisor)
             async with trio.open_nursery() as readers:
                 for path, fd in ((launch.stdout_path, 1), (launch.stderr_path, 2)):
-                    readers.start_soon(_copy, _open_reader(path), fd)
+                    readers.start_soon(_copy, _open_reader(path), fd, files.get(fd))
                 outcome = await supervisor.run()
                 # A writer that was never there leaves a FIFO without an end of file.
                 for path in (launch.stdout_path, launch.stderr_path):
@@ -104,10 +116,53 @@ async def _run(
             nursery.cancel_scope.cancel()
         return outcome
     finally:
+        for file in files.values():
+            file.close()
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _lay_out(alloc_dir: str, jar: str) -> None:
+def _task_name(options: argparse.Namespace) -> str:
+    """Return what milo ps calls the task: the JAR's name unless another is given."""
+    name = options.name or os.path.basename(options.jar).rpartition(".")[0] or "run"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
+        if options.name:
+            raise ConfigError("--name", repr(name), "letters, digits, '.', '_' and '-', 64 at most")
+        return "run"
+    return name
+
+
+def _log_files(options: argparse.Namespace, name: str) -> dict[int, RotatingFile]:
+    """Return the log files by the descriptor whose output they keep."""
+    if not options.log_dir:
+        return {}
+    size = run_options.parse_size("--log-max-size", options.log_max_size, 1024)
+    if not 1 <= options.log_max_files <= 10_000:
+        raise ConfigError("--log-max-files", f"got {options.log_max_files}", "1 to 10000")
+    return {
+        fd: RotatingFile(options.log_dir, name, stream, size=size, count=options.log_max_files)
+        for fd, stream in ((1, "stdout"), (2, "stderr"))
+    }
+
+
+def _tell(message: control.Message) -> None:
+    """Print what Nomad would show as events."""
+    lines: tuple[str, ...] = ()
+    if isinstance(message, control.Started):
+        lines = (
+            f"Container {message.container_id}, process {message.container.pid}",
+            *message.notes,
+        )
+    elif isinstance(message, control.Event):
+        lines = (message.text,)
+    for line in lines:
+        print(f"milo: {line}", file=sys.stderr)
+
+
+def _tell_nothing(message: control.Message) -> None:
+    pass
+
+
+def _lay_out(alloc_dir: str, name: str, jar: str) -> None:
     """Make the directories that Nomad makes for a task, with the JAR in its place."""
     try:
         found = os.stat(jar)
@@ -115,7 +170,7 @@ def _lay_out(alloc_dir: str, jar: str) -> None:
         raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
     if not stat.S_ISREG(found.st_mode):
         raise ArtifactError(f"{jar} is no file. Name the JAR to run.", path=jar)
-    task_dir = os.path.join(alloc_dir, TASK_NAME)
+    task_dir = os.path.join(alloc_dir, name)
     shared = os.path.join(alloc_dir, "alloc")
     for parent, names in ((task_dir, ("local", "secrets", "tmp")), (shared, ("logs", "data"))):
         for name in names:
@@ -130,22 +185,16 @@ def _lay_out(alloc_dir: str, jar: str) -> None:
         os.mkfifo(os.path.join(shared, "logs", name), 0o600)
 
 
-def _environment(pairs: Sequence[str]) -> dict[str, str]:
-    env = {"NOMAD_TASK_DIR": "/local", "NOMAD_ALLOC_DIR": "/alloc", "NOMAD_SECRETS_DIR": "/secrets"}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError("--env", repr(pair), "NAME=VALUE")
-        env[name] = value
-    return env
-
-
 def _open_reader(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-async def _copy(source: int, target: int) -> None:
-    """Copy what the pump delivers to the terminal, until the writer has come and gone."""
+async def _copy(source: int, target: int, file: RotatingFile | None) -> None:
+    """Copy what the pump delivers to the terminal and to ``file``, until the writer has gone.
+
+    A terminal or a reader that has gone ends only its own copy; a disk that is full is told.
+    """
+    to_terminal = True
     try:
         while True:
             await trio.lowlevel.wait_readable(source)
@@ -155,21 +204,22 @@ async def _copy(source: int, target: int) -> None:
                 continue
             if not data:
                 return
-            # In a thread: a terminal that is stopped with Ctrl-S must not stop the pumps.
-            await trio.to_thread.run_sync(_write_all, target, data)
-    except BrokenPipeError:
-        # Piped into head, say: what else comes is read, so that the application can end.
-        await _discard(source)
+            if file is not None:
+                try:
+                    await trio.to_thread.run_sync(file.write, data)
+                except OSError as exc:
+                    print(f"milo: the log file is given up: {exc.strerror}", file=sys.stderr)
+                    file = None
+            if to_terminal:
+                try:
+                    # In a thread: a terminal stopped with Ctrl-S must not stop the pumps.
+                    await trio.to_thread.run_sync(_write_all, target, data)
+                except BrokenPipeError:
+                    # Piped into head, say: what else comes is read, so that the application
+                    # can end.
+                    to_terminal = False
     finally:
         os.close(source)
-
-
-async def _discard(source: int) -> None:
-    while True:
-        await trio.lowlevel.wait_readable(source)
-        with contextlib.suppress(BlockingIOError):
-            if not os.read(source, CHUNK_BYTES):
-                return
 
 
 def _write_all(fd: int, data: bytes) -> None:

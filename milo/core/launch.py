@@ -177,6 +177,8 @@ class Launch:
     devices: tuple[Device, ...] = ()
     network: Network = attrs.field(factory=Network)
     plugin: PluginOptions = attrs.field(factory=PluginOptions)
+    log_dir: str = ""
+    """Where ``milo run`` keeps what the task prints; empty under Nomad, which has a place."""
     version: Int32 = RECORD_VERSION
     """Of `milo.core.records`, which reads and writes it."""
 

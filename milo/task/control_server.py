@@ -79,12 +79,21 @@ class _Client:
 class ControlServer:
     """Serves one listening SEQPACKET socket for a `Backend`."""
 
-    def __init__(self, listener: socket.socket, backend: Backend, supervisor: ProcessId) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        backend: Backend,
+        supervisor: ProcessId,
+        *,
+        expects_driver: bool = True,
+    ) -> None:
         self._listener = listener
         self._backend = backend
         self._supervisor = supervisor
         self._clients: set[_Client] = set()
         self._met_driver = trio.Event()
+        if not expects_driver:
+            self._met_driver.set()
         self._missed: deque[control.Event] = deque(maxlen=KEPT_EVENTS)
 
     def publish(self, message: control.Message) -> None:

@@ -61,7 +61,10 @@ class Supervisor:
         self._reaper = reaper
         self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE))
         self._identity = records.ProcessId(os.getpid(), start_ticks(os.getpid()) or 0)
-        self._server = None if listener is None else ControlServer(listener, self, self._identity)
+        self._server = None
+        if listener is not None:
+            alone = observe is not None  # `milo run`, where no driver will come
+            self._server = ControlServer(listener, self, self._identity, expects_driver=not alone)
         self._observe = observe
         self._container: Container | None = None
         self._streams: Streams | None = None
@@ -244,8 +247,6 @@ class Supervisor:
         self._announce(control.Exited(record=record))
         return record
 
-    # ---- stopping -----------------------------------------------------------------------
-
     async def _watch_allocation(self) -> None:
         """End a task whose allocation's directory is gone: nobody can own it any more."""
         missing = 0
@@ -289,8 +290,6 @@ class Supervisor:
     def current(self) -> control.Message | None:
         """Return the last of Started, StartFailed and Exited."""
         return self._latest
-
-    # ---- small things -------------------------------------------------------------------
 
     def _announce(self, message: control.Message) -> None:
         self._latest = message

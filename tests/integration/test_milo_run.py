@@ -130,3 +130,58 @@ def test_without_arguments_it_shows_its_help() -> None:
     """Started by hand, without Nomad's cookie and without arguments, milo shows its help."""
     done = milo()
     assert done.returncode == 0 and "usage: milo" in done.stdout and "Nomad" in done.stdout
+
+
+def test_limits_and_java_are_the_users(jar_dir: Path, tmp_path: Path) -> None:
+    """--cpus, --java, --rootfs and --mount reach the container."""
+    (tmp_path / "data").mkdir()
+    tmp_path.chmod(0o755)
+    (tmp_path / "data/note").write_text("hello from the host\n")
+    script = "cat /data/note; touch /data/new 2>/dev/null || echo and no more"
+    done = milo(
+        *("run", "--cpus", "0.5", "--java", ">= 17", "-v", "--mount", f"{tmp_path}/data:/data"),
+        *(str(jar_dir / "shell.jar"), "--", script),
+    )
+    assert done.stdout == "hello from the host\nand no more\n", done.stderr
+    assert 'java_version = ">= 17"' in done.stderr
+    without_shell = milo("run", "--rootfs", "minimal", str(jar_dir / "shell.jar"), "--", "true")
+    assert without_shell.returncode == 1 and "/bin/sh" in without_shell.stderr
+    refused = milo("run", "--java", "6", str(jar_dir / "hello.jar"))
+    assert refused.returncode == 1 and "has no such Java" in refused.stderr
+
+
+def test_logs_are_kept_and_rotated(jar_dir: Path, tmp_path: Path) -> None:
+    """--log-dir keeps what comes out, in files of a size and number."""
+    done = milo(
+        *("run", "--log-dir", str(tmp_path / "logs"), "--log-max-size", "1k"),
+        *("--log-max-files", "3", "--name", "both", str(jar_dir / "both.jar"), "--", "1000"),
+    )
+    assert done.returncode == 0, done.stderr
+    files = sorted((tmp_path / "logs").glob("both.stdout.*"), key=lambda path: int(path.suffix[1:]))
+    assert 1 <= len(files) <= 3
+    text = b"".join(path.read_bytes() for path in files)
+    assert done.stdout.encode().endswith(text) and text.endswith(b"out 999\n")
+
+
+def test_the_other_commands_know_it(jar_dir: Path, tmp_path: Path) -> None:
+    """ps lists it, exec runs in it, logs reads its files, stop ends it."""
+    name = f"alone-{os.getpid()}"
+    process = subprocess.Popen(
+        [*MILO, "run", "--name", name, "--log-dir", str(tmp_path), str(jar_dir / "clock.jar")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline()
+        assert [line for line in milo("ps").stdout.splitlines() if name in line.split()]
+        done = milo("exec", name, "--", "sh", "-c", "exit 5")
+        assert done.returncode == 5, done.stderr
+        assert milo("logs", name).stdout
+        stopped = milo("stop", name)
+        assert stopped.returncode == 0, stopped.stderr
+        process.communicate(timeout=scaled(30))
+    finally:
+        process.kill()
+        process.wait()
+    assert name not in milo("ps", "--all").stdout

@@ -20,9 +20,13 @@ import milo
 from milo import entry
 from milo.cli import install as installer
 from milo.cli import run as runner
+from milo.cli import run_options
 from milo.cli.install import install, launcher
+from milo.cli.log_files import RotatingFile
 from milo.cli.main import build_parser, run_command
 from milo.core import control
+from milo.core.launch import JobMount, PluginOptions, TaskOptions
+from milo.core.options import parse_task_options
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, StateError
 from tests.support.log_rig import descriptors
@@ -55,7 +59,7 @@ def test_what_follows_two_dashes_is_the_applications(monkeypatch: pytest.MonkeyP
     arguments = ["run", "app.jar", "--memory", "64", "--env", "A=b", "--", "--memory", "x", "--"]
     assert run_command(arguments) == 7
     ((options, application),) = seen
-    assert (options.jar, options.memory, options.env) == ("app.jar", 64, ["A=b"])
+    assert (options.jar, options.memory, options.env) == ("app.jar", "64", ["A=b"])
     assert application == ["--memory", "x", "--"]
 
 
@@ -158,7 +162,7 @@ def test_a_task_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
     jar = tmp_path / "app.jar"
     jar.write_bytes(b"PK")
     alloc = tmp_path / "alloc-dir"
-    runner._lay_out(str(alloc), str(jar))
+    runner._lay_out(str(alloc), "run", str(jar))
     assert (alloc / "run/local/app.jar").read_bytes() == b"PK"
     assert (alloc / "run/secrets").stat().st_mode & 0o777 == 0o777
     for name in ("stdout", "stderr"):
@@ -170,17 +174,72 @@ def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
     """Missing, or a directory."""
     for path, words in (("none.jar", "cannot be read: No such file"), (".", "is no file")):
         with pytest.raises(ArtifactError, match=words):
-            runner._lay_out(str(tmp_path / "alloc-dir"), str(tmp_path / path))
+            runner._lay_out(str(tmp_path / "alloc-dir"), "run", str(tmp_path / path))
     assert not (tmp_path / "alloc-dir").exists()
 
 
-def test_the_environment_has_nomads_directories() -> None:
+def test_the_environment_has_nomads_directories(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the command line gives; each has a name and a value."""
-    env = runner._environment(["A=b=c", "EMPTY="])
+    monkeypatch.setenv("HERE", "there")
+    env = run_options.environment(["A=b=c", "EMPTY=", "HERE"])
     assert (env["A"], env["EMPTY"], env["NOMAD_TASK_DIR"]) == ("b=c", "", "/local")
-    for pair in ("A", "=b"):
+    assert env["HERE"] == "there"
+    for pair in ("NOT_SET_ANYWHERE", "=b"):
         with pytest.raises(ConfigError, match="NAME=VALUE"):
-            runner._environment([pair])
+            run_options.environment([pair])
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    """Return the options of ``milo run`` with these words."""
+    return build_parser().parse_args(["run", *words, "app.jar"])
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("64", 64), ("64m", 64), ("1g", 1024), ("1.5GiB", 1536), ("65536k", 64)]
+)
+def test_sizes_are_read_as_people_write_them(text: str, mib: int) -> None:
+    """A number alone is MiB, as in a job."""
+    assert run_options.resources(parsed("--memory", text)).memory_bytes == mib << 20
+
+
+@pytest.mark.parametrize("words", [("--memory", "x"), ("--memory", "1m"), ("--cpus", "0")])
+def test_limits_that_make_no_sense_are_refused(words: tuple[str, str]) -> None:
+    """The error names the argument."""
+    with pytest.raises(ConfigError, match=words[0]):
+        run_options.resources(parsed(*words))
+
+
+def test_arguments_become_the_keys_of_a_job() -> None:
+    """So that one check holds for both."""
+    config = run_options.task_config(
+        parsed("--java", "17", "--mount", "/srv/a:/b", "--mount", "/c:/d:rw", "--cpus", "0.5"),
+        ["x"],
+    )
+    assert parse_task_options(config, PluginOptions()) == TaskOptions(
+        jar_path="local/app.jar",
+        args=("x",),
+        java_version="17",
+        cpu_hard_limit=True,
+        mounts=(JobMount("/srv/a", "/b"), JobMount("/c", "/d", readonly=False)),
+    )
+    assert run_options.task_config(parsed("--java", "/opt/jdk"), [])["java_home"] == "/opt/jdk"
+    for mount in ("/a", "/a:/b:x", ":/b", "a:b:c:d"):
+        with pytest.raises(ConfigError, match="--mount"):
+            run_options.task_config(parsed("--mount", mount), [])
+
+
+def test_log_files_rotate_by_size_and_number(tmp_path: Path) -> None:
+    """Nothing is torn or lost but the oldest file; a later run goes on with the numbers."""
+    for round_number in range(2):
+        file = RotatingFile(str(tmp_path / "logs"), "app", "stdout", size=10, count=3)
+        for number in range(4):
+            file.write(b"%d%d 345678\n" % (round_number, number))
+        file.close()
+    names = sorted(path.name for path in (tmp_path / "logs").iterdir())
+    assert names == ["app.stdout.5", "app.stdout.6", "app.stdout.7"]
+    assert (tmp_path / "logs/app.stdout.7").read_bytes() == b"13 345678\n"
+    with pytest.raises(StateError, match="--log-dir"):
+        RotatingFile(str(tmp_path / "logs/app.stdout.5"), "app", "x", size=1, count=1)
 
 
 async def copied(feed: Callable[[int], None], target: int, path: Path) -> None:
@@ -188,7 +247,7 @@ async def copied(feed: Callable[[int], None], target: int, path: Path) -> None:
     os.mkfifo(path)
     source = runner._open_reader(str(path))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(runner._copy, source, target)
+        nursery.start_soon(runner._copy, source, target, None)
         await trio.testing.wait_all_tasks_blocked()
         writer = os.open(path, os.O_WRONLY)
         with trio.fail_after(20):

@@ -1,0 +1,95 @@
+"""What ``milo run``'s arguments mean, as the values that a job would give."""
+
+from __future__ import annotations
+
+import os
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any, Final
+
+from milo.core.launch import PluginOptions, Resources
+from milo.errors import ConfigError
+
+MIB: Final = 1024 * 1024
+UNITS: Final = {"": MIB, "k": 1024, "m": MIB, "g": 1024 * MIB}
+"""A number alone is MiB, as in a job's ``memory``."""
+MIN_MEMORY: Final = 16 * MIB
+"""No JVM starts in less."""
+
+
+def parse_size(key: str, text: str, low: int = 1) -> int:
+    """Return bytes: ``512`` (MiB), ``512m``, ``1g``, ``1.5GiB``; raises `ConfigError`."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
+    if size < low:
+        raise ConfigError(
+            key, f"got {text!r}", f'a size of at least {low // 1024} KiB, such as "512m" or "2g"'
+        )
+    return size
+
+
+def resources(options: Namespace) -> Resources:
+    """Return the limits that ``--memory`` and ``--cpus`` ask for.
+
+    Raises:
+        ConfigError: a size or number that makes no sense.
+    """
+    memory = parse_size("--memory", options.memory, MIN_MEMORY)
+    cores = os.cpu_count() or 1
+    if options.cpus is None:
+        return Resources(memory_bytes=memory)
+    if not 0.01 <= options.cpus <= cores:
+        raise ConfigError("--cpus", f"got {options.cpus:g}", f"0.01 to {cores}, this host's")
+    return Resources(memory_bytes=memory, cpu_percent_ticks=options.cpus / cores)
+
+
+def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any]:
+    """Return the ``config`` block that these arguments stand for."""
+    config: dict[str, Any] = {
+        "jar_path": f"local/{os.path.basename(options.jar)}",
+        "args": list(application),
+        "jvm_options": options.jvm_option,
+        "rootfs": options.rootfs,
+        "cpu_hard_limit": options.cpus is not None,
+        "mounts": [_mount(text) for text in options.mount],
+    }
+    if options.main_class:
+        config["class"] = options.main_class
+    if options.java:
+        config["java_home" if "/" in options.java else "java_version"] = options.java
+    return config
+
+
+def plugin_options(options: Namespace) -> PluginOptions:
+    """Return what the operator allows, who is the user here: all of it."""
+    return PluginOptions(
+        allow_root=True,
+        volumes_enabled=bool(options.mount),
+        volume_paths=("/",),
+        java_home=options.java if options.java.startswith("/") else "",
+    )
+
+
+def environment(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the application's environment; raises `ConfigError`."""
+    env = {"NOMAD_TASK_DIR": "/local", "NOMAD_ALLOC_DIR": "/alloc", "NOMAD_SECRETS_DIR": "/secrets"}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name:
+            raise ConfigError("--env", repr(pair), "NAME=VALUE, or NAME for this shell's value")
+        if not equals:
+            if name not in os.environ:
+                raise ConfigError("--env", f"{name} is not set in this shell", "NAME=VALUE")
+            value = os.environ[name]
+        env[name] = value
+    return env
+
+
+def _mount(text: str) -> dict[str, Any]:
+    """Return a mount for ``SOURCE:TARGET[:ro|rw]``."""
+    parts = text.split(":")
+    mode = parts.pop() if len(parts) == 3 else "ro"
+    if len(parts) != 2 or mode not in ("ro", "rw") or not all(parts):
+        raise ConfigError("--mount", f"got {text!r}", "SOURCE:TARGET, :ro (default) or :rw after")
+    return {"source": os.path.abspath(parts[0]), "target": parts[1], "readonly": mode == "ro"}
