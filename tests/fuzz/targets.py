@@ -17,7 +17,7 @@ from milo.core.launch import JavaRuntime, Launch, PluginOptions, TaskOptions
 from milo.core.options import parse_plugin_options, parse_task_options
 from milo.errors import MiloError
 from milo.plugin import convert
-from milo.task.artifact import _check_jar
+from milo.task.artifact import _first_that_runs
 
 DATA = Path(__file__).parents[1] / "data/fuzz"
 JAVA = JavaRuntime("/usr/lib/jvm/java-17", "17.0.1", 17, "/usr/lib/jvm")
@@ -72,7 +72,7 @@ def jar(data: bytes) -> None:
     file = io.BytesIO(data)
     name = require_main_class(inspect_jar(file, "local/app.jar"), "local/app.jar")
     class_version(file, name, "local/app.jar", java_major=21)
-    _check_jar(file, "local/app.jar", TaskOptions(), JAVA, (JAVA,))
+    _first_that_runs(file, "local/app.jar", TaskOptions(), (JAVA,), (JAVA,))
 
 
 def jar_manifest(data: bytes) -> None:
@@ -81,7 +81,7 @@ def jar_manifest(data: bytes) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("META-INF/MANIFEST.MF", data)
         archive.writestr("Main.class", b"\xca\xfe\xba\xbe\0\0\0\x3d")
-    _check_jar(file, "local/app.jar", TaskOptions(), JAVA, (JAVA,))
+    _first_that_runs(file, "local/app.jar", TaskOptions(), (JAVA,), (JAVA,))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -23,7 +23,8 @@ from milo.cli import run as runner
 from milo.cli import run_options
 from milo.cli.install import install, launcher
 from milo.cli.log_files import RotatingFile
-from milo.cli.main import build_parser, run_command
+from milo.cli.main import run_command
+from milo.cli.parser import build_parser
 from milo.core import control
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
 from milo.core.options import parse_task_options
