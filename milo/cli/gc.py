@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 from typing import Final
 
@@ -14,6 +15,8 @@ from milo.host import orphans
 from milo.host.cleaner import Cleaner
 from milo.host.orphans import Findings
 from milo.host.spawner_client import SpawnerClient
+from milo.host.state_store import StateStore
+from milo.host.tasks import abandoned_runs
 from milo.host.traces import mounts_below
 from milo.processes import signal_process
 from milo.task import cgroup_state, cgroups
@@ -44,7 +47,26 @@ def collect_garbage(state_dir: str, *, remove: bool) -> int:
     """
     if os.geteuid() != 0:
         raise GcNotRootError
-    return trio.run(_collect, os.path.abspath(state_dir), remove)
+    return trio.run(_collect, os.path.abspath(state_dir), remove) | trio.run(_runs, remove)
+
+
+async def _runs(remove: bool) -> int:
+    """Show, or remove, what a killed ``milo run`` has left: nobody else would."""
+    status = 0
+    spawner = SpawnerClient()
+    try:
+        for base in abandoned_runs():
+            orphan = orphans.Orphan(base, "the milo run that it belonged to was killed")
+            if not remove:
+                print(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+                continue
+            for path in StateStore(base).directories():
+                await Cleaner(spawner).clean(path, keep_exit=False)
+            shutil.rmtree(base, ignore_errors=True)
+            status |= _report(orphan, not os.path.lexists(base))
+    finally:
+        spawner.close()
+    return status
 
 
 async def _collect(state_dir: str, remove: bool) -> int:

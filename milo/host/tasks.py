@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,6 +21,9 @@ from milo.processes import start_ticks
 
 RUN_DIRECTORY: Final = "/run/milo-run"
 """Below it, each ``milo run`` has a directory that is a state directory of one task."""
+
+YOUNG_S: Final = 60.0
+"""``milo run`` writes its first record long before."""
 
 _SOCKET: Final = re.compile(rf"(/.+)/[0-9a-f]{{{SHORT_ID_CHARS}}}/{re.escape(CONTROL_SOCKET)}")
 
@@ -115,6 +120,26 @@ def list_tasks(directories: Iterable[str]) -> list[HostTask]:
             if task.record is not None:
                 tasks.append(task)
     return sorted(tasks, key=lambda task: task.record.started_at_s if task.record else 0.0)
+
+
+def abandoned_runs(directory: str = RUN_DIRECTORY) -> list[str]:
+    """Return the directories of each ``milo run`` whose process has gone without cleaning up.
+
+    One without a readable record is taken for one only when it is a minute old.
+    """
+    found = []
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        base = os.path.join(directory, name)
+        tasks = list_tasks([base])
+        if tasks:
+            abandoned = not any(task.supervised for task in tasks)
+        else:
+            abandoned = False
+            with contextlib.suppress(OSError):
+                abandoned = time.time() - os.lstat(base).st_mtime > YOUNG_S
+        if abandoned:
+            found.append(base)
+    return found
 
 
 def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:

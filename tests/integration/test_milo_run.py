@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from milo.processes import start_ticks
 from tests.support.waiting import scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -185,3 +187,27 @@ def test_the_other_commands_know_it(jar_dir: Path, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert name not in milo("ps", "--all").stdout
+
+
+def test_a_killed_run_is_collected(jar_dir: Path) -> None:
+    """milo gc leaves a run that lives alone, and removes the container of one that was killed."""
+    name = f"killed-{os.getpid()}"
+    process = subprocess.Popen(
+        [*MILO, "run", "--name", name, str(jar_dir / "clock.jar")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline()
+        (task,) = [task for task in json.loads(milo("ps", "--json").stdout) if task["task"] == name]
+        base = Path(task["state_dir"]).parent
+        assert str(base) not in milo("gc", "--yes").stdout
+        assert process.stdout.readline() and base.exists()
+    finally:
+        process.kill()
+        process.communicate()
+    assert "was killed" in milo("gc").stdout
+    assert milo("gc", "--yes").returncode == 0
+    assert not base.exists()
+    assert start_ticks(task["pid"]) is None  # init may not have reaped it yet
