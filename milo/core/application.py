@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from milo.core import capabilities
 from milo.core.launch import Application, JavaRuntime, TaskOptions
 from milo.errors import ArtifactError
 
@@ -35,10 +36,15 @@ def is_jar_name(name: str) -> bool:
     return name.lower().endswith(".jar") and len(name) > len(".jar")
 
 
+def is_war_name(name: str) -> bool:
+    """Tell whether it ends in ``.war``: some are executable, and ``java -jar`` runs them."""
+    return name.lower().endswith(".war") and len(name) > len(".war")
+
+
 def check_jar_name(path: str) -> None:
-    """Raise `ArtifactError` unless the last component of ``path`` is the name of a JAR."""
+    """Raise `ArtifactError` unless the last component of ``path`` is a JAR's or WAR's name."""
     name = path.rstrip("/").rpartition("/")[2]
-    if not is_jar_name(name):
+    if not is_jar_name(name) and not is_war_name(name):
         raise ArtifactError(f"Artifact must be a .jar file, got: {name or path}", path=path)
 
 
@@ -104,16 +110,28 @@ def printable(name: str) -> str:
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def absolute_class_path(class_path: str) -> str:
-    """Return a class path whose relative entries are made relative to the container's root.
+def absolute_class_path(class_path: str, work_dir: str = "") -> str:
+    """Return a class path whose relative entries begin at ``work_dir``, as they do to Java.
 
-    So it does not depend on the working directory; an empty entry, which means the working
-    directory to Java, becomes ``/``.
+    An empty entry means the working directory, and so does an empty ``work_dir`` ``/``.
     """
+    base = work_dir.rstrip("/")
     return ":".join(
-        part if part.startswith("/") else "/" + part.removeprefix("./")
+        part if part.startswith("/") else f"{base}/" + part.removeprefix("./")
         for part in class_path.split(":")
     )
+
+
+def without_effect(options: TaskOptions) -> list[str]:
+    """Return a sentence for each key of Nomad's java driver that changes nothing here."""
+    notes = []
+    if options.class_path and options.jar_path and not options.main_class:
+        notes.append("class_path has no effect beside jar_path alone: java -jar ignores it")
+    if options.cap_drop and capabilities.ALL not in options.cap_add:
+        notes.append(
+            "cap_drop has no effect: a task has no capabilities but those that its cap_add names"
+        )
+    return notes
 
 
 def compose(java: JavaRuntime, options: TaskOptions, jar: str, notes: Sequence[str]) -> Application:
@@ -122,7 +140,9 @@ def compose(java: JavaRuntime, options: TaskOptions, jar: str, notes: Sequence[s
     With ``class``, the JAR is put on the class path, in front of ``class_path``, since
     ``java -jar`` runs nothing but the JAR's own Main-Class; without, ``-jar`` runs it.
     """
-    class_path = absolute_class_path(options.class_path) if options.class_path else ""
+    class_path = ""
+    if options.class_path and options.main_class:
+        class_path = absolute_class_path(options.class_path, options.work_dir)
     if options.main_class and jar:
         class_path = f"{jar}:{class_path}" if class_path else jar
     return Application(
@@ -130,7 +150,7 @@ def compose(java: JavaRuntime, options: TaskOptions, jar: str, notes: Sequence[s
         jar=jar,
         main_class=options.main_class,
         class_path=class_path,
-        notes=tuple(notes),
+        notes=(*notes, *without_effect(options)),
     )
 
 

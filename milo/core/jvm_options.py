@@ -35,8 +35,11 @@ _CLASS_NAME = re.compile(r"[^\s/\\:;.\[\]-][^\s/\\:;.\[\]]*(?:\.[^\s/\\:;.\[\]]+
 _CLASS_EXPECTED = "the full name of a class, such as com.example.Main"
 
 
-def check_jvm_options(options: Sequence[str]) -> None:
-    """Raise `ConfigError` when the launcher would take an option for something else."""
+def check_jvm_options(options: Sequence[str], *, class_path_free: bool = False) -> None:
+    """Raise `ConfigError` when the launcher would take an option for something else.
+
+    With ``class_path_free`` an option may set the class path, since no key of the job's does.
+    """
     takes_value = ""
     for index, option in enumerate(options):
         key = f"{_KEY}[{index}]"
@@ -44,7 +47,10 @@ def check_jvm_options(options: Sequence[str]) -> None:
             takes_value = ""
             continue
         name = option.partition("=")[0]
-        if option in _CLASS_PATH or name == "--class-path":
+        if class_path_free and option in _CLASS_PATH:
+            takes_value = option
+            continue
+        if name in _CLASS_PATH and not class_path_free:
             raise ConfigError(key, f"{name} sets the class path", "the key class_path for that")
         if option in _APPLICATION or name in ("--module", "--source", "--describe-module"):
             raise ConfigError(

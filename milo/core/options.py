@@ -107,11 +107,18 @@ def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> T
     class_path = reader.text("class_path", "directories and JARs, separated by colons")
     if main_class is not None:
         check_class_name(main_class)
-    if class_path is not None and main_class is None:
-        raise _class_path_without_class(jar_path)
+    if class_path is not None and main_class is None and jar_path is None:
+        raise ConfigError(
+            "class_path",
+            "it has no effect without class: the JAR under local/ is run by java -jar",
+            "class_path only together with class, the class to run",
+        )
     args = reader.texts("args")
     jvm_options = reader.texts("jvm_options")
-    check_jvm_options(jvm_options)
+    check_jvm_options(
+        jvm_options,
+        class_path_free=main_class is not None and class_path is None and jar_path is None,
+    )
     overflow = reader.one_of("log_overflow", ("block", "drop")) or plugin.log_overflow
     timeout_s = reader.seconds("log_block_timeout")
     if timeout_s is not None and overflow == "drop":
@@ -251,13 +258,3 @@ def _size(reader: Reader, key: str) -> int:
     if size == 0:
         raise ConfigError(key, f"got {shown(text)}", expected)
     return size
-
-
-def _class_path_without_class(jar_path: str | None) -> ConfigError:
-    if jar_path is not None:
-        problem = "it has no effect beside jar_path alone: java -jar ignores the class path"
-    else:
-        problem = "it has no effect without class: the JAR under local/ is run by java -jar"
-    return ConfigError(
-        "class_path", problem, "class_path only together with class, the class to run"
-    )

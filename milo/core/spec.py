@@ -22,6 +22,9 @@ OCI_VERSION: Final = "1.0.2"
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+LANG: Final = "C.UTF-8"
+"""Without a locale a JVM prints ``?`` for all that is not ASCII, and no file has another name."""
+
 HOME: Final = "/tmp"  # noqa: S108
 """The task's own /tmp: the one directory that any user can write and that counts as its disk."""
 
@@ -133,7 +136,7 @@ def build_env(job_env: dict[str, str], *, java_home: str, user: User) -> dict[st
     The job's own values win. Nothing of the agent's or of Milo's environment is in it.
     """
     name = user.name or str(user.uid)
-    env = {"HOME": HOME, "USER": name, "LOGNAME": name, "PATH": DEFAULT_PATH}
+    env = {"HOME": HOME, "USER": name, "LOGNAME": name, "PATH": DEFAULT_PATH, "LANG": LANG}
     if java_home:
         env["JAVA_HOME"] = java_home
         env["PATH"] = f"{java_home}/bin:{DEFAULT_PATH}"

@@ -223,9 +223,9 @@ def wait_response(result: ExitResult) -> drivers.WaitTaskResponse:
 
 
 def _exit_result(result: ExitResult) -> drivers.ExitResult:
-    return drivers.ExitResult(
-        exit_code=result.exit_code, signal=result.signal, oom_killed=result.oom_killed
-    )
+    # As Nomad's own drivers say it: 128 and the signal's number beside the signal.
+    code = 128 + result.signal if result.signal else result.exit_code
+    return drivers.ExitResult(exit_code=code, signal=result.signal, oom_killed=result.oom_killed)
 
 
 def inspect_response(status: TaskStatus) -> drivers.InspectTaskResponse:

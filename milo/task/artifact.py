@@ -5,6 +5,7 @@ Small, bounded file reads on the host; what they mean is decided in `milo.core`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import BinaryIO
 
@@ -24,6 +25,7 @@ from milo.core.jar import JarInfo, class_version, inspect_jar, missing_class, re
 from milo.core.java import runtime_name, too_new
 from milo.core.java_choice import Requirement, candidates, parse_requirement, reason
 from milo.core.launch import Application, JavaRuntime, Launch, TaskOptions
+from milo.core.mounts import is_inside, normalized
 from milo.errors import ArtifactError, JavaError, NoJavaError
 from milo.task.inside import OutsideError, list_names, open_inside
 from milo.task.task_java import find_task_java
@@ -32,8 +34,9 @@ from milo.task.task_java import find_task_java
 def resolve_application(launch: Launch, options: TaskOptions) -> Application:
     """Return what the task's JVM is to run, on which Java.
 
-    ``jar_path`` is a path in the container, where one that is relative begins at ``/``; the
-    host's own paths are not taken, as they hold the allocation's id, which no job can know.
+    ``jar_path`` is a path in the container, where one that is relative begins at ``work_dir``
+    or at ``/``; the host's own paths are not taken, as they hold the allocation's id, which no
+    job can know.
     Without ``jar_path`` and ``class``, the one JAR directly under ``local/`` is run. The JAR
     and the Java release of its main class are checked first, in bounded memory and time; the
     class path of a job with ``class`` alone is not looked into.
@@ -45,7 +48,7 @@ def resolve_application(launch: Launch, options: TaskOptions) -> Application:
     javas = _javas(launch, options, requirement)
     if options.jar_path:
         check_jar_name(options.jar_path)
-        jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
+        jar = _named_jar(launch, options)
     elif options.main_class:
         app = compose(javas[0], options, "", [_chosen(javas[0], launch, options, requirement)])
         return _placed(app, launch)
@@ -185,11 +188,37 @@ def _the_one_jar(launch: Launch) -> str:
     return choose_jar([Found(*found) for found in names], complete=complete)
 
 
+def _named_jar(launch: Launch, options: TaskOptions) -> str:
+    """Return the container's path of the job's ``jar_path``.
+
+    To Nomad's java driver a relative one begins at the working directory, which is ``/`` unless
+    there is a ``work_dir``; here it may begin at ``/`` in any case.
+    """
+    jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
+    if options.work_dir and not options.jar_path.startswith("/"):
+        there = options.work_dir.rstrip("/") + jar
+        with contextlib.suppress(OutsideError, OSError):
+            os.close(_open(launch, there))
+            return there
+    return jar
+
+
+def _open(launch: Launch, path: str) -> int:
+    """Open a file in the task's directories or in one of its volumes, as `open_inside` does."""
+    places = _places(launch)
+    around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
+    if around:
+        mount = max(around, key=lambda mount: len(mount.task_path))
+        places["volume"] = os.path.realpath(mount.host_path)
+        path = f"/volume{path[len(normalized(mount.task_path)) :]}"
+    return open_inside(places, path)
+
+
 def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
     """Open the JAR at the container's path ``jar``; ``shown`` is what texts call it."""
     places = _places(launch)
     try:
-        return os.fdopen(open_inside(places, jar), "rb")
+        return os.fdopen(_open(launch, jar), "rb")
     except OutsideError as error:
         raise ArtifactError(
             f"jar_path {shown} does not lead to a file in the task's directories: {error}. "

@@ -439,7 +439,7 @@ public final class SecurityProbe {
             }
         }
         names.removeAll(Arrays.asList("_", "PWD", "SHLVL", "OLDPWD"));
-        boolean few = Set.of("HOME", "JAVA_HOME", "LOGNAME", "PATH", "USER").containsAll(names);
+        boolean few = Set.of("HOME", "JAVA_HOME", "LANG", "LOGNAME", "PATH", "USER").containsAll(names);
         fact("environment.names", few ? String.join(" ", names) : "and the agent's");
         boolean own = lines("/etc/passwd").size() < 5;
         fact("etc.passwd", Files.exists(Path.of("/etc/passwd")) ? own ? "own" : "the host's" : "absent");

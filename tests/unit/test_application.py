@@ -22,7 +22,7 @@ from milo.core.application import (
     java_arguments,
     printable,
 )
-from milo.core.launch import Application, JavaRuntime, Launch, TaskOptions
+from milo.core.launch import Application, JavaRuntime, Launch, Mount, PluginOptions, TaskOptions
 from milo.core.options import parse_task_options
 from milo.errors import ArtifactError, ConfigError, JavaError, NoJavaError
 from milo.task.artifact import resolve_application
@@ -519,8 +519,60 @@ def test_the_command_line_has_the_order_of_nomads_java_driver(
 
 
 def test_a_class_path_is_made_absolute() -> None:
-    """It does not depend on the container's working directory."""
+    """What is relative begins at the working directory, as it does to Java."""
     assert absolute_class_path("local/lib/*:/x:./y::.") == "/local/lib/*:/x:/y:/:/."
+    assert absolute_class_path("lib/*:/x:./y:", "/local/") == "/local/lib/*:/x:/local/y:/local/"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"jar_path": "local/app.jar", "class_path": "local/lib/*"}, ["class_path"]),
+        ({"cap_drop": ["all"]}, ["cap_drop"]),
+        ({"cap_drop": ["chown"], "cap_add": ["all"]}, []),
+        ({"class": "com.example.Main", "class_path": "local/lib/*"}, []),
+        ({}, []),
+    ],
+)
+def test_a_key_without_effect_is_told_of(
+    task: Task, options: dict[str, object], words: list[str]
+) -> None:
+    """What Nomad's java driver would take and that changes nothing here is in an event."""
+    write_jar(task.local / "app.jar")
+    plugin = PluginOptions(allow_caps=("all",))
+    launch = attrs.evolve(task.launch, javas=(JAVA_17,), plugin=plugin)
+    notes = resolve_application(launch, parse_task_options(options, plugin)).notes[1:]
+    assert [note.split()[0] for note in notes] == words
+    assert all("has no effect" in note for note in notes)
+
+
+def test_a_relative_jar_path_begins_at_work_dir(task: Task) -> None:
+    """As with Nomad's java driver; where there is no such JAR, it begins at the root."""
+    (task.local / "sub").mkdir()
+    write_jar(task.local / "sub/app.jar")
+    assert task.resolve(jar_path="app.jar", work_dir="/local/sub").jar == "/local/sub/app.jar"
+    assert task.resolve(jar_path="local/sub/app.jar", work_dir="/local").jar == "/local/sub/app.jar"
+    assert "There is" not in task.refused(jar_path="app.jar")
+    assert "does not exist" in task.refused(jar_path="local/app.jar", work_dir="/local")
+
+
+def test_a_jar_may_lie_in_a_volume(task: Task, tmp_path: Path) -> None:
+    """jar_path may lead into a volume that Nomad mounts, but not out of it by a symlink."""
+    (tmp_path / "host").mkdir()
+    write_jar(tmp_path / "host/app.jar")
+    (tmp_path / "host/out.jar").symlink_to("/etc/passwd")
+    mounts = (Mount(str(tmp_path / "host"), "srv/apps/"), Mount("/none", "/srv"))
+    task.launch = attrs.evolve(task.launch, mounts=mounts)
+    assert task.resolve(jar_path="/srv/apps/app.jar").jar == "/srv/apps/app.jar"
+    assert "symlink leads out" in task.refused(jar_path="/srv/apps/out.jar")
+    assert "does not exist" in task.refused(jar_path="/srv/apps/none.jar")
+
+
+def test_an_executable_war_is_run(task: Task) -> None:
+    """`java -jar` runs WARs too, if jar_path names one."""
+    write_jar(task.local / "app.war")
+    assert task.resolve(jar_path="local/app.war").jar == "/local/app.war"
+    assert "app.war" in task.refused()
 
 
 def test_a_path_of_very_many_parts_is_refused(task: Task) -> None:

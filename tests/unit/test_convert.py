@@ -249,6 +249,12 @@ def test_status_of_an_ended_task() -> None:
     assert answer.driver.attributes == {"k": "v"}
 
 
+def test_a_signal_is_told_as_nomads_own_drivers_do() -> None:
+    """A task that a signal ended has the exit code 128 and its number, and the number."""
+    result = convert.wait_response(report.ExitResult(signal=9, oom_killed=True)).result
+    assert (result.exit_code, result.signal, result.oom_killed) == (137, 9, True)
+
+
 def test_events_keep_text_and_annotations() -> None:
     """An event arrives with its task, text, time and annotations."""
     event = report.TaskEvent("x", ALLOC, "app", "Task completed successfully", 5.0, {"a": "b"})

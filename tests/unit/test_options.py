@@ -11,11 +11,10 @@ from milo.core.launch import JobMount, PluginOptions, TaskOptions
 from milo.core.option_reader import MAX_ARGUMENT_BYTES
 from milo.core.options import (
     MAX_STATE_DIR_BYTES,
-    PLUGIN_SCHEMA,
-    TASK_SCHEMA,
     parse_plugin_options,
     parse_task_options,
 )
+from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.errors import ConfigError
 
 PLUGIN = PluginOptions()
@@ -216,12 +215,23 @@ def test_an_argument_has_the_length_that_linux_allows() -> None:
     assert "Unicode" in str(refused({"args": ["\ud800"]}))
 
 
-def test_a_class_path_beside_jar_path_alone_is_refused() -> None:
-    """The JVM would ignore the class path, and the error says so."""
-    error = refused({"jar_path": "local/a.jar", "class_path": "local/lib/*"})
+def test_a_class_path_alone_is_refused() -> None:
+    """Nothing would use it; beside jar_path it is taken, as by Nomad's java driver."""
+    error = refused({"class_path": "local/lib/*"})
     assert error.key == "class_path"
-    assert "java -jar ignores the class path" in str(error)
-    assert refused({"class_path": "local/lib/*"}).key == "class_path"
+    assert "class_path only together with class" in str(error)
+    parse_task_options({"jar_path": "local/a.jar", "class_path": "local/lib/*"}, PLUGIN)
+
+
+@pytest.mark.parametrize("words", [["-cp", "lib/*"], ["-classpath", "x"], ["--class-path=x"]])
+def test_options_may_set_the_class_path_where_no_key_does(words: list[str]) -> None:
+    """With class alone the launcher takes it from there, as with Nomad's java driver."""
+    options = parse_task_options({"class": "Main", "jvm_options": [*words, "-ea"]}, PLUGIN)
+    assert options.jvm_options == (*words, "-ea")
+    for key in ("class_path", "jar_path"):
+        with_key: dict[str, object] = {"class": "Main", "jvm_options": words}
+        assert refused(with_key | {key: "local/a.jar"}).key == "jvm_options[0]"
+    assert refused({"class": "Main", "jvm_options": ["-cp"]}).key == "jvm_options[0]"
 
 
 def test_a_timeout_for_logs_that_never_wait_is_refused() -> None:

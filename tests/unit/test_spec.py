@@ -255,13 +255,14 @@ def test_normalized(path: str, result: str) -> None:
 
 
 def test_environment_is_the_jobs_and_little_more() -> None:
-    """HOME, USER, JAVA_HOME and PATH are there, the JDK's programs first."""
+    """HOME, USER, LANG, JAVA_HOME and PATH are there, the JDK's programs first."""
     env = spec.build_env({"A": "1"}, java_home="/jdk", user=User(65534, 65534, (), "nobody"))
     assert env == {
         "HOME": "/tmp",
         "USER": "nobody",
         "LOGNAME": "nobody",
         "JAVA_HOME": "/jdk",
+        "LANG": "C.UTF-8",
         "PATH": "/jdk/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "A": "1",
     }
