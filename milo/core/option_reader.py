@@ -24,6 +24,12 @@ class Attr:
     type: AttrType
     default: str | None = None
     """HCL literal that Nomad fills in; without one Nomad sends null for a key not given."""
+    doc: str = attrs.field(default="", kw_only=True)
+    """What it does, in a sentence of Markdown; see `milo.core.schema`."""
+    unset: str = attrs.field(default="", kw_only=True)
+    """What applies where the key is not given, when its value in the attrs class is empty."""
+    example: str = attrs.field(default="", kw_only=True)
+    """A value in JSON, which is HCL too."""
 
 
 @attrs.frozen
@@ -33,6 +39,8 @@ class Block:
     keys: Mapping[str, Attr]
     many: bool = False
     """Whether it may be given more than once, or as a list."""
+    doc: str = attrs.field(default="", kw_only=True)
+    """What it is for, in a sentence of Markdown."""
 
 
 Schema = Mapping[str, Attr | Block]

@@ -1,9 +1,9 @@
-"""The configuration of the task and of the plugin: the schema, and what Nomad cannot check.
+"""The configuration of the task and of the plugin: what Nomad cannot check with the schema.
 
 Nomad holds a job's ``config`` block and the agent's ``plugin "milo"`` block to the schema
 before Milo sees them. What is left is checked here. The classes that are filled,
 `TaskOptions` and `PluginOptions`, live in `milo.core.launch`, since a task process shares
-them; each of their fields has its key in a schema below.
+them; each of their fields has its key in a schema in `milo.core.schema`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from milo.core.capabilities import parse_names
 from milo.core.jvm_options import check_class_name, check_jvm_options
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
 from milo.core.names import check_extra_hosts, check_hostname
-from milo.core.option_reader import Attr, Block, Reader, Schema, check_directory, shown
+from milo.core.option_reader import Reader, check_directory, shown
 from milo.core.privilege_options import PROFILE, check_plugin, check_task
+from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.errors import ConfigError
 
 MAX_STATE_DIR_BYTES = 107 - len("/0123456789abcdef/control.sock")
@@ -32,67 +33,6 @@ PROPAGATION = ("private", "host-to-task", "bidirectional")
 
 MAX_PIDS = 4_194_304
 """PID_MAX_LIMIT of a 64-bit kernel; proc(5)."""
-
-
-TASK_SCHEMA: Schema = {
-    "jar_path": Attr("string"),
-    "class": Attr("string"),
-    "class_path": Attr("string"),
-    "args": Attr("list(string)"),
-    "jvm_options": Attr("list(string)"),
-    "log_overflow": Attr("string"),
-    "log_block_timeout": Attr("string"),
-    "cpu_hard_limit": Attr("bool"),
-    "rootfs": Attr("string"),
-    "work_dir": Attr("string"),
-    "mounts": Block(
-        {
-            "source": Attr("string"),
-            "target": Attr("string"),
-            "readonly": Attr("bool"),
-            "propagation": Attr("string"),
-        },
-        many=True,
-    ),
-    "cap_add": Attr("list(string)"),
-    "cap_drop": Attr("list(string)"),
-    "seccomp_profile": Attr("string"),
-    "ulimit": Attr("list(map(string))"),
-    "sysctl": Attr("list(map(string))"),
-    "shm_size": Attr("string"),
-    "pids_limit": Attr("number"),
-    "pid_mode": Attr("string"),
-    "ipc_mode": Attr("string"),
-    "init": Attr("bool"),
-    "heap_percent": Attr("number"),
-    "heap_dump_on_oom": Attr("bool"),
-    "java_version": Attr("string"),
-    "java_home": Attr("string"),
-    "extra_hosts": Attr("list(string)"),
-    "hostname": Attr("string"),
-}
-"""The job's ``config`` block. No key has a default here: those that the job leaves out take
-the plugin's value, or that of `TaskOptions`."""
-
-PLUGIN_SCHEMA: Schema = {
-    "java_home": Attr("string"),
-    "crun_path": Attr("string"),
-    "state_dir": Attr("string"),
-    "allow_root": Attr("bool"),
-    "log_overflow": Attr("string"),
-    "log_block_timeout": Attr("string"),
-    "rootfs": Attr("string"),
-    "volumes": Block({"enabled": Attr("bool"), "paths": Attr("list(string)")}),
-    "allow_caps": Attr("list(string)"),
-    "default_pid_mode": Attr("string"),
-    "default_ipc_mode": Attr("string"),
-    "allow_host_namespaces": Attr("bool"),
-    "seccomp_profile": Attr("string"),
-    "allow_seccomp_profiles": Attr("list(string)"),
-    "pids_limit": Attr("number"),
-    "userns": Attr("bool"),
-}
-"""The agent's ``plugin "milo" { config { … } }`` block; defaults are `PluginOptions`'s."""
 
 
 def parse_task_options(config: Mapping[str, object], plugin: PluginOptions) -> TaskOptions:

@@ -21,6 +21,31 @@ from milo.host.java import JavaFinder
 
 PERIOD_S: Final = 30.0
 CRUN_TIMEOUT_S: Final = 10.0
+ATTRIBUTES: Final = {
+    "driver.milo": ("bool", "The driver is there and healthy.", "true"),
+    "driver.milo.version": ("string", "Milo's version.", "0.1.0"),
+    "driver.milo.crun.version": ("string", "crun's version.", "1.14.1"),
+    "driver.milo.java.version": ("string", "The version of the default Java.", "21.0.7"),
+    "driver.milo.java.versions": (
+        "string",
+        "The versions of all Java runtimes that were found, with commas between them, the default "
+        "first.",
+        "21.0.7,17.0.15",
+    ),
+    "driver.milo.java.MAJOR": (
+        "string",
+        "For each feature release that is there, such as `driver.milo.java.17`: its version; of "
+        "several the one that is preferred.",
+        "17.0.15",
+    ),
+    "driver.milo.userns": (
+        "bool",
+        "Tasks run in user namespaces: the plugin's configuration says so, and this client can.",
+        "false",
+    ),
+}
+"""What a healthy driver adds to a node, for docs/reference: type, description, example."""
+
 FALLBACK_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _log = logging.getLogger(__name__)
