@@ -39,8 +39,9 @@ status=0
 # An interrupted pytest still writes its report; one that is killed does not.
 env -i PATH="$PATH" HOME=/root TMPDIR=/tmp LANG=C.UTF-8 TERM=dumb PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 MILO_TIME_SCALE="$scale" MILO_IN_VM=1 NOMAD_BIN="$nomad" MILO_JARS="$jars" \
-    timeout --foreground -s INT -k 30 "$limit_s" "$python" -m pytest "$@" \
-    -p pytest_trio.plugin -p pytest_timeout -p pytest_bdd.plugin -p no:cacheprovider --junitxml=/tmp/report.xml || status=$?
+    "$python" -S "$root/tests/vm/reaper.py" \
+    timeout --foreground -s INT -k 90 "$limit_s" "$python" -m pytest "$@" \
+    -p tests.vm.live -p pytest_trio.plugin -p pytest_timeout -p pytest_bdd.plugin -p no:cacheprovider --junitxml=/tmp/report.xml || status=$?
 say "pytest ended with $status"
 [ ! -f /tmp/report.xml ] || cp /tmp/report.xml "$out/report.xml"
 [ ! -d "$root/.nox/agents" ] || cp -r "$root/.nox/agents" "$out/"

@@ -18,7 +18,7 @@ import attrs
 from tests.vm.kernel import CannotRunError, Kernel
 
 HERE = Path(__file__).parent
-GRACE_S = 60
+GRACE_S = 120
 """Between pytest's own end inside, at its limit, and that of the machine from outside."""
 BOOT_S = 60
 CONSOLE = "console.log"
