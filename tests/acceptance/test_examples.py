@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from pathlib import Path
 
 import pytest
 
 from tests.support.nomad import Job, Nomad
+from tests.support.waiting import wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN = {
@@ -14,8 +16,14 @@ SHOWN = {
     "streaming-service": "Processing...",
     "options": "env.GREETING hello",
     "graceful-stop": "running",
+    "web-service": "listening on",
+    "debug": "Processing...",
+    "log-rotation": "out 999",
 }
 """A line that each example's application prints."""
+
+OTHERS = {"java-versions", "periodic"}
+"""Examples with a test of their own, since they have more than one task or job."""
 
 
 def run_example(nomad: Nomad, jar_url: str, name: str) -> Job:
@@ -25,7 +33,8 @@ def run_example(nomad: Nomad, jar_url: str, name: str) -> Job:
 
 def test_every_example_is_tested() -> None:
     """No example is without a test."""
-    assert {path.name.removesuffix(".nomad.hcl") for path in EXAMPLES.iterdir()} == set(SHOWN)
+    names = {path.name.removesuffix(".nomad.hcl") for path in EXAMPLES.iterdir()}
+    assert names == set(SHOWN) | OTHERS
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -40,3 +49,57 @@ def test_graceful_stop(nomad: Nomad, jar_url: str) -> None:
     job.wait_logs("running")
     job.stop()
     assert job.logs().decode() == "running\nasked to end\nended in peace\n"
+
+
+def test_web_service(nomad: Nomad, jar_url: str) -> None:
+    """Nomad's own health check of the service succeeds."""
+    job = run_example(nomad, jar_url, "web-service")
+    job.wait_logs("listening on")
+
+    def healthy() -> bool:
+        checks = nomad.get(f"/v1/client/allocation/{job.allocation()}/checks")
+        return any(check["Status"] == "success" for check in checks.values())
+
+    wait_for("a successful health check", healthy, 60)
+    assert "served /health" in job.logs().decode()
+    job.stop()
+    assert job.logs().decode().endswith("stopped\n")
+
+
+def test_debug(nomad: Nomad, jar_url: str) -> None:
+    """The garbage collector's log and the recording are where the example says."""
+    job = run_example(nomad, jar_url, "debug")
+    job.wait_logs("Processing...")
+    data = "alloc/data/"
+    assert "gc.log" in nomad.cli("alloc", "fs", job.allocation(), data)
+    command = ("jcmd", "1", "JFR.dump", "filename=/alloc/data/now.jfr")
+    nomad.cli("alloc", "exec", "-t=false", "-task", "app", job.allocation(), *command)
+    assert "now.jfr" in nomad.cli("alloc", "fs", job.allocation(), data)
+
+
+def test_java_versions(nomad: Nomad, jar_url: str) -> None:
+    """Each task runs on the Java that it asks for."""
+    if not nomad.node()["Attributes"].get("driver.milo.java.17"):
+        pytest.skip("this host has no Java 17, which the example is about")
+    job = run_example(nomad, jar_url, "java-versions")
+    job.wait_state("dead")
+    (allocation,) = job.allocations()
+    events = {
+        name: " ".join(event["DisplayMessage"] for event in task["Events"])
+        for name, task in allocation["TaskStates"].items()
+    }
+    assert "Runs on Java 17" in events["on-17"], events
+    assert "Runs on Java" in events["on-the-newest"], events
+
+
+def test_periodic(nomad: Nomad, jar_url: str) -> None:
+    """A periodic job can be run at once, and its run prints what it should."""
+    path = EXAMPLES / "periodic.nomad.hcl"
+    nomad.cli("job", "run", "-detach", f"-var=url={jar_url}", str(path))
+    nomad.cli("job", "periodic", "force", "-detach", "nightly")
+
+    def run() -> str | None:
+        jobs = nomad.get("/v1/jobs", prefix="nightly/")
+        return next((str(job["ID"]) for job in jobs), None)
+
+    Job(nomad, urllib.parse.quote(wait_for("the run", run), safe="")).wait_logs("Goodbye.")
