@@ -119,6 +119,7 @@ def _trace(path: str) -> tuple[str, dict[str, str], int]:
     """
     pending = path.split("/")[::-1]
     links: dict[str, str] = {}
+    followed = 0
     at = "/"
     mode = stat.S_IFDIR
     while pending:
@@ -133,7 +134,8 @@ def _trace(path: str) -> tuple[str, dict[str, str], int]:
             continue
         target = os.readlink(here)
         links[here] = target
-        if len(links) > MAX_LINKS:
+        followed += 1
+        if followed > MAX_LINKS:
             raise FileNotFoundError(2, "too many symlinks", path)
         pending += target.split("/")[::-1]
         at = "/" if target.startswith("/") else at
