@@ -15,6 +15,10 @@ COLOURS: Final = {
     "unsupervised": "yellow",
     "lost": "red",
     "failed": "red",
+    "✓": "green",
+    "!": "yellow",
+    "✗": "red",
+    "X": "red",
 }
 """Words that mean something, and rich's names for their colours."""
 

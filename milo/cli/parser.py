@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import milo
+from milo.cli import host_parser
 from milo.core.launch import PluginOptions
 
 DESCRIPTION = """\
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_run, _ps, _logs, _stats, _exec, _stop, _install, _gc):
         add(commands)
+    host_parser.add_commands(commands)
     return parser
 
 

@@ -1,0 +1,103 @@
+"""A real container, made as a task's is, that runs /usr/bin/true."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from typing import Final
+
+import attrs
+import trio
+
+from milo.core.launch import Application, JavaRuntime, Launch, PluginOptions, Resources, TaskOptions
+from milo.core.records import short_id
+from milo.errors import CrunError, MiloError
+from milo.processes import become_subreaper
+from milo.task.children import Reaper
+from milo.task.container import Container
+
+TASK_NAME: Final = "doctor"
+WAIT_S: Final = 30.0
+"""For ``true`` to end; all else that may hang has a bound of its own."""
+
+
+@attrs.frozen
+class Trial:
+    """How the container fared."""
+
+    error: str | None
+    seconds: float
+
+
+def try_container(crun_path: str, options: PluginOptions) -> Trial:
+    """Make, run and remove a container with the privileges that ``options`` give to tasks.
+
+    Leaves nothing behind. Needs root.
+    """
+    begin = time.monotonic()
+    error: str | None = None
+    try:
+        base = tempfile.mkdtemp(prefix="milo-doctor-", dir="/run")
+    except OSError as exc:
+        return Trial(f"no directory can be made in /run: {exc.strerror}", 0.0)
+    try:
+        umask = os.umask(0o022)  # as in a task process, see `milo.spawner`
+        try:
+            trio.run(_run, base, crun_path, options)
+        finally:
+            os.umask(umask)
+    except* (MiloError, OSError) as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        error = str(first)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    return Trial(error, time.monotonic() - begin)
+
+
+async def _run(base: str, crun_path: str, options: PluginOptions) -> None:
+    become_subreaper()
+    task_id = f"{TASK_NAME}/{os.path.basename(base)}"
+    launch = Launch(
+        task_id=task_id,
+        task_name=TASK_NAME,
+        alloc_id=os.path.basename(base),
+        alloc_dir=f"{base}/alloc-dir",
+        stdout_path=os.devnull,
+        stderr_path=os.devnull,
+        state_dir=f"{base}/{short_id(task_id)}",
+        crun_path=crun_path,
+        javas=(),
+        resources=Resources(memory_bytes=64 << 20, cpu_shares=100),
+        plugin=options,
+    )
+    os.chmod(base, 0o711)  # noqa: S103 - a container in a user namespace has to pass
+    for path in (launch.state_dir, launch.shared_dir):
+        os.makedirs(path, 0o700)
+    for name in ("local", "secrets", "tmp"):
+        os.makedirs(f"{launch.task_dir}/{name}", 0o755)
+    reaper = Reaper(reap_all=False)
+    container = Container(launch, reaper)
+    # The root file system is the same without a JDK, which a host may not have yet.
+    app = Application(JavaRuntime(home="/usr", version="", major=0, source=""))
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reaper.run)
+        try:
+            container.prepare(TaskOptions(), app, (shutil.which("true") or "/usr/bin/true",))
+            await container.create(null, null)
+            await container.start()
+            with trio.move_on_after(WAIT_S):
+                status = await container.wait()
+                if status is None or status.exit_code or status.signal:
+                    raise CrunError("start", f"true ended with {status}", "")
+        finally:
+            os.close(null)
+            with trio.CancelScope(shield=True):
+                await container.destroy()
+        nursery.cancel_scope.cancel()
+    if container.trouble:
+        raise CrunError("delete", "the container was removed by hand", container.trouble)

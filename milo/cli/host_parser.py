@@ -1,0 +1,51 @@
+"""The arguments of the commands that prepare a host, and people, for Milo."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add each command's parser; ``run`` of what it parses does the work."""
+    for add in (_doctor,):
+        add(commands)
+
+
+def _doctor(commands: Commands) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this host and its Nomad agent, and say what to do",
+        description="Check kernel, cgroups, crun, Java, seccomp, directories, and Nomad's agent: "
+        "its configuration, plugin directory, node and systemd unit. The exit status is 1 when "
+        "something has failed. Without root it checks less.",
+    )
+    doctor.set_defaults(run=_do_doctor)
+    doctor.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a configuration file or directory of the agent, again for others; default: what "
+        "the agent's systemd unit names, or /etc/nomad.d",
+    )
+    doctor.add_argument(
+        "--address",
+        default="",
+        metavar="URL",
+        help="of a running agent; default $NOMAD_ADDR or http://127.0.0.1:4646",
+    )
+    doctor.add_argument(
+        "--service", default="nomad", metavar="UNIT", help="systemd unit; default %(default)s"
+    )
+    doctor.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _do_doctor(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.doctor.report import show_health
+
+    return show_health(options)
