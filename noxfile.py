@@ -130,6 +130,12 @@ def leak(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build dist/: the wheel, and dist/milo, one file that runs in any Python: [--update]."""
+    session.run(PYTHON, "tools/build_executable.py", *session.posargs, external=True)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run a streaming JAR with the driver's own code, without Nomad."""
     jar = WORK / "jars/streaming-test.jar"
