@@ -9,18 +9,35 @@ from itertools import islice
 
 import attrs
 
+_BY_HAND = ("*jdk*", "*jre*", "*java*", "*temurin*", "*zulu*", "*corretto*", "*graal*", "*semeru*")
+
 PLACES: tuple[tuple[str, str], ...] = (
     ("/usr/lib/jvm", "*"),
+    ("/usr/lib64/jvm", "*"),
+    ("/usr/java", "*"),
     ("/usr/local", "openjdk*"),
     ("/opt/java", "*"),
-    ("/opt", "*jdk*"),
+    *(("/opt", name) for name in _BY_HAND),
+    ("/opt/sdkman/candidates/java", "*"),
+    ("/usr/local/sdkman/candidates/java", "*"),
+    ("/opt/asdf/installs/java", "*"),
+    ("/root/.sdkman/candidates/java", "*"),
+    ("/root/.asdf/installs/java", "*"),
+    ("/root/.jabba/jdk", "*"),
+    ("/root/.jdks", "*"),
 )
-"""Directories and the names in them: Debian, Red Hat and Adoptium's packages; Docker's
-openjdk images; Adoptium's images; by hand."""
+"""Directories and the names in them: Debian, Red Hat and Adoptium's packages; SUSE's; Oracle's;
+Docker's openjdk images; Adoptium's images; by hand; then what SDKMAN, asdf, jabba and IntelliJ
+IDEA install, for all users or for root. The homes of other users are not looked through: any of
+them could offer a JDK that other people's tasks would then run on. An operator may name one
+by java_home."""
 
 _MAX_NAMES = 1000
 _TOO_BROAD = frozenset(
-    ("/usr/local", "/usr/lib", "/usr/lib64", "/usr/share", "/usr/lib/jvm", "/opt/java", "/var/lib")
+    (
+        *("/usr/local", "/usr/lib", "/usr/lib64", "/usr/share", "/usr/lib/jvm", "/usr/lib64/jvm"),
+        *("/usr/java", "/opt/java", "/opt/sdkman", "/opt/asdf", "/var/lib"),
+    )
 )
 _MARKS = ("release", "lib/modules", "lib/rt.jar", "jre/lib/rt.jar")
 

@@ -233,3 +233,25 @@ async def test_what_is_mounted_below_a_volume_is_read_only_too(
             found = await look(rig, jar_dir, "list /data", "write /data/inner/x", change=change)
     assert found["list /data"] == "inner"
     assert "Read-only" in found["write /data/inner/x"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_artifact_jdk_is_only_run_inside(jar_dir: Path, form: str) -> None:
+    """A JDK unpacked below local/ runs the task in either form; its words lead to no secret."""
+    async with open_rig() as rig:
+        task = rig.task(
+            jar_dir / "look.jar",
+            args=["jcmd", "exists /root", "exists /etc/shadow"],
+            rootfs=form,
+            java_home="local/jdk",
+        )
+        home = Path(task.launch.task_dir, "local/jdk")
+        shutil.copytree(all_homes()[-1], home, symlinks=True, copy_function=os.link)
+        (home / "lib/libshadow.so").symlink_to("/etc/shadow")
+        await rig.registry.start(task.launch)
+        with trio.fail_after(120):
+            await rig.registry.wait(task.id)
+        await trio.to_thread.run_sync(task.out.wait_end)
+    lines = task.out.text.decode().splitlines()
+    assert lines[0].startswith("jcmd -> 0 "), lines
+    assert lines[1:] == ["exists /root -> false", "exists /etc/shadow -> false"]

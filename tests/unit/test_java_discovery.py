@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import trio
 
 from milo.core.launch import JavaRuntime
 from milo.host.java import JavaFinder
+from milo.host.java_places import PLACES
 from milo.host.java_tree import Rules, bind_for, survey, writable_by_others
 
 ME = os.geteuid()
@@ -463,3 +465,23 @@ def test_a_ring_of_symlinks_is_not_trusted(host: Host) -> None:
     (host.etc / "ring").symlink_to("ring")
     assert "more than 40 symlinks" in writable_by_others(f"{host.etc}/ring", host.rules)
     assert "No such file" in writable_by_others(f"{host.etc}/gone", host.rules)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/usr/lib/jvm/temurin-25-jdk-amd64",
+        "/opt/jdk-25+36",
+        "/opt/zulu21.30.15-ca",
+        "/opt/graalvm-ce-21",
+        "/opt/sdkman/candidates/java/21.0.4-tem",
+        "/root/.sdkman/candidates/java/current",
+        "/root/.asdf/installs/java/temurin-21.0.4",
+    ],
+)
+def test_places_where_runtimes_are_installed(place: str) -> None:
+    """Packages, unpacked archives, SDKMAN and asdf are looked at, other users' homes are not."""
+    directory, _, name = place.rpartition("/")
+    patterns = [pattern for where, pattern in PLACES if where == directory]
+    assert any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    assert not [where for where, _ in PLACES if where.startswith("/home")]

@@ -1,0 +1,233 @@
+"""What a job may have mounted and where, its working directory, and what is hidden from it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import attrs
+import pytest
+
+from milo.core.launch import JobMount, Launch, Mount, PluginOptions, TaskOptions
+from milo.core.mounts import Bind
+from milo.errors import ConfigError
+from milo.task import layout, protected, volumes, work_dir
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    """A task of a client that permits ``srv``, with Nomad's and Milo's directories."""
+    alloc = tmp_path / "nomad/alloc/a1"
+    for path in ("alloc", "web/local", "web/secrets", "web/tmp"):
+        (alloc / path).mkdir(parents=True)
+    for path in ("nomad/client", "srv/data", "state/0123"):
+        (tmp_path / path).mkdir(parents=True)
+    return Launch(
+        task_id="a1/web/x",
+        task_name="web",
+        alloc_id="a1",
+        alloc_dir=str(alloc),
+        stdout_path="/dev/null",
+        stderr_path="/dev/null",
+        state_dir=str(tmp_path / "state/0123"),
+        crun_path="/usr/bin/crun",
+        javas=(),
+        plugin=PluginOptions(
+            volumes_enabled=True,
+            volume_paths=(f"{tmp_path}/srv",),
+            state_dir=str(tmp_path / "state"),
+        ),
+    )
+
+
+def binds_of(launch: Launch, source: Path, *, readonly: bool = True, propagation: str = "") -> Bind:
+    """Return the bind of a job's one mount."""
+    mount = JobMount(str(source), "/data", readonly, propagation)
+    (bind,) = volumes.job_binds(launch, TaskOptions(mounts=(mount,)))
+    return bind
+
+
+def test_mount_below_a_permitted_path(launch: Launch, tmp_path: Path) -> None:
+    """A permitted directory is mounted without its symlinks, read-only as a rule."""
+    (tmp_path / "srv/link").symlink_to("data")
+    bind = binds_of(launch, tmp_path / "srv/link")
+    assert bind == Bind(
+        f"{tmp_path}/srv/data",
+        "/data",
+        readonly=True,
+        recursive=volumes.kernel_is_recursive(),
+        origin="job",
+    )
+    assert not binds_of(launch, tmp_path / "srv", readonly=False).readonly
+    shared = binds_of(launch, tmp_path / "srv", propagation="bidirectional")
+    assert shared.propagation == "rshared"
+
+
+def test_permitted_path_may_be_a_symlink(launch: Launch, tmp_path: Path) -> None:
+    """An operator's path counts as what it leads to."""
+    (tmp_path / "alias").symlink_to("srv")
+    plugin = attrs.evolve(launch.plugin, volume_paths=(f"{tmp_path}/alias",))
+    aliased = attrs.evolve(launch, plugin=plugin)
+    assert binds_of(aliased, tmp_path / "alias/data").source == f"{tmp_path}/srv/data"
+
+
+def test_file_and_socket_are_mounted_as_such(launch: Launch, tmp_path: Path) -> None:
+    """A file is bound as a file; a device or FIFO is refused."""
+    (tmp_path / "srv/file").touch()
+    os.mkfifo(tmp_path / "srv/fifo")
+    assert not binds_of(launch, tmp_path / "srv/file").directory
+    with pytest.raises(ConfigError, match="kind"):
+        binds_of(launch, tmp_path / "srv/fifo")
+
+
+def test_mounts_need_the_operators_permission(launch: Launch, tmp_path: Path) -> None:
+    """Without volumes { enabled } there is no mount, and without paths neither."""
+    disabled = attrs.evolve(launch, plugin=PluginOptions(volume_paths=("/",)))
+    with pytest.raises(ConfigError, match="enabled = true") as caught:
+        binds_of(disabled, tmp_path / "srv")
+    assert caught.value.key == "mounts"
+    nothing = attrs.evolve(launch, plugin=PluginOptions(volumes_enabled=True))
+    with pytest.raises(ConfigError, match="paths"):
+        binds_of(nothing, tmp_path / "srv")
+    everything = attrs.evolve(nothing, plugin=attrs.evolve(nothing.plugin, volume_paths=("/",)))
+    assert binds_of(everything, tmp_path / "srv").source == f"{tmp_path}/srv"
+
+
+@pytest.mark.parametrize("path", ["srvx", "srv/out", "srv/../state", "none", "srv/out/none"])
+def test_what_is_not_permitted_is_not_even_told_to_exist(
+    launch: Launch, tmp_path: Path, path: str
+) -> None:
+    """A path beside the permitted ones, or a symlink out of them, is refused, there or not."""
+    (tmp_path / "srvx").mkdir()
+    (tmp_path / "srv/out").symlink_to("/etc")
+    with pytest.raises(ConfigError, match="does not permit") as caught:
+        binds_of(launch, tmp_path / path)
+    assert caught.value.key == "mounts[0].source"
+    assert "exist" not in str(caught.value)
+
+
+def test_missing_source_is_told(launch: Launch, tmp_path: Path) -> None:
+    """Where the operator permits a path, a job is told that it is not there."""
+    with pytest.raises(ConfigError, match="does not exist"):
+        binds_of(launch, tmp_path / "srv/none")
+
+
+@pytest.mark.parametrize(
+    ("path", "propagation", "words"),
+    [
+        ("nomad/alloc", "", "lies in"),
+        ("nomad/client", "", "lies in"),
+        ("state/0123", "", "lies in"),
+        ("nomad", "bidirectional", "holds"),
+    ],
+)
+def test_nomads_and_milos_data_are_no_source(
+    launch: Launch, tmp_path: Path, path: str, propagation: str, words: str
+) -> None:
+    """Not even a client that permits everything gives other tasks' data to a task."""
+    plugin = attrs.evolve(launch.plugin, volume_paths=("/",))
+    with pytest.raises(ConfigError, match=words):
+        binds_of(attrs.evolve(launch, plugin=plugin), tmp_path / path, propagation=propagation)
+
+
+def test_places_to_hide(launch: Launch, tmp_path: Path) -> None:
+    """Hidden are the allocations, the agent's state and Milo's, none inside another."""
+    assert protected.places(launch) == tuple(
+        f"{tmp_path}/{path}" for path in ("nomad/alloc", "nomad/client", "state")
+    )
+    inside = tmp_path / "nomad/client/milo/0123"
+    inside.mkdir(parents=True)
+    moved = attrs.evolve(
+        launch,
+        state_dir=str(inside),
+        plugin=attrs.evolve(launch.plugin, state_dir=str(inside.parent)),
+    )
+    assert protected.places(moved) == (f"{tmp_path}/nomad/alloc", f"{tmp_path}/nomad/client")
+
+
+def test_masks_hide_what_a_bind_would_show() -> None:
+    """A hidden place below a bind is masked where it is seen; the task's own binds stay."""
+    binds = (
+        Bind("/usr", "/usr"),
+        Bind("/opt", "/mnt/opt", origin="job"),
+        Bind("/usr/nomad/alloc/a1/web/local", "/local", origin="task"),
+    )
+    hidden = ("/opt/milo", "/usr/nomad/alloc", "/var/x")
+    assert protected.masks(binds, hidden) == ("/mnt/opt/milo", "/usr/nomad/alloc")
+    assert protected.masks((Bind("/", "/host", origin="job"),), hidden[:1]) == ("/host/opt/milo",)
+
+
+def test_destination_through_a_symlink_is_refused(launch: Launch, tmp_path: Path) -> None:
+    """A destination in whose path the root has a symlink is refused with a better one."""
+    bind = Bind(f"{tmp_path}/srv", "/var/run/x", origin="job")
+    with pytest.raises(ConfigError, match="/mnt"):
+        layout._check_links([bind], {"/var/run": "/run"})
+    volume = attrs.evolve(launch, mounts=(Mount(f"{tmp_path}/srv", "/data"),))
+    layout._check_links(volumes.job_binds(volume, TaskOptions()), {"/var/run": "/run"})
+
+
+@pytest.mark.parametrize("text", ["local", "./x", "/local/../x", ".."])
+def test_working_directory_is_absolute(text: str) -> None:
+    """A relative one, or one with '..', is refused, as Nomad's java driver refuses it."""
+    with pytest.raises(ConfigError) as caught:
+        work_dir.check(text)
+    assert caught.value.key == "work_dir"
+
+
+def test_working_directory_is_the_root_as_a_rule() -> None:
+    """Without the key it is the root; doubled slashes count as one."""
+    assert (work_dir.check(""), work_dir.check("//local//a/")) == ("/", "/local/a")
+
+
+@pytest.fixture
+def binds(tmp_path: Path) -> tuple[Bind, ...]:
+    """The task's /local, and a volume."""
+    (tmp_path / "root/usr").mkdir(parents=True)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local").chmod(0o777)
+    (tmp_path / "volume/there").mkdir(parents=True)
+    return (
+        Bind(f"{tmp_path}/local", "/local", readonly=False, origin="task"),
+        Bind(f"{tmp_path}/volume", "/data", origin="job"),
+    )
+
+
+def test_working_directory_is_made_in_the_tasks_own(
+    tmp_path: Path, binds: tuple[Bind, ...]
+) -> None:
+    """Missing directories are made there, for whoever can write around them."""
+    before = os.umask(0o077)
+    try:
+        work_dir.prepare("/local/a/b", binds, f"{tmp_path}/root")
+    finally:
+        os.umask(before)
+    for path in ("local/a", "local/a/b"):
+        assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o777
+    for path in ("/local/a/b", "/data/there", "/data", "/usr", "/"):
+        work_dir.prepare(path, binds, f"{tmp_path}/root")
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/none", "/none", "/usr/none", "/local/file", "/local/file/x"]
+)
+def test_working_directory_elsewhere_has_to_be_there(
+    tmp_path: Path, binds: tuple[Bind, ...], path: str
+) -> None:
+    """Nothing is made in a volume or in the root, and a file is none."""
+    (tmp_path / "local/file").touch()
+    with pytest.raises(ConfigError):
+        work_dir.prepare(path, binds, f"{tmp_path}/root")
+    assert not (tmp_path / "volume/none").exists()
+
+
+def test_planted_symlink_makes_no_directory_elsewhere(
+    tmp_path: Path, binds: tuple[Bind, ...]
+) -> None:
+    """A symlink in the working directory's path is not followed on the host."""
+    (tmp_path / "local/link").symlink_to(tmp_path / "volume")
+    try:
+        work_dir.prepare("/local/link/made", binds, f"{tmp_path}/root")
+    except ConfigError as exc:
+        assert exc.key == "work_dir"
+    assert not (tmp_path / "volume/made").exists()
