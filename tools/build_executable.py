@@ -66,7 +66,6 @@ def main() -> None:
         LOCK.write_text(locked_now(), encoding="ascii")
         return
     out_dir: Path = arguments.out_dir
-    os.environ.setdefault("SOURCE_DATE_EPOCH", str(commit_time()))
     out_dir.mkdir(parents=True, exist_ok=True)
     print(wheel := build_wheel(out_dir))
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,8 +74,10 @@ def main() -> None:
         print(build_executable([wheel, *sorted(wheels.glob("*.whl"))], out_dir / "milo"))
 
 
-def commit_time() -> int:
-    """Return when the newest commit was made; 2020-02-02 outside of a repository."""
+def source_time() -> int:
+    """Return SOURCE_DATE_EPOCH, else the newest commit's time, else 2020-02-02."""
+    if "SOURCE_DATE_EPOCH" in os.environ:
+        return int(os.environ["SOURCE_DATE_EPOCH"])
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout.strip() or 1580601600)
@@ -86,7 +87,8 @@ def build_wheel(out_dir: Path) -> Path:
     """Build Milo's wheel in an environment of its own, and return its path."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "build", "--wheel", "--outdir", scratch, str(ROOT)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        environ = {**os.environ, "SOURCE_DATE_EPOCH": str(source_time())}
+        subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL)
         [wheel] = Path(scratch).glob("*.whl")
         return Path(shutil.move(wheel, out_dir / wheel.name))
 
@@ -141,6 +143,11 @@ def build_executable(wheels: Iterable[Path], target: Path) -> Path:
                 data = archive.read(info)
                 if files.setdefault(info.filename, data) != data:
                     raise ValueError(f"{wheel.name}: another wheel has a different {info.filename}")
+    return pack(files, target)
+
+
+def pack(files: dict[str, bytes], target: Path) -> Path:
+    """Make the executable ``target``, which unpacks ``files`` and runs ``milo.entry``."""
     with tempfile.TemporaryDirectory() as scratch:
         packages, plain = Path(scratch, "packages.zip"), Path(scratch, "milo.zip")
         _write_zip(packages, files, zipfile.ZIP_DEFLATED)
@@ -158,9 +165,9 @@ def build_executable(wheels: Iterable[Path], target: Path) -> Path:
 
 
 def _write_zip(path: Path, files: dict[str, bytes], compression: int) -> None:
-    """Write a zip file whose bytes depend on names, contents and SOURCE_DATE_EPOCH alone."""
+    """Write a zip file whose bytes depend on names, contents and `source_time` alone."""
     # Years before 1980 cannot be written.
-    at = time.gmtime(max(int(os.environ["SOURCE_DATE_EPOCH"]), 315532800))
+    at = time.gmtime(max(source_time(), 315532800))
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(files):
             info = zipfile.ZipInfo(name, at[:6])

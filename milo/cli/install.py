@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
+import zipimport
 from typing import Final
 
 import milo
@@ -49,6 +50,20 @@ def launcher(interpreter: str, packages: str) -> str:
     return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} -I \"$0\" \"$@\"\n' '''\n{body}"
 
 
+def executable() -> bytes:
+    """Return what the executable is to hold: the self-contained file's own bytes, or a launcher.
+
+    Raises:
+        OSError: the self-contained file that this process was started from is gone.
+    """
+    loader = getattr(sys.modules["__main__"], "__loader__", None)
+    if isinstance(loader, zipimport.zipimporter):
+        with open(loader.archive, "rb") as file:
+            return file.read()
+    packages = os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
+    return launcher(sys.executable, packages).encode()
+
+
 def install(plugin_dir: str) -> int:
     """Write ``PLUGIN_DIR/milo`` and say what to configure; returns the exit status.
 
@@ -58,13 +73,12 @@ def install(plugin_dir: str) -> int:
     """
     plugin_dir = os.path.abspath(plugin_dir)
     path = os.path.join(plugin_dir, "milo")
-    packages = os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
     temporary = f"{path}.{os.getpid()}"
     try:
         os.makedirs(plugin_dir, exist_ok=True)
         try:
-            with open(temporary, "x", encoding="utf-8") as file:
-                file.write(launcher(sys.executable, packages))
+            with open(temporary, "xb") as file:
+                file.write(executable())
             os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
             os.replace(temporary, path)
         finally:
