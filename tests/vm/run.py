@@ -13,6 +13,7 @@ import argparse
 import fcntl
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -53,6 +54,7 @@ def selection(short: bool, with_agent: bool) -> list[str]:
 
 def main() -> int:
     """Run it; the exit status is pytest's, 0 when no machine can be run, 70 when it broke."""
+    signal.signal(signal.SIGTERM, _stop)
     parser = argparse.ArgumentParser(prog="tests.vm.run")
     parser.add_argument("form", nargs="?", choices=("short", "full"), default="full")
     options, words = parser.parse_known_args()
@@ -65,6 +67,11 @@ def main() -> int:
             return _run(options.form == "short", words)
         except kernel.CannotRunError as error:
             return _skip(str(error))
+
+
+def _stop(number: int, frame: object) -> None:
+    """Leave by an exception, so that the machine is ended on the way."""
+    raise SystemExit(128 + number)
 
 
 def _run(short: bool, words: list[str]) -> int:
