@@ -11,8 +11,8 @@ from milo.core.option_reader import Attr, Block, Schema
 TASK_SCHEMA: Schema = {
     "jar_path": Attr(
         "string",
-        doc="The JAR to run: relative to the container's root (`local/app.jar`), or absolute "
-        "there (`${NOMAD_TASK_DIR}/app.jar`); it lies in `local/`, `secrets/` or `/alloc/`.",
+        doc="The JAR to run, in the task's `local/`, `secrets/` or `/alloc/`: absolute in the "
+        "container, as `${NOMAD_TASK_DIR}/app.jar` is, or relative to `work_dir` or to `/`.",
         unset="without `class`, the one JAR directly under `local/`",
         example='"local/app.jar"',
     ),
@@ -24,8 +24,8 @@ TASK_SCHEMA: Schema = {
     ),
     "class_path": Attr(
         "string",
-        doc="Class path for `class`, separated by colons; entries that are relative begin at "
-        "the container's root, and the JAR of `jar_path` comes first.",
+        doc="Class path for `class`, separated by colons; relative entries begin at `work_dir`, "
+        "or at `/` without it, and the JAR of `jar_path` comes first.",
         unset="none",
         example='"local/app.jar:local/lib/*"',
     ),
