@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from typing import Final
@@ -106,7 +107,8 @@ def _mount(path: str) -> tuple[str, frozenset[str]]:
         fields, kind = before.split(), after.split()
         if len(fields) < 6 or len(kind) < 3:
             continue
-        point = fields[4].encode().decode("unicode_escape")
+        # Blanks in it are octal.
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         # Of btrfs the device differs from what stat tells, so the path alone may decide.
         weight = 2 * len(point) + (fields[2] == wanted)
