@@ -22,11 +22,11 @@ import attrs
 ROOT: Final = Path(__file__).parents[2] / "milo"
 ANY: Final = "…"
 
-NOT_READ: Final = ("wire", "doctor")
+NOT_READ: Final = ("wire", "doctor", "hcl", "agent_config", "service_unit")
 """Generated code, and ``milo doctor``, whose table says by itself what to do."""
 
 FOREIGN: Final = frozenset(
-    ("EOFError", "ImportError", "IsADirectoryError", "NotADirectoryError", "ProcessLookupError")
+    ("EOFError", "IsADirectoryError", "NotADirectoryError", "ProcessLookupError")
 )
 """Never shown: caught where they are raised for. Of `OSError` and its kin only the kernel's
 words are, but for those with words of Milo's own."""
@@ -34,6 +34,12 @@ words are, but for those with words of Milo's own."""
 SENTENCES: Final = frozenset(
     (
         "_chosen",
+        "_distrust",
+        "_home",
+        "_signs_of_life",
+        "_stop",
+        "looks_like",
+        "writable_by_others",
         "_similar",
         "_warning",
         "crun_problem",
@@ -47,10 +53,10 @@ SENTENCES: Final = frozenset(
 )
 """Functions whose result is shown to people."""
 
-GATHERING: Final = frozenset(("_java_words", "_memory_words", "describe"))
+GATHERING: Final = frozenset(("_files", "_java_words", "_look", "_memory_words", "describe"))
 """The same, of those that put a sentence together from parts."""
 
-LOGGED: Final = frozenset(("warning", "error", "exception"))
+LOGGED: Final = frozenset(("info", "warning", "error", "exception"))
 
 
 @attrs.frozen
@@ -128,7 +134,8 @@ def collect() -> list[Message]:
         outer = Scope()
         outer.note(tree.body)
         module = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
-        known = templates | _makers(tree, outer, templates)
+        own = templates | _templates(tree, outer)
+        known = own | _makers(tree, outer, own)
         for pattern, line in _messages(tree.body, outer, known, ""):
             plain = tidy(pattern)
             if says_something(plain):
@@ -231,6 +238,8 @@ def _messages(
             yield from _messages(node.body, inner, templates, node.name)
         elif isinstance(node, ast.ClassDef):
             yield from _messages(node.body, scope, templates, "")
+            if any("Enum" in ast.unparse(base) for base in node.bases):
+                yield from _members(node, scope)
         elif isinstance(node, ast.Call):
             for pattern in _of_call(node, scope, templates):
                 yield pattern, node.lineno
@@ -239,14 +248,28 @@ def _messages(
                 yield pattern, node.lineno
 
 
-def _is_shown(node: ast.AST, function: str) -> TypeGuard[ast.Return | ast.Assign | ast.AugAssign]:
-    if isinstance(node, ast.Return):
+def _is_shown(
+    node: ast.AST, function: str
+) -> TypeGuard[ast.Return | ast.Yield | ast.Assign | ast.AugAssign]:
+    if isinstance(node, ast.Return | ast.Yield):
         return function in SENTENCES | GATHERING
     return isinstance(node, ast.Assign | ast.AugAssign) and function in GATHERING
 
 
+def _members(node: ast.ClassDef, scope: Scope) -> Iterator[tuple[str, int]]:
+    """Yield the values of an enumeration that are sentences and no mere words."""
+    for item in node.body:
+        if isinstance(item, ast.Assign):
+            for pattern in patterns(item.value, scope):
+                if pattern.count(" ") > 3:
+                    yield pattern, item.lineno
+
+
 def _of_call(call: ast.Call, scope: Scope, templates: dict[str, Template]) -> Iterator[str]:
     name = _name(call.func)
+    for word in call.keywords:
+        if word.arg == "error" and name not in templates:
+            yield from patterns(word.value, scope)
     if name in templates or (name.endswith("Error") and name[:1].isupper()):
         if name in FOREIGN or (name == "GRPCError" and len(call.args) < 2):
             return
@@ -266,10 +289,17 @@ def _of_call(call: ast.Call, scope: Scope, templates: dict[str, Template]) -> It
         yield from (re.sub(r"%[a-z]", ANY, text) for text in patterns(call.args[0], scope))
     elif name in ("log", "_log") and len(call.args) > 1:
         level = call.args[0]
-        if isinstance(level, ast.Constant) and level.value in ("warn", "error"):
+        if isinstance(level, ast.Constant) and level.value in ("info", "warn", "error"):
             yield from patterns(call.args[1], scope)
-    elif call.args and (name == "lose" or _goes_to_stderr(call)):
+    elif name in ("Orphan", "Kept") and len(call.args) == 2:
+        yield from patterns(call.args[1], scope)
+    elif call.args and (name in ("lose", "_fail") or _goes_to_stderr(call)):
         yield from patterns(call.args[0], scope)
+    elif name in ("encode", "write") and isinstance(call.func, ast.Attribute):
+        source = call.args[0] if name == "write" and call.args else call.func.value
+        for pattern in patterns(source, scope):
+            if pattern.startswith(("[error]", "error: ")):
+                yield pattern.removeprefix("[error]").removeprefix("error:").strip()
 
 
 def _goes_to_stderr(call: ast.Call) -> bool:
@@ -330,6 +360,8 @@ def patterns(
             text for value in scope.find(node) for text in patterns(value, scope, given, depth + 1)
         ]
         return list(dict.fromkeys(found)) or [ANY]
+    if isinstance(node, ast.Call):
+        return _passed(node, scope, given, depth)
     if isinstance(node, ast.IfExp):
         return [
             *patterns(node.body, scope, given, depth),
@@ -341,6 +373,15 @@ def patterns(
     if isinstance(node, ast.BoolOp):
         found = [text for value in node.values for text in patterns(value, scope, given, depth)]
         return [text for text in dict.fromkeys(found) if text] or [ANY]
+    return [ANY]
+
+
+def _passed(call: ast.Call, scope: Scope, given: dict[str, list[str]], depth: int) -> list[str]:
+    """Return the patterns of a call that hands on the text that it is given."""
+    if _name(call.func) == "cut" and call.args:
+        return patterns(call.args[0], scope, given, depth + 1)
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "rstrip" and not call.args:
+        return patterns(call.func.value, scope, given, depth + 1)
     return [ANY]
 
 
