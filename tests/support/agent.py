@@ -220,6 +220,7 @@ def agent(
     stub: bool = False,
     own_mounts: bool = False,
     client: str = "",
+    more: str = "",
 ) -> Iterator[Agent]:
     """Make and start an agent; at the end stop it and fail when something of it is left.
 
@@ -227,7 +228,7 @@ def agent(
     Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller, and
     ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own.
-    ``client`` is more text for the block of that name.
+    ``client`` is more text for the block of that name, and ``more`` for the whole file.
     """
     base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
@@ -250,7 +251,7 @@ def agent(
     try:
         one.plugin_dir.mkdir()
         options = {"state_dir": str(one.state_dir), **(milo or {})}
-        one.config.write_text(_configuration(one, options, client))
+        one.config.write_text(_configuration(one, options, client) + more)
         if not stub:
             subprocess.run([MILO, "install", one.plugin_dir], check=True, capture_output=True)
         one.start()
