@@ -25,9 +25,7 @@ ANY: Final = "…"
 NOT_READ: Final = ("wire", "doctor", "hcl", "agent_config", "service_unit")
 """Generated code, and ``milo doctor``, whose table says by itself what to do."""
 
-FOREIGN: Final = frozenset(
-    ("EOFError", "IsADirectoryError", "NotADirectoryError", "ProcessLookupError")
-)
+FOREIGN: Final = frozenset(("EOFError", "ProcessLookupError"))
 """Never shown: caught where they are raised for. Of `OSError` and its kin only the kernel's
 words are, but for those with words of Milo's own."""
 
@@ -243,6 +241,10 @@ def _messages(
         elif isinstance(node, ast.Call):
             for pattern in _of_call(node, scope, templates):
                 yield pattern, node.lineno
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name):
+            if node.exc.id in templates:
+                for pattern in _through(node.exc.id, [], {}, templates):
+                    yield pattern, node.lineno
         elif _is_shown(node, function) and node.value is not None:
             for pattern in _parts(node.value, scope):
                 yield pattern, node.lineno
@@ -276,8 +278,7 @@ def _of_call(call: ast.Call, scope: Scope, templates: dict[str, Template]) -> It
         if name == "GRPCError":
             yield from patterns(call.args[1], scope)
         elif name in ("OSError", "FileNotFoundError"):
-            if len(call.args) > 1:
-                yield from patterns(call.args[1], scope)
+            yield from patterns(call.args[min(1, len(call.args) - 1)], scope)
         else:
             yield from _made(name, call, scope, templates)
     elif name == "Fingerprint" and len(call.args) > 1 and len(call.args) < 3:
@@ -293,7 +294,7 @@ def _of_call(call: ast.Call, scope: Scope, templates: dict[str, Template]) -> It
             yield from patterns(call.args[1], scope)
     elif name in ("Orphan", "Kept") and len(call.args) == 2:
         yield from patterns(call.args[1], scope)
-    elif call.args and (name in ("lose", "_fail") or _goes_to_stderr(call)):
+    elif call.args and (name in ("critical", "lose", "_fail") or _goes_to_stderr(call)):
         yield from patterns(call.args[0], scope)
     elif name in ("encode", "write") and isinstance(call.func, ast.Attribute):
         source = call.args[0] if name == "write" and call.args else call.func.value
