@@ -6,14 +6,41 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from milo.core.launch import PluginOptions
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_commands(commands: Commands) -> None:
     """Add each command's parser; ``run`` of what it parses does the work."""
-    for add in (_doctor,):
+    for add in (_uninstall, _doctor):
         add(commands)
+
+
+def _uninstall(commands: Commands) -> None:
+    uninstall = commands.add_parser(
+        "uninstall",
+        help="take milo out of a Nomad agent's plugin directory",
+        description="Remove the executable that milo install has put into a plugin directory, "
+        "and nothing else; say which tasks still run.",
+    )
+    uninstall.set_defaults(run=_do_uninstall)
+    uninstall.add_argument(
+        "plugin_dir", metavar="PLUGIN_DIR", help="the one that milo install was given"
+    )
+    uninstall.add_argument(
+        "--state-dir",
+        default=PluginOptions().state_dir,
+        metavar="DIR",
+        help="as in the plugin's configuration; default %(default)s",
+    )
+
+
+def _do_uninstall(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.uninstall import uninstall
+
+    return uninstall(options)
 
 
 def _doctor(commands: Commands) -> None:

@@ -10,6 +10,7 @@ import zipimport
 from typing import Final
 
 import milo
+from milo.cli.uninstall import what_is_at
 from milo.errors import ConfigError, StateError
 
 SHEBANG_BYTES: Final = 126
@@ -74,6 +75,7 @@ def install(plugin_dir: str) -> int:
     plugin_dir = os.path.abspath(plugin_dir)
     path = os.path.join(plugin_dir, "milo")
     temporary = f"{path}.{os.getpid()}"
+    replaced = what_is_at(path)
     try:
         os.makedirs(plugin_dir, exist_ok=True)
         try:
@@ -88,5 +90,7 @@ def install(plugin_dir: str) -> int:
         raise ConfigError("PLUGIN_DIR", f"{plugin_dir} is no directory", "a directory") from exc
     except OSError as exc:
         raise StateError(path, f"{exc.strerror}. Run it as a user who may write there") from exc
+    if replaced:
+        print(f"It replaced {replaced}. Tasks that run go on, and the next driver finds them.\n")
     print(ADVICE.format(path=path, plugin_dir=plugin_dir), end="")
     return 0

@@ -201,7 +201,7 @@ def _do_stop(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _install(commands: Commands) -> None:
     install = commands.add_parser("install", help="put milo into a Nomad agent's plugin directory")
     install.set_defaults(run=_do_install)
-    install.add_argument("plugin_dir", metavar="PLUGIN_DIR")
+    install.add_argument("plugin_dir", metavar="PLUGIN_DIR", help="made if there is none")
 
 
 def _do_install(options: argparse.Namespace, rest: Sequence[str]) -> int:
