@@ -20,6 +20,10 @@ from typing import Final, TypeGuard
 import attrs
 
 ROOT: Final = Path(__file__).parents[2] / "milo"
+EXECUTABLE: Final = ROOT.parent / "tools/executable"
+"""What runs first in the self-contained file."""
+SHELL: Final = ROOT.parent / "tools/build_executable.py"
+"""Holds the line of shell before it."""
 ANY: Final = "…"
 
 NOT_READ: Final = ("wire", "doctor", "hcl", "agent_config", "service_unit")
@@ -119,7 +123,7 @@ def collect() -> list[Message]:
     """Return every message, in the order of the modules."""
     trees = {
         path: numbered(ast.parse(path.read_text()))
-        for path in sorted(ROOT.rglob("*.py"))
+        for path in sorted([*ROOT.rglob("*.py"), *EXECUTABLE.rglob("*.py")])
         if not any(part.removesuffix(".py").startswith(NOT_READ) for part in path.parts)
     }
     templates: dict[str, Template] = {}
@@ -138,6 +142,10 @@ def collect() -> list[Message]:
             plain = tidy(pattern)
             if says_something(plain):
                 found.setdefault(plain, Message(plain, module, line))
+    for line, text in enumerate(SHELL.read_text().splitlines(), 1):
+        for echoed in re.findall(r'^echo "(.*)" >&2$', text):
+            plain = re.sub(r"\$\w+", ANY, echoed)
+            found.setdefault(plain, Message(plain, "tools.build_executable", line))
     return list(found.values())
 
 
@@ -294,7 +302,7 @@ def _of_call(call: ast.Call, scope: Scope, templates: dict[str, Template]) -> It
             yield from patterns(call.args[1], scope)
     elif name in ("Orphan", "Kept") and len(call.args) == 2:
         yield from patterns(call.args[1], scope)
-    elif call.args and (name in ("critical", "lose", "_fail") or _goes_to_stderr(call)):
+    elif call.args and (name in ("critical", "exit", "lose", "_fail") or _goes_to_stderr(call)):
         yield from patterns(call.args[0], scope)
     elif name in ("encode", "write") and isinstance(call.func, ast.Attribute):
         source = call.args[0] if name == "write" and call.args else call.func.value
@@ -381,6 +389,9 @@ def _passed(call: ast.Call, scope: Scope, given: dict[str, list[str]], depth: in
     """Return the patterns of a call that hands on the text that it is given."""
     if _name(call.func) == "cut" and call.args:
         return patterns(call.args[0], scope, given, depth + 1)
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "format":
+        found = patterns(call.func.value, scope, given, depth + 1)
+        return [re.sub(r"\{\w*\}", ANY, text) for text in found]
     if isinstance(call.func, ast.Attribute) and call.func.attr == "rstrip" and not call.args:
         return patterns(call.func.value, scope, given, depth + 1)
     return [ANY]

@@ -105,4 +105,4 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
     for word in re.findall(
         r"(?:^[#$] (?:\.venv/bin/)?|(?<!^- )`)milo ([a-z]+)\b", page.read_text(), re.M
     ):
-        assert re.search(rf"^    {word} ", usage, re.MULTILINE), f"milo {word}"
+        assert re.search(rf"^    {word}\b", usage, re.MULTILINE), f"milo {word}"
