@@ -14,11 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trio
 
 import milo
+from milo.host import spawner_client
 from tests.bench.plugin_host import AGENT_PATH, Process, open_host, start_plugin
 from tests.support import packages
-from tests.support.waiting import scaled, wait_for
+from tests.support.driver_rig import open_rig
+from tests.support.waiting import fail_after, scaled, wait_for
 from tools import build_executable
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -142,6 +145,37 @@ def children(pid: int, name: str) -> list[int]:
     """Return the children of process ``pid`` that have ``name``."""
     numbers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(one) for one in numbers if Path(f"/proc/{one}/comm").read_text().strip() == name]
+
+
+@needs_root
+async def test_task_processes_import_nothing(
+    jar_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start to its end, so that the Milo and the Python it began with may be replaced."""
+    log = tmp_path / "imports"
+    note = f"event == 'import' and open({str(log)!r}, 'a').write(str(args[0]) + chr(10))"
+    code = spawner_client.CODE.replace("main()", f"sys.addaudithook(lambda event, args: {note})")
+    assert code != spawner_client.CODE
+    # By a name for which the suite does not have the spawner measured: coverage imports things.
+    python = Path(sys.executable)
+    monkeypatch.setattr(sys, "executable", f"{python.parent}/./{python.name}")
+    monkeypatch.setattr(spawner_client, "CODE", f"{code}; import colorsys; main()")
+    async with open_rig() as rig:
+        ending = rig.task(jar_dir / "exit42.jar")
+        await rig.registry.start(ending.launch)
+        await rig.registry.wait(ending.id)
+        lasting = rig.task(jar_dir / "stubborn.jar", args=["100"])
+        await rig.registry.start(lasting.launch)
+        await trio.to_thread.run_sync(lasting.out.wait_for, b"running")
+        first = await rig.supervisor(lasting)
+        os.kill(first, signal.SIGKILL)
+        with fail_after(30):
+            while not any("taken over" in text for text in rig.texts(lasting)):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        await rig.registry.stop(lasting.id, "SIGTERM", 10)
+        await rig.registry.destroy(ending.id, force=True)
+    # What the spawner itself imported shows that the hook works.
+    assert log.read_text().split() == ["colorsys"]
 
 
 def test_many_first_starts_at_once(file: Path, cache: Path) -> None:
