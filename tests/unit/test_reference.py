@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,8 @@ def examples(schema: Schema) -> dict[str, Any]:
 def test_committed_pages_are_fresh(tmp_path: Path) -> None:
     """Generating again gives the pages that are committed; else run tools/gen_reference.py."""
     generator = str(ROOT / "tools/gen_reference.py")
-    subprocess.run([sys.executable, generator, str(tmp_path)], check=True, cwd=ROOT)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, generator, str(tmp_path)], check=True, env=env)
     fresh = {path.name: path.read_text() for path in tmp_path.iterdir()}
     committed = {path.name: path.read_text() for path in REFERENCE.iterdir()}
     assert sorted(fresh) == sorted(committed)
