@@ -19,6 +19,7 @@ SHOWN = {
     "web-service": "listening on",
     "debug": "Processing...",
     "log-rotation": "out 999",
+    "migrated-from-java": "property migrated",
 }
 """A line that each example's application prints."""
 
