@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add each command's parser; ``run`` of what it parses does the work."""
-    for add in (_uninstall, _doctor):
+    for add in (_uninstall, _doctor, _job):
         add(commands)
 
 
@@ -76,3 +76,28 @@ def _do_doctor(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.doctor.report import show_health
 
     return show_health(options)
+
+
+def _job(commands: Commands) -> None:
+    job = commands.add_parser(
+        "job",
+        help="print a job file that runs a JAR",
+        description="Print a Nomad job file that runs a JAR. A local JAR is looked into, for the "
+        "class that it runs and the Java that it needs; nothing is fetched.",
+        epilog="Example: milo job app.jar --memory 1024 > app.nomad.hcl",
+    )
+    job.set_defaults(run=_do_job)
+    job.add_argument("jar", metavar="APP.JAR", help="a path, or an http(s) URL")
+    job.add_argument("--name", default="", help="of the job; default the JAR's")
+    job.add_argument("--memory", type=int, default=512, metavar="MIB", help="default %(default)s")
+    job.add_argument("--cpu", type=int, default=500, metavar="MHZ", help="default %(default)s")
+    job.add_argument("--count", type=int, default=1, metavar="N", help="how many instances")
+    job.add_argument(
+        "--service", action="store_true", help="runs until it is stopped; else it runs once"
+    )
+
+
+def _do_job(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.job import print_job
+
+    return print_job(options)

@@ -1,0 +1,65 @@
+"""``milo job``: prints a job file that runs a JAR."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+
+from milo.core import job_file
+from milo.core.jar import class_version, inspect_jar, missing_class, require_main_class
+from milo.core.java import release_of_class
+from milo.core.job_file import JobPlan
+from milo.errors import ArtifactError, ConfigError
+
+
+def print_job(options: Namespace) -> int:
+    """Print the job file; returns the exit status.
+
+    Raises:
+        ArtifactError: a local JAR cannot be read, or cannot be run.
+        ConfigError: an argument is not valid.
+    """
+    for key, value in (
+        ("--memory", options.memory),
+        ("--cpu", options.cpu),
+        ("--count", options.count),
+    ):
+        if value < 1:
+            raise ConfigError(key, f"got {value}", "a whole number from 1")
+    main_class, release = "", 0
+    jar = options.jar
+    if not job_file.is_url(jar):
+        jar = os.path.abspath(jar)
+        main_class, release = _inspect(jar)
+    plan = JobPlan(
+        jar=jar,
+        name=options.name,
+        service=options.service,
+        count=options.count,
+        cpu_mhz=options.cpu,
+        memory_mib=options.memory,
+        main_class=main_class,
+        java_release=release,
+    )
+    print(job_file.write_job(plan), end="")
+    return 0
+
+
+def _inspect(jar: str) -> tuple[str, int]:
+    """Return the class that the JAR runs, and the Java release it is compiled for."""
+    try:
+        file = open(jar, "rb")  # noqa: SIM115
+    except OSError as exc:
+        raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
+    with file:
+        info = inspect_jar(file, jar)
+        name = require_main_class(info, jar)
+        major = class_version(file, name, jar)
+        if major is None and not info.class_path:
+            raise missing_class(jar, name, by_manifest=True)
+        if info.start_class:
+            # Spring Boot's launcher is older than what it launches.
+            started = class_version(file, info.start_class, jar, folder=info.classes_dir)
+            if started is not None and (major is None or started > major):
+                name, major = info.start_class, started
+    return name, 0 if major is None else release_of_class(major)
