@@ -11,10 +11,13 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import trio
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import milo
 from milo.host import spawner_client
@@ -288,6 +291,27 @@ def test_a_python_that_does_not_fit_says_what_does(
     assert done.returncode == 1
     assert "needs CPython 3.11 to 3.14" in done.stderr and "pipx" in done.stderr
     assert run(other, ok=False, PATH=str(tmp_path)).returncode == 127
+
+
+def test_the_file_holds_what_its_packages_require(file: Path, cache: Path) -> None:
+    """The lock has every requirement, in a version that satisfies it, for each Python."""
+    run(file, "--version", cache=cache)
+    [directory] = unpacked(cache)
+    found = {
+        canonicalize_name(one.name): one for one in distributions(path=[str(cache / directory)])
+    }
+    for python in build_executable.PYTHONS:
+        environment = {
+            "python_version": f"3.{python[1:]}",
+            "python_full_version": f"3.{python[1:]}.1",
+        }
+        for one in found.values():
+            for text in one.requires or []:
+                need = Requirement(text)
+                if need.marker is None or need.marker.evaluate({**environment, "extra": ""}):
+                    held = found.get(canonicalize_name(need.name))
+                    assert held is not None, f"{one.name} requires {text}"
+                    assert need.specifier.contains(held.version, prereleases=True), text
 
 
 def test_the_file_installs_itself(file: Path, cache: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The file's own cache of unpacked packages is put beside it by each test (``MILO_
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,8 @@ from tools import build_executable
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / ".nox/packages"
+KEPT = 3
+"""So many builds are left there: other test runs may still use the last ones."""
 BUILD_S = 600
 """The wheels of eight interpreters are downloaded; pip keeps what it has once seen."""
 
@@ -37,6 +40,8 @@ def built() -> Path:
             if reason := _registry_problem(directory):
                 pytest.skip(f"NO PACKAGE IS TESTED: there is no package registry ({reason})")
             raise AssertionError((done.stdout + done.stderr).decode(errors="replace"))
+        for old in sorted(DIST.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old)
     return directory
 
 
