@@ -199,6 +199,23 @@ def test_stop(options: str, pause_ms: int, expected: dict[str, str], both: Agent
     assert shown[0] == shown[1]
 
 
+def test_a_command_in_the_task(both: Agent, url: str) -> None:
+    """`nomad alloc exec` begins in work_dir, as the same user; a signal shows in the log."""
+    for driver in parity.DRIVERS:
+        config = {"jar_path": "/local/stubborn.jar", "work_dir": "/local"}
+        text = job_file(
+            driver=driver, kind="service", config=config, artifact=f"{url}/stubborn.jar"
+        )
+        job = both.nomad.run(text)
+        job.wait_logs("running")
+        words = ("sh", "-c", "pwd; echo $NOMAD_TASK_NAME $USER; echo *")
+        shown = both.nomad.cli("alloc", "exec", "-t=false", job.allocation(), *words)
+        assert shown == "/local\napp nobody\nstubborn.jar\n", driver
+        both.nomad.cli("alloc", "signal", "-s", "SIGQUIT", job.allocation())
+        job.wait_logs("Full thread dump")
+        job.stop()
+
+
 def test_the_plugins_keys(chroot: str, jdk: str, url: str) -> None:
     """What an operator has set for the java driver has its meaning for Milo too."""
     options = {
