@@ -182,7 +182,7 @@ def test_environment_holds_nothing_of_this_process(
     monkeypatch.setenv("VAULT_TOKEN", "secret")
     _, config = write(launch)
     env = dict(item.split("=", 1) for item in config["process"]["env"])
-    assert set(env) == {"GREETING", "HOME", "USER", "LOGNAME", "PATH", "JAVA_HOME"}
+    assert set(env) == {"GREETING", "HOME", "USER", "LOGNAME", "LANG", "PATH", "JAVA_HOME"}
 
 
 def test_etc_is_the_containers_own(launch: Launch) -> None:
