@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from milo.core.launch import PluginOptions
+
+SHELLS: Final = ("bash", "zsh", "fish")
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add each command's parser; ``run`` of what it parses does the work."""
-    for add in (_uninstall, _doctor, _job):
+    for add in (_uninstall, _doctor, _job, _completion):
         add(commands)
 
 
@@ -101,3 +103,20 @@ def _do_job(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.job import print_job
 
     return print_job(options)
+
+
+def _completion(commands: Commands) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="print a script for a shell's completion",
+        description="Print a script with which a shell completes milo's commands and options.",
+        epilog="Example, for bash: milo completion bash > /etc/bash_completion.d/milo",
+    )
+    completion.set_defaults(run=_do_completion)
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=" or ".join(SHELLS))
+
+
+def _do_completion(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.completion import print_completion
+
+    return print_completion(options.shell)

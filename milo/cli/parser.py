@@ -24,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="milo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="COMMAND"
+    )
     for add in (_run, _ps, _logs, _stats, _exec, _stop, _install, _gc):
         add(commands)
     host_parser.add_commands(commands)
