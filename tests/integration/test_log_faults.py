@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -295,8 +296,10 @@ for word in "$@"; do
 done
 if [ "$command" = create ] && grep -q STUCK_WRITER "$bundle/config.json"; then
     touch "{directory}/$id"
-    {writer} &
+    # In the container's own mounts, which Milo compares with what it has checked.
+    unshare -m {python} {stuck_root} "$bundle" {writer} "{directory}/$id.ready" &
     echo $! >"$pid"
+    until [ -e "{directory}/$id.ready" ] || ! kill -0 $!; do sleep 0.01; done
     exit 0
 fi
 [ -e "{directory}/$id" ] && exit 0
@@ -317,7 +320,15 @@ def stuck_crun(tmp_path: Path) -> Iterator[Path]:
     if probe.returncode:
         pytest.skip(f"this host does not permit userfaultfd: {probe.stdout.strip()}")
     crun = tmp_path / "crun"
-    crun.write_text(CRUN.format(directory=tmp_path, writer=writer, crun=shutil.which("crun")))
+    crun.write_text(
+        CRUN.format(
+            directory=tmp_path,
+            writer=writer,
+            crun=shutil.which("crun"),
+            python=sys.executable,
+            stuck_root=Path(__file__).parents[1] / "support/stuck_root.py",
+        )
+    )
     crun.chmod(0o755)
     yield crun
 
