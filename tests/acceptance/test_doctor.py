@@ -13,7 +13,7 @@ from tests.support.agent import MILO, Agent
 def doctor(agent: Agent, *words: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """Return the exit status and the findings by their check; of several the worst."""
     done = subprocess.run(
-        [MILO, "doctor", "--json", "--address", agent.nomad.address, *words],
+        [MILO, "doctor", "--json", "--service=none", "--address", agent.nomad.address, *words],
         capture_output=True,
         text=True,
         check=False,

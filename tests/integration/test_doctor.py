@@ -27,7 +27,7 @@ NOWHERE = "http://127.0.0.1:1"
 def doctor(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the command; no agent is asked unless ``words`` say so."""
     return subprocess.run(
-        [sys.executable, "-m", "milo", "doctor", "--address", NOWHERE, *words],
+        [sys.executable, "-m", "milo", "doctor", "--address", NOWHERE, "--service", "none", *words],
         capture_output=True,
         text=True,
         check=False,
