@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from milo.cli.output import progress
 from milo.errors import MiloError
 from milo.host import orphans
 from milo.host.cleaner import Cleaner
@@ -70,12 +71,13 @@ async def _runs(remove: bool) -> int:
 
 
 async def _collect(state_dir: str, remove: bool) -> int:
-    found = orphans.look(state_dir)
-    for _ in range(LOOKS - 1):
-        if not found.orphans:
-            break
-        await trio.sleep(PAUSE_S)
-        found = orphans.look(state_dir).also_in(found)
+    with progress("Looking, three times"):
+        found = orphans.look(state_dir)
+        for _ in range(LOOKS - 1):
+            if not found.orphans:
+                break
+            await trio.sleep(PAUSE_S)
+            found = orphans.look(state_dir).also_in(found)
     for kept in found.kept:
         print(f"kept     {kept.path}: {kept.reason}")
     if not found.orphans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             *(Text(cell, style=COLOURS.get(cell.split()[0] if cell else "", "")) for cell in row)
         )
     Console().print(table)
+
+
+def progress(text: str) -> contextlib.AbstractContextManager[object]:
+    """Show ``text`` with a moving sign while something takes its time, on a terminal alone."""
+    if not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from milo.cli.output import print_json, print_table, size, span
+from milo.cli.output import print_json, print_table, progress, size, span
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.durations import parse_duration
@@ -150,7 +150,8 @@ def stop_task(options: Namespace) -> int:
         timeout_s = parse_duration(options.timeout)
     except ValueError as exc:
         raise ConfigError("--timeout", f"{options.timeout!r}: {exc}", 'such as "30s"') from exc
-    text = trio.run(_stop, task, number, timeout_s)
+    with progress(f"Stopping {task.name}"):
+        text = trio.run(_stop, task, number, timeout_s)
     print(text)
     return 0
 

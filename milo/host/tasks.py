@@ -145,14 +145,17 @@ def abandoned_runs(directory: str = RUN_DIRECTORY) -> list[str]:
 def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
     """Return the task that a person means: by its id, allocation or name, or their beginning.
 
+    One that has ended is only meant when no other fits.
+
     Raises:
         NoSuchTaskError: none is, or several are.
     """
-    tasks = [task for task in tasks if task.exit is None] or list(tasks)
-    for matches in (
-        [task for task in tasks if wanted in (task.id, task.alloc_id, task.name)],
-        [task for task in tasks if task.id.startswith(wanted) or task.alloc_id.startswith(wanted)],
-    ):
+    everything = list(tasks)
+    for some in ([task for task in everything if task.exit is None], everything):
+        named = [task for task in some if wanted in (task.id, task.alloc_id, task.name)]
+        matches = named or [
+            task for task in some if task.id.startswith(wanted) or task.alloc_id.startswith(wanted)
+        ]
         if len(matches) == 1:
             return matches[0]
         if matches:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pty
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.acceptance.conftest import RunJar
+from tests.chaos.processes import plugins
+from tests.support.agent import Agent
 from tests.support.nomad import Job, Nomad
 from tests.support.waiting import scaled, wait_for
 
@@ -158,3 +161,31 @@ def test_the_tasks_own_jcmd(nomad: Nomad, running: Job) -> None:
     assert threads.returncode == 0 and b'"main"' in threads.stdout, threads
     classes = alloc_exec(nomad, running, "jmap", "-histo", "1")
     assert classes.returncode == 0 and b"java.lang.String" in classes.stdout, classes
+
+
+def test_the_end_of_the_plugin_ends_its_commands(
+    dev_agent: Agent, nomad: Nomad, running: Job
+) -> None:
+    """The command goes with the plugin that it was asked of; the task goes on."""
+    command, env = nomad.command(
+        *("alloc", "exec", "-i", "-t=false", "-task", "app", running.allocation()),
+        *("sh", "-c", "echo up; exec sleep 54321"),
+    )
+    client = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdout is not None and client.stdin is not None
+    try:
+        assert client.stdout.readline() == b"up\n"
+        for pid in plugins(dev_agent):
+            os.kill(pid, signal.SIGKILL)
+        assert client.wait(scaled(30)) != 0
+
+        def gone() -> bool:
+            script = "grep -al 54321 /proc/[0-9]*/cmdline; exit 0"
+            done = alloc_exec(nomad, running, "sh", "-c", script)
+            return done.returncode == 0 and len(done.stdout.split()) <= 2
+
+        wait_for("a new plugin, and the end of the command", gone, 60)
+    finally:
+        client.kill()
+        client.communicate()
+    assert running.task()["Restarts"] == 0

@@ -59,6 +59,10 @@ class Backend:
         if signal == 10:
             raise ZeroDivisionError  # a bug
 
+    async def run_command(self, sock: trio.socket.SocketType) -> None:
+        """Whatever comes next is answered by the end of the connection."""
+        await sock.recv(1)
+
     def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         return ("stdout.pipe", "stdout.fifo"), self.pair
 
