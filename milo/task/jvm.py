@@ -11,6 +11,7 @@ import trio
 
 from milo.core import cgroup, hsperf
 from milo.core.cgroup import Mode
+from milo.core.crun import container_name
 from milo.core.heap import (
     LAUNCHER_VARIABLE,
     LAUNCHER_VARIABLE_SINCE,
@@ -97,6 +98,7 @@ class Jvm:
 
     def _choice(self, app: Application, told: SelfTold | None, limits: Limits) -> str:
         runs_on = app.notes[0] if app.notes else f"Runs on Java {app.java.version}"
+        runs_on += f"; container {container_name(os.path.basename(self._launch.state_dir))}"
         return describe(runs_on, told, self.tuning, limits, app.java.major, self._words.words)
 
     async def _wait_until_told(self, started_at_s: float) -> SelfTold | None:

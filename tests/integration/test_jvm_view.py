@@ -13,6 +13,7 @@ import trio
 
 from milo.core.heap import MIB, default_heap_bytes
 from milo.core.launch import PluginOptions
+from milo.core.records import short_id
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes
 from tests.support.waiting import move_on_after
@@ -56,6 +57,7 @@ async def test_heap_follows_the_tasks_memory(jar_dir: Path, home: str) -> None:
     told = re.search(r"heap up to (\d+) MiB, set by default, for a task of 512 MiB", text)
     assert told and abs(int(told[1]) - expected) <= 2, text
     assert "collector Serial" in text
+    assert f"; container milo-{short_id(task.id)}; heap" in text
     assert f"; {CORES} processor" in text
     assert "less than 1792 MiB of memory" in text
     assert "-XX:+UseG1GC" in text
