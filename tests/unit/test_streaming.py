@@ -182,10 +182,10 @@ async def test_others_get_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def little(source: int, sink: int, _count: int, *, flags: int) -> int:
         nonlocal chunks
         chunks += 1
-        return splice(source, sink, 16 << 10, flags=flags)
+        return splice(source, sink, 8 << 10, flags=flags)
 
     async def other() -> None:
-        while chunks < 64:
+        while chunks < 128:
             turns.append(chunks)
             await trio.lowlevel.checkpoint()
 
