@@ -99,7 +99,9 @@ async def test_planted_and_exchanged_paths(jar_dir: Path, jdks: Path) -> None:
     async with open_rig(scripted(jdks, script)) as rig:
         canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
         started = 0
-        for number in range(10):
+        for number in range(100):
+            if number >= 10 and started:
+                break  # each start may be refused: what changed places was noticed
             task = rig.task(jar_dir / "hello.jar", readers=False, alloc_id=f"{number:08}")
             own, shared = Path(task.launch.task_dir), Path(task.launch.shared_dir)
             planted = rig.base / f"planted{number}"

@@ -14,8 +14,11 @@ import ctypes
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.waiting import scaled
 
 HYBRID_MOUNT = "/sys/fs/cgroup/unified"
 # Linux: sched.h and sys/mount.h.
@@ -80,7 +83,12 @@ def small_tmpfs(path: Path, size: str = "1m") -> Iterator[None]:
     except BaseException:
         subprocess.run(["umount", "--lazy", path], check=True)
         raise
-    subprocess.run(["umount", path], check=True)
+    # A task process ends a moment after its task.
+    deadline = time.monotonic() + scaled(10)
+    while subprocess.run(["umount", path], capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            subprocess.run(["umount", path], check=True)
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
