@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import signal
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ import trio
 
 from milo.core.report import ExitResult
 from tests.support.driver_rig import DriverRig, Task, open_rig
-from tests.support.waiting import scaled
+from tests.support.waiting import fail_after, scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -121,3 +126,69 @@ async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:
         (logs / "app.stderr.0").unlink()
         done = await milo(rig, "logs", "--stderr", short(rig, task))
         assert done.returncode == 1 and b"stderr has no file" in done.stderr
+
+
+async def test_exec_on_a_terminal(jar_dir: Path) -> None:
+    """The command has the terminal's size, every key, and leaves the terminal as it was."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 117, 0, 0))
+        before = termios.tcgetattr(theirs)
+        words = ("exec", "--state-dir", str(rig.state_dir), short(rig, task), "--", "sh")
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "milo", *words], stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        seen = b""
+
+        async def until(text: bytes) -> None:
+            nonlocal seen
+            with fail_after(30):
+                while text not in seen:
+                    await trio.lowlevel.wait_readable(ours)
+                    seen += os.read(ours, 4096)
+
+        await until(b"$ ")
+        os.write(ours, b"stty size; tty\n")
+        await until(b"31 117")
+        await until(b"/dev/pts/0")
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 127, 0, 0))
+        process.send_signal(signal.SIGWINCH)  # it is not the terminal's own process group
+        os.write(ours, b"sleep 0.2; stty size; exit 4\n")
+        await until(b"41 127")
+        with fail_after(30):
+            assert await process.wait() == 4
+        assert termios.tcgetattr(theirs) == before
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_logs_are_followed_to_the_end(jar_dir: Path) -> None:
+    """-f goes on through rotated files, until the task has ended."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        logs = Path(task.launch.alloc_dir) / "alloc/logs"
+        (logs / "app.stdout.0").write_text("one\n")
+        words = ("logs", "--state-dir", str(rig.state_dir), "-f", short(rig, task))
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "milo", *words], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        seen = b""
+
+        async def until(text: bytes) -> None:
+            nonlocal seen
+            with fail_after(30):
+                while text not in seen:
+                    seen += await process.stdout.receive_some()  # type: ignore[union-attr]
+
+        await until(b"one\n")
+        with (logs / "app.stdout.0").open("a") as file:
+            file.write("two\n")
+        await until(b"two\n")
+        (logs / "app.stdout.1").write_text("three\n")
+        await until(b"three\n")
+        await rig.registry.stop(task.id, "SIGKILL", 0)
+        with fail_after(30):
+            assert await process.wait() == 0
+        assert seen == b"one\ntwo\nthree\n"
