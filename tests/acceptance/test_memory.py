@@ -65,3 +65,12 @@ def test_heap_dump_is_kept(nomad: Nomad, jar_url: str) -> None:
     assert found, job.events()
     listing = nomad.cli("alloc", "fs", job.allocation(), "alloc/data")
     assert found[1].rpartition("/")[2] in listing
+
+
+def test_reserved_cores_are_the_tasks_own(nomad: Nomad, jar_url: str) -> None:
+    """With ``cores = 1`` the JVM sees one processor, and may run on no other."""
+    job = nomad.run(job_file(artifact=f"{jar_url}/probe.jar").replace("cpu = 100", "cores = 1", 1))
+    job.wait_state("dead")
+    assert job.exit_code() == 0, job.events()
+    lines = job.logs().decode().splitlines()
+    assert "processors 1" in lines, lines
