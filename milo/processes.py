@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from typing import Final
 
 if sys.platform != "linux":  # pragma: no cover
@@ -119,3 +120,15 @@ def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
+
+
+def passing(fds: Iterable[int]) -> list[tuple[int, int, array.array[int]]]:
+    """Return what sendmsg(2) takes to pass descriptors beside a packet: SCM_RIGHTS, unix(7)."""
+    packed = array.array("i", fds)
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if packed else []
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close all of ``fds``."""
+    for fd in fds:
+        os.close(fd)

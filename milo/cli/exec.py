@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from milo.cli.output import write_all
 from milo.cli.tasks import tasks_of_host
 from milo.core.execution import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ConfigError
@@ -89,13 +90,7 @@ def _size() -> TerminalSize:
 
 async def _write(printed: Printed) -> None:
     # In a thread: a terminal that is stopped with Ctrl-S holds up nothing else.
-    await trio.to_thread.run_sync(_write_all, 2 if printed.to_stderr else 1, printed.data)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    await trio.to_thread.run_sync(write_all, 2 if printed.to_stderr else 1, printed.data)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -58,6 +59,13 @@ def progress(text: str) -> contextlib.AbstractContextManager[object]:
     from rich.console import Console
 
     return Console(stderr=True).status(text)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write ``data`` to a descriptor, however little it takes at a time. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def print_json(value: Any) -> None:

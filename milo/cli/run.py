@@ -17,6 +17,7 @@ import trio
 
 from milo.cli import run_options
 from milo.cli.log_files import RotatingFile
+from milo.cli.output import write_all
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.launch import Launch
@@ -213,19 +214,13 @@ async def _copy(source: int, target: int, file: RotatingFile | None) -> None:
             if to_terminal:
                 try:
                     # In a thread: a terminal stopped with Ctrl-S must not stop the pumps.
-                    await trio.to_thread.run_sync(_write_all, target, data)
+                    await trio.to_thread.run_sync(write_all, target, data)
                 except BrokenPipeError:
                     # Piped into head, say: what else comes is read, so that the application
                     # can end.
                     to_terminal = False
     finally:
         os.close(source)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 async def _stop_on_signal(supervisor: Supervisor) -> None:

@@ -6,7 +6,6 @@ task process's business, which ends it when this connection closes.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import math
@@ -24,7 +23,7 @@ from milo.core import control
 from milo.core.execution import EOT, CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ControlError, MiloError
 from milo.host.task_client import open_control
-from milo.processes import passed_descriptors, signal_process
+from milo.processes import close_all, passed_descriptors, passing, signal_process
 
 CHUNK_BYTES: Final = 32 * 1024
 SILENCE_S: Final = 0.5
@@ -130,7 +129,7 @@ class _Session:
             try:
                 await self._send(request, theirs)
             finally:
-                _close_all(theirs)
+                close_all(theirs)
         try:
             answer, fds = await self._receive(START_TIMEOUT_S)
             if fds:  # a terminal, for both directions
@@ -161,7 +160,7 @@ class _Session:
     async def _until_ended(self, started: control.ExecStarted) -> control.ExecEnded:
         try:
             answer, fds = await self._receive()
-            _close_all(fds)
+            close_all(fds)
         except ControlError:
             # The task process was killed, and the command is nobody's now.
             process = started.process
@@ -172,10 +171,8 @@ class _Session:
         return answer
 
     async def _send(self, request: control.Exec, fds: Iterable[int]) -> None:
-        rights = array.array("i", fds)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
         try:
-            await self._sock.sendmsg([control.encode(request)], ancillary)
+            await self._sock.sendmsg([control.encode(request)], passing(fds))
         except OSError as exc:
             raise ControlError(f"Error: The task process has ended: {exc}") from exc
 
@@ -199,7 +196,7 @@ class _Session:
         answer = control.decode_notice(packet)
         if isinstance(answer, control.ExecStarted | control.ExecEnded):
             return answer, fds
-        _close_all(fds)
+        close_all(fds)
         raise ControlError(
             "Error: The task was started by a Milo that could not run commands in a task yet. "
             "Restart the task (nomad alloc restart)"
@@ -278,8 +275,3 @@ def _pipes(*, combined: bool) -> tuple[list[int], list[int]]:
         return [ours_in, ours_out], [stdin, stdout, os.dup(stdout)]
     ours_err, stderr = os.pipe2(os.O_CLOEXEC)
     return [ours_in, ours_out, ours_err], [stdin, stdout, stderr]
-
-
-def _close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)

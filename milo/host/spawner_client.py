@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import socket
@@ -14,6 +13,7 @@ import trio
 
 import milo
 from milo.errors import ControlError
+from milo.processes import passing
 
 ANSWER_TIMEOUT_S: Final = 10.0
 SPAWNED_FD: Final = 3
@@ -106,9 +106,8 @@ class SpawnerClient:
     async def _request(self, request: str, fds: Sequence[int]) -> int:
         if self._sock is None:
             self._sock = self._open()
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         with trio.move_on_after(ANSWER_TIMEOUT_S) as scope:
-            await self._sock.sendmsg([os.fsencode(request)], rights)
+            await self._sock.sendmsg([os.fsencode(request)], passing(fds))
             answer = (await self._sock.recv(4096)).decode()
         if scope.cancelled_caught:
             # A late answer would be taken for that of the next request.

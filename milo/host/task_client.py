@@ -6,14 +6,14 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from milo.core import control, records
 from milo.errors import ControlError, NewerVersionError
-from milo.processes import passed_descriptors
+from milo.processes import close_all, passed_descriptors
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECT_PAUSE_S: Final = 0.01
@@ -73,17 +73,17 @@ class TaskClient:
                 )
                 fds = passed_descriptors(rights)
                 if not packet:
-                    _close_all(fds)
+                    close_all(fds)
                     return
                 try:
                     notice = control.decode_notice(packet)
                 except ControlError:
-                    _close_all(fds)
+                    close_all(fds)
                     continue
                 if isinstance(notice, control.Descriptors) and self._expects(notice, len(fds)):
                     self._received[notice.seq] = dict(zip(notice.names, fds, strict=True))
                     fds = []
-                _close_all(fds)
+                close_all(fds)
                 if isinstance(notice, control.Status | control.Done | control.Descriptors):
                     self._take(notice.seq, notice)
                 else:
@@ -122,7 +122,7 @@ class TaskClient:
             self._wanted.discard(request.seq)
             received = self._received.pop(request.seq, None)
             if received is not None and not isinstance(answer, control.Descriptors):
-                _close_all(received.values())
+                close_all(received.values())
         if received is None or not isinstance(answer, control.Descriptors):
             told = answer.error if isinstance(answer, control.Done) else ""
             raise ControlError(told or "Error: The task process gave no descriptors")
@@ -214,8 +214,3 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
         sock.close()
         raise NewerVersionError(path, welcome.version, control.PROTOCOL_VERSION)
     return sock, welcome
-
-
-def _close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -25,7 +25,7 @@ from milo.core.launch import Launch
 from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, MiloError
 from milo.files import write_file
-from milo.processes import passed_descriptors, session, start_ticks
+from milo.processes import passed_descriptors, passing, session, start_ticks
 from milo.task import cgroup_state, cgroups
 from milo.task.bundle import BUNDLE_DIR, CONFIG_FILE
 from milo.task.children import Reaper, WaitStatus
@@ -218,12 +218,7 @@ async def _until_gone(sock: trio.socket.SocketType, scope: trio.CancelScope) -> 
 async def _answer(
     sock: trio.socket.SocketType, message: control.Message, fds: Sequence[int] = ()
 ) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _packed(fds))] if fds else []
-    await sock.sendmsg([control.encode(message)], rights)
-
-
-def _packed(fds: Sequence[int]) -> bytes:
-    return b"".join(fd.to_bytes(4, "little") for fd in fds)
+    await sock.sendmsg([control.encode(message)], passing(fds))
 
 
 def _not_run(error: CrunError) -> control.ExecEnded:

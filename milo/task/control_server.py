@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import socket
@@ -16,6 +15,7 @@ import trio
 from milo.core import control
 from milo.core.records import ProcessId
 from milo.errors import ControlError, MiloError
+from milo.processes import close_all, passing
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""
@@ -63,7 +63,7 @@ class _Client:
             self.outbox.send_nowait((message, tuple(fds)))
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             # It does not read. Its connection is cut, so that it notices that it missed something.
-            _close_all(fds)
+            close_all(fds)
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
@@ -72,7 +72,7 @@ class _Client:
         self.outbox.close()
         with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                _close_all(self.queue.receive_nowait()[1])
+                close_all(self.queue.receive_nowait()[1])
         self.queue.close()
 
 
@@ -195,17 +195,14 @@ class ControlServer:
 
     async def _write(self, client: _Client) -> None:
         async for message, fds in client.queue:
-            ancillary = (
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            )
             try:
-                await client.sock.sendmsg([control.encode(message)], ancillary)
+                await client.sock.sendmsg([control.encode(message)], passing(fds))
             except ControlError:
                 continue  # too large for a packet: what follows it is not
             except OSError:
                 return
             finally:
-                _close_all(fds)
+                close_all(fds)
 
     def _answer(self, client: _Client, packet: bytes) -> None:
         try:
@@ -245,14 +242,9 @@ def _duplicates(fds: Sequence[int]) -> list[int]:
         for fd in fds:
             made.append(os.dup(fd))
     except OSError:
-        _close_all(made)
+        close_all(made)
         raise
     return made
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def _is_root(sock: trio.socket.SocketType) -> bool:

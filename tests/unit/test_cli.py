@@ -24,6 +24,7 @@ from milo.cli import run_options
 from milo.cli.install import install, launcher
 from milo.cli.log_files import RotatingFile
 from milo.cli.main import run_command
+from milo.cli.output import write_all
 from milo.cli.parser import build_parser
 from milo.core import control
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
@@ -261,7 +262,7 @@ async def test_output_comes_out_as_it_is(tmp_path: Path) -> None:
     data = os.urandom(3 << 20)
 
     def feed(writer: int) -> None:
-        runner._write_all(writer, data)
+        write_all(writer, data)
 
     with (tmp_path / "output").open("wb") as file:
         await copied(feed, file.fileno(), tmp_path / "fifo")
@@ -275,7 +276,7 @@ async def test_output_piped_into_head_does_not_stop_the_task(tmp_path: Path) -> 
 
     def feed(writer: int) -> None:
         for _ in range(20):
-            runner._write_all(writer, b"x" * 100_000)
+            write_all(writer, b"x" * 100_000)
 
     before = descriptors()
     await copied(feed, write, tmp_path / "fifo")
