@@ -26,7 +26,7 @@ PRIVATE = ("-m", "tests.support.private_mounts")
 """Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
 
 TOTAL_PERCENT = 90
-WHOLE = ("milo/task/fifo.py", "milo/task/pump.py")
+WHOLE = ("milo/task/logs/fifo.py", "milo/task/logs/pump.py")
 """The modules that move log bytes: every line and branch of them is tested."""
 
 nox.options.default_venv_backend = "none"

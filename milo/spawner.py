@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 import attrs
 
-from milo.processes import passed_descriptors, set_process_name
+from milo.proc import passed_descriptors, set_process_name
 from milo.task import main as task_main
 
 MAX_REQUEST_BYTES: Final = 4096

@@ -16,10 +16,10 @@ from typing import Any
 import attrs
 
 from milo.cli.parser import build_parser
+from milo.core.config.options import parse_task_options
+from milo.core.config.reader import Attr, Block, Schema
+from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.core.launch import JobMount, PluginOptions, TaskOptions
-from milo.core.option_reader import Attr, Block, Schema
-from milo.core.options import parse_task_options
-from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.host.fingerprint import ATTRIBUTES
 
 FIELDS = {

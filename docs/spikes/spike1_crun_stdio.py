@@ -23,9 +23,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from milo.core import crun as crun_args
-from milo.core import spec
-from milo.core.mounts import Bind
+from milo.core.container import crun as crun_args
+from milo.core.container import spec
+from milo.core.container.mounts import Bind
 from tests.support import private_mounts
 
 CRUN = shutil.which("crun") or "/usr/bin/crun"

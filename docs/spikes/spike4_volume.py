@@ -19,10 +19,10 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from milo.task import fifo, pacer, pump
-from milo.task.fifo import FifoSink
-from milo.task.pacer import Pacer
-from milo.task.pump_policy import PumpPolicy
+from milo.task.logs import fifo, pacer, pump
+from milo.task.logs.fifo import FifoSink
+from milo.task.logs.pacer import Pacer
+from milo.task.logs.pump_policy import PumpPolicy
 from tests.bench import pump_bench
 
 MIB = 1 << 20

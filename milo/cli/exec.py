@@ -16,9 +16,9 @@ import trio
 
 from milo.cli.output import write_all
 from milo.cli.tasks import tasks_of_host
-from milo.core.execution import CommandEnd, ExecInput, Printed, TerminalSize, Typed
+from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ConfigError
-from milo.host.commands import run_command
+from milo.host.exec_client import run_command
 from milo.host.tasks import find_task
 
 CHUNK_BYTES: Final = 32 * 1024

@@ -12,15 +12,15 @@ import trio
 
 from milo.cli.output import progress
 from milo.errors import MiloError
-from milo.host import orphans
-from milo.host.cleaner import Cleaner
-from milo.host.orphans import Findings
+from milo.host.leftovers import orphans
+from milo.host.leftovers.cleaner import Cleaner
+from milo.host.leftovers.orphans import Findings
+from milo.host.leftovers.traces import mounts_below
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.tasks import abandoned_runs
-from milo.host.traces import mounts_below
-from milo.processes import signal_process
-from milo.task import cgroup_state, cgroups
+from milo.proc import signal_process
+from milo.task.oci import cgroup_placement, cgroup_state
 
 LOOKS: Final = 3
 PAUSE_S: Final = 1.0
@@ -135,7 +135,7 @@ async def _group_removed(path: str) -> bool:
         while True:
             cgroup_state.kill_remaining(path)
             # Nomad's groups above may have other tasks in them.
-            remaining = cgroups.remove_leftovers(path, parent)
+            remaining = cgroup_placement.remove_leftovers(path, parent)
             if not any(directory.endswith(path) for directory in remaining):
                 return True
             await trio.sleep(0.02)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 
-from milo.core import job_file
-from milo.core.jar import class_version, inspect_jar, missing_class, require_main_class
-from milo.core.java import release_of_class
-from milo.core.job_file import JobPlan
+from milo.cli import job_file
+from milo.cli.job_file import JobPlan
+from milo.core.java.jar import class_version, inspect_jar, missing_class, require_main_class
+from milo.core.java.versions import release_of_class
 from milo.errors import ArtifactError, ConfigError
 
 

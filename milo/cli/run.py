@@ -24,10 +24,10 @@ from milo.core.launch import Launch
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, MiloError
 from milo.host.fingerprint import find_program
-from milo.host.java import JavaFinder
+from milo.host.java.finder import JavaFinder
 from milo.host.state_store import StateStore
 from milo.host.tasks import RUN_DIRECTORY
-from milo.processes import become_subreaper
+from milo.proc import become_subreaper
 from milo.task.children import Reaper
 from milo.task.supervisor import Supervisor
 

@@ -12,13 +12,13 @@ import trio
 
 from milo.cli.output import print_json, print_table, progress, size, span
 from milo.core import control
+from milo.core.config.durations import parse_duration
 from milo.core.describe import exit_sentence
-from milo.core.durations import parse_duration
 from milo.core.records import StreamCounters
 from milo.core.signals import parse_signal
 from milo.errors import ConfigError, ControlError, MiloError
-from milo.host import stats
 from milo.host.state_store import StateStore
+from milo.host.stats import sampling
 from milo.host.task_client import TaskClient
 from milo.host.tasks import RUN_DIRECTORY, HostTask, find_task, list_tasks, state_dirs
 
@@ -199,7 +199,9 @@ def show_stats(options: Namespace) -> int:
     if options.task:
         tasks = [find_task(options.task, tasks)]
     meters = {
-        task.id: stats.Meter(stats.locate(task.record.cgroup_path)) for task in tasks if task.record
+        task.id: sampling.Meter(sampling.locate(task.record.cgroup_path))
+        for task in tasks
+        if task.record
     }
     try:
         before = {name: meter.sample() for name, meter in meters.items()}
@@ -222,14 +224,14 @@ def show_stats(options: Namespace) -> int:
 
 def _print_stats(
     tasks: list[HostTask],
-    before: dict[str, stats.Sample],
-    now: dict[str, stats.Sample],
+    before: dict[str, sampling.Sample],
+    now: dict[str, sampling.Sample],
     options: Namespace,
 ) -> None:
-    mhz = stats.core_mhz()
+    mhz = sampling.core_mhz()
     rows, objects = [], []
     for task in tasks:
-        cpu, memory = stats.usage(before[task.id], now[task.id], mhz)
+        cpu, memory = sampling.usage(before[task.id], now[task.id], mhz)
         limit = task.launch.resources.memory_bytes if task.launch is not None else 0
         rows.append(
             [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from milo.core.java_oom import EXIT_ON_OOM_CODE
+from milo.core.java.out_of_memory import EXIT_ON_OOM_CODE
 from milo.core.records import ExitRecord, MemoryPeak
 
 MIB: Final = 1024 * 1024

@@ -16,7 +16,7 @@ from milo.core.records import RECORD_VERSION, Int32
 
 @attrs.frozen
 class JavaRuntime:
-    """One Java runtime of the host, as `milo.host.java` found it."""
+    """One Java runtime of the host, as `milo.host.java.finder` found it."""
 
     home: str
     """Absolute, all symlinks resolved."""
@@ -115,7 +115,7 @@ class Network:
 class PluginOptions:
     """The plugin's configuration, in so far as a task process needs it.
 
-    Filled by `milo.core.options.parse_plugin_options`.
+    Filled by `milo.core.config.options.parse_plugin_options`.
     """
 
     java_home: str = ""
@@ -199,7 +199,7 @@ class Launch:
 
 @attrs.frozen
 class TaskOptions:
-    """The job's ``config`` block, validated by `milo.core.options.parse_task_options`."""
+    """The job's ``config`` block, validated by `milo.core.config.options.parse_task_options`."""
 
     jar_path: str = ""
     main_class: str = ""
@@ -238,7 +238,7 @@ class TaskOptions:
     """The heap's share of the task's memory, 1 to 95; 0: Milo's default."""
     heap_dump_on_oom: bool = False
     java_version: str = ""
-    """Which Java, such as ``>= 17``; see `milo.core.java_choice`."""
+    """Which Java, such as ``>= 17``; see `milo.core.java.choice`."""
     java_home: str = ""
     """A Java of the host's, or one in the task's directories (``local/jdk``)."""
     extra_hosts: tuple[str, ...] = ()
@@ -248,7 +248,7 @@ class TaskOptions:
 
 @attrs.frozen
 class Application:
-    """What the JVM is to run, as `milo.core.application` resolved it."""
+    """What the JVM is to run, as `milo.core.java.application` resolved it."""
 
     java: JavaRuntime
     jar: str = ""

@@ -26,7 +26,7 @@ CONTROL_SOCKET: Final = "control.sock"
 LOG_FILE: Final = "task.log"
 """The task process's own messages, bounded."""
 COUNTERS_FILE: Final = "counters"
-"""How many bytes passed through the pumps; shared memory, see `milo.task.tally`."""
+"""How many bytes passed through the pumps; shared memory, see `milo.task.logs.byte_counts`."""
 CRUN_LOG: Final = "crun.log"
 PID_FILE: Final = "container.pid"
 

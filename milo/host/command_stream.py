@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import trio
 
-from milo.core.execution import ExecInput, ExecOutput
-from milo.host.commands import run_command
+from milo.core.exec_io import ExecInput, ExecOutput
+from milo.host.exec_client import run_command
 
 WAITING_CHUNKS = 4
 """Read from the command and not yet taken; then the command waits."""

@@ -13,11 +13,11 @@ from typing import Final
 import trio
 
 import milo
-from milo.core import userns
+from milo.core.container import userns
 from milo.core.launch import JavaRuntime, PluginOptions
 from milo.core.report import Fingerprint
 from milo.errors import CrunMissingError, NoJavaError
-from milo.host.java import JavaFinder
+from milo.host.java.finder import JavaFinder
 
 PERIOD_S: Final = 30.0
 CRUN_TIMEOUT_S: Final = 10.0

@@ -10,11 +10,11 @@ import trio
 
 from milo.core.describe import exit_sentence
 from milo.errors import ControlError, MiloError
-from milo.host.cleaner import Cleaner
+from milo.host.leftovers.cleaner import Cleaner
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 FIRST_RECONNECT_PAUSE_S: Final = 0.001
 RECONNECT_PAUSE_S: Final = 0.1

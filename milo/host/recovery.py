@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from milo.core.records import Handle, TaskRecord
 from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartError
-from milo.host.cleaner import Cleaner, end_supervisor
+from milo.host.leftovers.cleaner import Cleaner, end_supervisor
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 _log = logging.getLogger(__name__)
 

@@ -28,19 +28,19 @@ from milo.errors import (
     TaskRunningError,
     TaskStartError,
 )
-from milo.host.cleaner import Cleaner, join_fifos
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.follower import Follower
 from milo.host.inspection import inspect_task
+from milo.host.leftovers.cleaner import Cleaner, join_fifos
 from milo.host.levels import log
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.recovery import handle_of, resume, take_over
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
+from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.stopping import stop_task
 from milo.host.task_client import TaskClient
-from milo.host.usage import Ticks, follow_usage
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""

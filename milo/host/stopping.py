@@ -14,7 +14,7 @@ import trio
 
 from milo.errors import ControlError
 from milo.host.managed import ManagedTask
-from milo.processes import signal_process
+from milo.proc import signal_process
 
 RETRY_S: Final = 0.2
 PATIENCE_S: Final = 5.0

@@ -17,7 +17,7 @@ from milo.core.launch import Launch
 from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS
 from milo.errors import MiloError, StateError
 from milo.host.state_store import StateStore
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 RUN_DIRECTORY: Final = "/run/milo-run"
 """Below it, each ``milo run`` has a directory that is a state directory of one task."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import milo
-from milo.core.options import parse_plugin_options
-from milo.core.schema import PLUGIN_SCHEMA
+from milo.core.config.options import parse_plugin_options
+from milo.core.config.schema import PLUGIN_SCHEMA
 from milo.plugin import convert
 from milo.plugin.schema import spec_from_schema
 from milo.wire.hashicorp.nomad.plugins.base import proto as base

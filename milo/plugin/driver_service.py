@@ -9,7 +9,7 @@ import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from milo.core.schema import TASK_SCHEMA
+from milo.core.config.schema import TASK_SCHEMA
 from milo.plugin import convert, exec_service, stats_message
 from milo.plugin.schema import spec_from_schema
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers

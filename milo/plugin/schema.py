@@ -1,8 +1,8 @@
-"""The schemas of `milo.core.options` as Nomad's HCL specification. Pure."""
+"""The schemas of `milo.core.config.options` as Nomad's HCL specification. Pure."""
 
 from __future__ import annotations
 
-from milo.core.option_reader import Attr, Block, Schema
+from milo.core.config.reader import Attr, Block, Schema
 from milo.wire.hashicorp.nomad.plugins.shared import hclspec
 
 

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 import trio
 
-from milo.processes import children
+from milo.proc import children
 
 REMEMBERED_STATUSES: Final = 64
 """Statuses of children that nobody has asked for yet: enough for a burst of orphans."""

@@ -15,7 +15,7 @@ import trio
 from milo.core import control
 from milo.core.records import ProcessId
 from milo.errors import ControlError, MiloError
-from milo.processes import close_all, passing
+from milo.proc import close_all, passing
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""

@@ -10,7 +10,7 @@ import trio
 
 from milo.core.describe import signal_name
 from milo.errors import ControlError
-from milo.task.container import Container
+from milo.task.oci.container import Container
 
 
 @attrs.frozen

@@ -13,10 +13,10 @@ from milo.core.launch import Launch
 from milo.core.records import LAUNCH_FILE, TASK_FILE, TaskRecord, decode
 from milo.errors import MiloError, StateError
 from milo.files import read_file
-from milo.processes import become_subreaper, set_process_name
+from milo.proc import become_subreaper, set_process_name
 from milo.task.children import Reaper
-from milo.task.container import Container
-from milo.task.streams import Takeover
+from milo.task.logs.streams import Takeover
+from milo.task.oci.container import Container
 from milo.task.supervisor import Supervisor
 
 

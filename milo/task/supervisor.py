@@ -17,22 +17,22 @@ from typing import Final
 import trio
 
 from milo.core import control, records
-from milo.core.application import java_arguments
+from milo.core.config.options import parse_task_options
+from milo.core.java.application import java_arguments
 from milo.core.launch import Launch, TaskOptions
 from milo.core.lifecycle import Happening, Phase, advance
-from milo.core.options import parse_task_options
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
-from milo.processes import start_ticks
-from milo.task import artifact
+from milo.proc import start_ticks
 from milo.task.children import Reaper, WaitStatus
-from milo.task.commands import Commands
-from milo.task.container import Container
 from milo.task.control_server import ControlServer
+from milo.task.exec_server import Commands
+from milo.task.java import application
+from milo.task.java.jvm import Jvm
 from milo.task.journal import Journal
-from milo.task.jvm import Jvm
 from milo.task.ladder import StopLadder
-from milo.task.streams import Streams, Takeover
+from milo.task.logs.streams import Streams, Takeover
+from milo.task.oci.container import Container
 
 ALLOC_CHECK_S: Final = 5.0
 ALLOC_MISSING_TIMES: Final = 3
@@ -118,7 +118,7 @@ class Supervisor:
 
     async def _start(self, options: TaskOptions) -> None:
         self._streams = Streams.open(self.launch, options, self._journal)
-        app = artifact.resolve_application(self.launch, options)
+        app = application.resolve_application(self.launch, options)
         self._mark("inspect")
         self._container = Container(self.launch, self._reaper)
         self._jvm = Jvm(self.launch, options, app)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from milo.core.job_file import PORT
+from milo.cli.job_file import PORT
 from tests.support import artifacts
 from tests.support.agent import MILO
 from tests.support.nomad import Nomad

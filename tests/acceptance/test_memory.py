@@ -7,7 +7,7 @@ from pathlib import Path
 
 from milo.core import cgroup
 from milo.core.cgroup import Mode
-from milo.task import cgroups
+from milo.task.oci import cgroup_placement
 from tests.acceptance.conftest import RunJar
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
@@ -29,7 +29,7 @@ def test_start_is_told_and_weighed(run_jar: RunJar) -> None:
     assert re.search(r"heap up to \d+ MiB, set by default, for a task of 256 MiB", text), text
     assert "collector Serial" in text
     assert "processor" in text
-    hierarchy = cgroups.detect()
+    hierarchy = cgroup_placement.detect()
     if hierarchy.mode is Mode.V2:
         pattern, expected = "nomad.slice/*.slice/{}.app.scope/cpu.weight", 29
     else:

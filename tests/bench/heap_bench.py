@@ -18,8 +18,8 @@ from pathlib import Path
 import attrs
 
 from milo.core.cgroup import Mode, parse_keyed
-from milo.core.heap import MIB, default_heap_bytes
-from milo.task import cgroups
+from milo.core.java.heap import MIB, default_heap_bytes
+from milo.task.oci import cgroup_placement
 from tests.support import jars
 from tests.support.java_homes import all_homes
 
@@ -63,7 +63,7 @@ class Run:
 @contextlib.contextmanager
 def group(limit_mib: int) -> Iterator[Path]:
     """Make a cgroup with this memory limit, and remove it."""
-    hierarchy = cgroups.detect()
+    hierarchy = cgroup_placement.detect()
     directory = Path(hierarchy.directory("memory", GROUP) or "")
     v2 = hierarchy.mode is Mode.V2
     directory.mkdir()

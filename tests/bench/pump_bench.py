@@ -22,9 +22,9 @@ from typing import Any
 
 import trio
 
-from milo.task.fifo import FifoSink, open_fifo_writer, raise_capacity
-from milo.task.pump import Pump, open_pipe
-from milo.task.pump_policy import PumpPolicy
+from milo.task.logs.fifo import FifoSink, open_fifo_writer, raise_capacity
+from milo.task.logs.pump import Pump, open_pipe
+from milo.task.logs.pump_policy import PumpPolicy
 
 GIB = 1 << 30
 WAYS = ("none", "pump", "loop", "c loop")

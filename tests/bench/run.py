@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from milo.host.java import JavaFinder
+from milo.host.java.finder import JavaFinder
 from tests.bench import machine, memory_bench, pump_bench, report, start_bench
 from tests.bench.plugin_host import AGENT_PATH, install, open_host
 from tests.support import jars

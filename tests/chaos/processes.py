@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from milo.core import control, records
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.agent import Agent
 
 STREAMS = ("stdout", "stderr")

@@ -10,7 +10,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["milo.core", "milo.errors", "milo.task.artifact"]):
+with atheris.instrument_imports(include=["milo.core", "milo.errors", "milo.task.java.application"]):
     from tests.fuzz import targets
 from tests.fuzz.mutate import mutator
 

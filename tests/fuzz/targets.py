@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from milo.core import control, records
+from milo.core.config.options import parse_plugin_options, parse_task_options
 from milo.core.describe import exit_sentence
-from milo.core.jar import class_version, inspect_jar, require_main_class
+from milo.core.java.jar import class_version, inspect_jar, require_main_class
 from milo.core.launch import JavaRuntime, Launch, PluginOptions, TaskOptions
-from milo.core.options import parse_plugin_options, parse_task_options
 from milo.errors import MiloError
 from milo.plugin import convert
-from milo.task.artifact import _first_that_runs
+from milo.task.java.application import _first_that_runs
 
 DATA = Path(__file__).parents[1] / "data/fuzz"
 JAVA = JavaRuntime("/usr/lib/jvm/java-17", "17.0.1", 17, "/usr/lib/jvm")

@@ -15,11 +15,11 @@ import attrs
 import pytest
 
 from milo.core import cgroup
-from milo.core import crun as crun_args
 from milo.core.cgroup import Mode
+from milo.core.container import crun as crun_args
 from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources, TaskOptions
-from milo.host import stats
-from milo.task import bundle, cgroups
+from milo.host.stats import sampling
+from milo.task.oci import bundle, cgroup_placement
 from tests.support import jars
 from tests.support.waiting import scaled
 
@@ -171,7 +171,7 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
         assert done.returncode == 0, os.read(reader, 4096).decode()
         running.pid = int(Path(pid_file).read_text())
         running.pidfd = os.pidfd_open(running.pid)
-        cgroups.settle(
+        cgroup_placement.settle(
             running.pid,
             oom_score_adj=launch.resources.oom_score_adj,
             cpuset_cgroup=launch.cpuset_cgroup,
@@ -191,7 +191,7 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
         left: list[tuple[str, ...]] = []
 
         def removed() -> bool:
-            left[:] = [cgroups.remove_leftovers(made.cgroup_path, launch.cgroup_parent)]
+            left[:] = [cgroup_placement.remove_leftovers(made.cgroup_path, launch.cgroup_parent)]
             return not left[0]
 
         assert until(removed), left
@@ -213,7 +213,11 @@ def until(condition: Callable[[], bool], timeout_s: float = 30) -> bool:
 
 def groups() -> list[str]:
     """Return every cgroup of this host."""
-    return [path for top in set(cgroups.detect().mounts.values()) for path, _, _ in os.walk(top)]
+    return [
+        path
+        for top in set(cgroup_placement.detect().mounts.values())
+        for path, _, _ in os.walk(top)
+    ]
 
 
 def run(launch: Launch, *argv: str, options: TaskOptions | None = None) -> str:
@@ -349,15 +353,15 @@ def test_hard_limit_throttles(launch: Launch) -> None:
     options = TaskOptions(cpu_hard_limit=True)
     with created(tenth, "/bin/sh", "-c", "while :; do :; done", options=options) as running:
         running.start()
-        where = stats.locate(running.bundle.cgroup_path)
+        where = sampling.locate(running.bundle.cgroup_path)
 
         def throttled(times: int) -> bool:
-            return (stats.sample(where).throttled_periods or 0) >= times
+            return (sampling.sample(where).throttled_periods or 0) >= times
 
         assert until(lambda: throttled(2))
-        first = stats.sample(where)
+        first = sampling.sample(where)
         assert until(lambda: throttled((first.throttled_periods or 0) + 20))
-        cpu, memory = stats.usage(first, stats.sample(where), 1000)
+        cpu, memory = sampling.usage(first, sampling.sample(where), 1000)
         assert 6 <= cpu.percent <= 14
         assert cpu.total_ticks == pytest.approx(cpu.percent * 10)
         assert 0 < memory.usage <= 256 * MIB
@@ -366,7 +370,7 @@ def test_hard_limit_throttles(launch: Launch) -> None:
 def test_fork_bomb_stays_inside(launch: Launch) -> None:
     """A container cannot have more processes than its limit."""
     with created(launch, "/bin/sleep", "60") as running:
-        hierarchy = cgroups.detect()
+        hierarchy = cgroup_placement.detect()
         directory = hierarchy.directory("pids", running.bundle.cgroup_path)
         assert Path(f"{directory}/pids.max").read_text().strip() == "4096"
 
@@ -407,7 +411,7 @@ def test_daemons_end_with_the_application(launch: Launch) -> None:
 @pytest.fixture
 def nomad_v1() -> Iterator[tuple[str, str]]:
     """Nomad's groups of a task on cgroup v1: the scope, and the shared cpuset group."""
-    hierarchy = cgroups.detect()
+    hierarchy = cgroup_placement.detect()
     if hierarchy.mode is not Mode.V1:
         pytest.skip("cgroup v1 only")
     top = f"/{SCOPE}"
@@ -459,7 +463,7 @@ def test_jvm_counts_the_cpus_of_nomads_cpuset(
 @pytest.fixture
 def nomad_v2() -> Iterator[str]:
     """Nomad's scope of a task on cgroup v2, below two groups that hand on their controllers."""
-    hierarchy = cgroups.detect()
+    hierarchy = cgroup_placement.detect()
     if hierarchy.mode is not Mode.V2:
         pytest.skip("cgroup v2 only")
     root = Path(hierarchy.mounts[""])

@@ -14,7 +14,7 @@ import trio
 from milo.core.launch import PluginOptions
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError, TaskNotFoundError, TaskRunningError, TaskStartError
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after, move_on_after
 

@@ -13,7 +13,7 @@ import trio
 from milo.core import records
 from milo.core.report import ExitResult, TaskState
 from milo.errors import StateError, TaskNotFoundError
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.waiting import fail_after
 

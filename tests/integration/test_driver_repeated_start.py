@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from milo.core.report import ExitResult
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after
 

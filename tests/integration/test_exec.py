@@ -13,11 +13,11 @@ import attrs
 import pytest
 import trio
 
-from milo.core.execution import CommandEnd, ExecInput, Printed, TerminalSize, Typed
+from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ControlError
-from milo.host.commands import KEPT_BYTES, run_command, run_script
-from milo.processes import start_ticks
-from milo.task import cgroup_state
+from milo.host.exec_client import KEPT_BYTES, run_command, run_script
+from milo.proc import start_ticks
+from milo.task.oci import cgroup_state
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")

@@ -15,7 +15,7 @@ import trio
 
 from milo.cli.main import run_command
 from milo.core.report import ExitResult
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, Task, cgroups_of, open_rig
 from tests.support.private_mounts import small_tmpfs
 from tests.support.waiting import fail_after

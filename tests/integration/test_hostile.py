@@ -21,13 +21,13 @@ import pytest
 import trio
 
 from milo.core import control
+from milo.core.container.mounts import MASKED_PATHS
 from milo.core.launch import Mount, PluginOptions
-from milo.core.mounts import MASKED_PATHS
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
 from milo.host.task_client import open_control
-from milo.processes import start_ticks
-from milo.task.privileges import userns_problem
+from milo.proc import start_ticks
+from milo.task.oci.privileges import userns_problem
 from tests.support import reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from milo.errors import TaskStartError
-from milo.host.java import JavaFinder
+from milo.host.java.finder import JavaFinder
 from tests.support import jars, jdks
 from tests.support.driver_rig import DriverRig, open_rig
 

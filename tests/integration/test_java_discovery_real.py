@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from milo.core.jar import class_version, inspect_jar
+from milo.core.java.jar import class_version, inspect_jar
 from milo.core.launch import JavaRuntime
 from milo.errors import ArtifactError
-from milo.host.java import JavaFinder
+from milo.host.java.finder import JavaFinder
 
 MAIN = 'public class Main { public static void main(String[] a) { System.out.print("ran"); } }'
 
@@ -56,7 +56,7 @@ async def test_a_second_look_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     async def refuse(home: str, timeout_s: float) -> str:
         raise AssertionError(f"{home} was run again")
 
-    monkeypatch.setattr("milo.host.java._run", refuse)
+    monkeypatch.setattr("milo.host.java.finder._run", refuse)
     assert await finder.find("", {}) == first
 
 

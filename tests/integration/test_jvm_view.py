@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from milo.core.heap import MIB, default_heap_bytes
+from milo.core.java.heap import MIB, default_heap_bytes
 from milo.core.launch import PluginOptions
 from milo.core.records import short_id
 from tests.support.driver_rig import DriverRig, Task, open_rig

@@ -17,7 +17,7 @@ import trio
 from milo.core.launch import PluginOptions
 from milo.core.report import ExitResult, TaskState
 from milo.errors import StateError, TaskStartError
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support import fake_crun, leftovers, scripted_java, spawners
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.private_mounts import read_only, small_tmpfs
@@ -166,7 +166,7 @@ async def test_crun_hangs_at_the_start(
     jar_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """A crun that never answers is killed, with what it had started, and StartTask fails."""
-    spawners.patch(monkeypatch, "import milo.task.crun as c; c.COMMAND_TIMEOUT_S = 1.0")
+    spawners.patch(monkeypatch, "import milo.task.oci.crun as c; c.COMMAND_TIMEOUT_S = 1.0")
     crun = fake_crun.wrapper(tmp_path / "crun", command, "sleep 4004; exit 1")
     async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
         with fail_after(40):
@@ -197,7 +197,7 @@ async def test_crun_at_the_end(
     words: str,
 ) -> None:
     """A crun that fails, hangs or is gone at stop time keeps nothing from ending or removal."""
-    spawners.patch(monkeypatch, "import milo.task.crun as c; c.DELETE_TIMEOUT_S = 1.0")
+    spawners.patch(monkeypatch, "import milo.task.oci.crun as c; c.DELETE_TIMEOUT_S = 1.0")
     crun = fake_crun.wrapper(tmp_path / "crun", "delete", trouble or ":")
     async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
         with fail_after(60):

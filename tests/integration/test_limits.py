@@ -14,11 +14,11 @@ import trio
 
 from milo.core import cgroup
 from milo.core.cgroup import Mode
-from milo.core.heap import MIB
+from milo.core.java.heap import MIB
 from milo.core.launch import PluginOptions, Resources
-from milo.host import stats
-from milo.host.stats import Source
-from milo.task import cgroups
+from milo.host.stats import sampling
+from milo.host.stats.sampling import Source
+from milo.task.oci import cgroup_placement
 from tests.support import scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after
@@ -53,14 +53,14 @@ def locate(rig: DriverRig, task: Task) -> Source:
     """Return where the figures of the task's container are."""
     started = rig.registry._tasks[task.id].started
     assert started is not None
-    return stats.locate(started.cgroup_path)
+    return sampling.locate(started.cgroup_path)
 
 
 async def cpu_seconds(sources: list[Source], at_least_s: float) -> tuple[float, list[float]]:
     """Return how long was waited, and the CPU time that each group used meanwhile."""
 
     def used() -> list[int]:
-        return [stats.sample(source).cpu_ns or 0 for source in sources]
+        return [sampling.sample(source).cpu_ns or 0 for source in sources]
 
     before, begun = used(), trio.current_time()
     await trio.sleep(at_least_s)
@@ -76,7 +76,7 @@ def only_cpu() -> int:
 @pytest.fixture
 def scopes() -> Iterator[tuple[str, str]]:
     """Two groups side by side, as Nomad makes for two tasks: theirs to compete with."""
-    hierarchy = cgroups.detect()
+    hierarchy = cgroup_placement.detect()
     paths = (f"/{SCOPE}.slice/a1.web.scope", f"/{SCOPE}.slice/a2.web.scope")
     controllers = cgroup.NOMAD_V1_CONTROLLERS if hierarchy.mode is not Mode.V2 else ("",)
     directories = [f"{hierarchy.mounts[name]}{path}" for name in controllers for path in paths]
@@ -121,7 +121,7 @@ async def test_memory_hog_is_killed_at_its_limit(jar_dir: Path) -> None:
         found = re.search(r"it used up to ([\d.]+) MiB of its limit of 200 MiB", text)
         if found is None:
             # Before Linux 5.19 the second hierarchy does not tell the peak.
-            assert cgroups.detect().mode is Mode.V2, text
+            assert cgroup_placement.detect().mode is Mode.V2, text
             assert "its limit of 200 MiB" in text
         else:
             assert 0.9 * limit_mib <= float(found[1]) <= limit_mib
@@ -191,7 +191,7 @@ async def test_cpu_hog_is_held_to_its_hard_limit(tmp_path: Path, jar_dir: Path) 
         _, source = await start(rig, task)
         waited_s, [used_s] = await cpu_seconds([source], 6)
         assert used_s / waited_s == pytest.approx(wanted, rel=0.1)
-        assert stats.sample(source).throttled_periods
+        assert sampling.sample(source).throttled_periods
 
 
 @pytest.mark.parametrize("nomads", [True, False], ids=["in-nomads-groups", "alone"])
@@ -229,7 +229,7 @@ async def test_two_hogs_share_by_weight(
 
 async def test_reserved_cores(tmp_path: Path, jar_dir: Path) -> None:
     """A task with cores of its own runs on them alone."""
-    hierarchy = cgroups.detect()
+    hierarchy = cgroup_placement.detect()
     core = str(only_cpu())
     group = (
         Path(hierarchy.mounts.get("cpuset", ""), SCOPE) if hierarchy.mode is not Mode.V2 else None
@@ -262,7 +262,7 @@ async def test_fork_bomb_is_held(tmp_path: Path, jar_dir: Path) -> None:
     async with open_rig(scripted(tmp_path, script)) as rig:
         task = rig.task(jar_dir / "hello.jar", pids_limit=50)
         _, source = await start(rig, task)
-        where = cgroups.detect()
+        where = cgroup_placement.detect()
         started = rig.registry._tasks[task.id].started
         assert started is not None
         pids = Path(where.directory("pids", started.cgroup_path) or "")
@@ -271,7 +271,7 @@ async def test_fork_bomb_is_held(tmp_path: Path, jar_dir: Path) -> None:
             while not _refused(pids):
                 assert int((pids / "pids.current").read_text()) <= 50
                 await trio.sleep(0.02)
-        assert stats.sample(source).memory
+        assert sampling.sample(source).memory
         with fail_after(30):
             await rig.registry.stop(task.id, "SIGKILL", 5)
             await rig.registry.wait(task.id)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.waiting import scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")

@@ -15,8 +15,8 @@ import trio
 
 from milo.core.launch import Network
 from milo.errors import TaskStartError
-from milo.task import etc_files
-from milo.task.network import view_network
+from milo.task.root import etc_files
+from milo.task.root.network import view_network
 from tests.support import networks
 from tests.support.driver_rig import DriverRig, Task, open_rig
 

@@ -16,10 +16,10 @@ import attrs
 import pytest
 import trio
 
-from milo.core import seccomp, userns
+from milo.core.container import seccomp, userns
 from milo.core.launch import Network, PluginOptions
 from milo.errors import ConfigError, MiloError
-from milo.task import cgroups, privileges
+from milo.task.oci import cgroup_placement, privileges
 from tests.support import java_homes, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
@@ -207,7 +207,7 @@ async def test_limits_sysctls_and_shared_memory_are_the_jobs(tmp_path: Path, jar
         "cat /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/net/core/somaxconn; "
         "df -k --output=size /dev/shm | tail -1; cd /sys/fs/cgroup; cat pids.max pids/pids.max; :"
     )
-    mighty = cgroups.has_capability(privileges.CAP_SYS_RESOURCE)
+    mighty = cgroup_placement.has_capability(privileges.CAP_SYS_RESOURCE)
     core, stack = ("1048576", "unlimited") if mighty else ("0", "4194304")
     async with scripted(tmp_path, script) as rig:
         task = rig.task(

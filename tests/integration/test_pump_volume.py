@@ -10,16 +10,16 @@ import threading
 import zlib
 from pathlib import Path
 
-from milo.task.pump import open_pipe
+from milo.task.logs.pump import open_pipe
 
 GIB = 1 << 30
 BLOCK = os.urandom(64 << 10) * 4
 
 PUMP = """
 import sys, trio
-from milo.task.fifo import FifoSink
-from milo.task.pump import Pump
-from milo.task.pump_policy import PumpPolicy
+from milo.task.logs.fifo import FifoSink
+from milo.task.logs.pump import Pump
+from milo.task.logs.pump_policy import PumpPolicy
 
 async def main() -> None:
     sink = FifoSink(sys.argv[2], beneath=sys.argv[3])

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from milo.core.launch import PluginOptions
-from milo.task import privileges
+from milo.task.oci import privileges
 from tests.support import scripted_java, security_probe, security_table
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.java_homes import all_homes

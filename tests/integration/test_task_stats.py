@@ -17,7 +17,7 @@ import trio
 
 from milo.core.launch import PluginOptions
 from milo.core.report import TaskUsage
-from milo.host import stats
+from milo.host.stats import sampling
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from tests.support import scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
@@ -194,7 +194,7 @@ async def test_figures_are_the_kernels(tmp_path: Path, jar_dir: Path) -> None:
         assert spent_s > 0.1 * used_s, "not what this test is about"
         assert seconds_used(samples, field) == pytest.approx(spent_s, rel=MAX_ERROR)
     cpu = samples[-1][0].cpu
-    assert cpu.total_ticks == pytest.approx(cpu.percent / 100 * stats.core_mhz(), rel=MAX_ERROR)
+    assert cpu.total_ticks == pytest.approx(cpu.percent / 100 * sampling.core_mhz(), rel=MAX_ERROR)
     assert cpu.throttled_periods == pytest.approx(last.throttled_periods, rel=MAX_ERROR)
     assert last.throttled_periods > 2 * WINDOW_S
     assert cpu.throttled_time_ns / 1e9 == pytest.approx(last.throttled_s, rel=MAX_ERROR)
@@ -296,7 +296,7 @@ async def test_many_tasks_need_no_service_manager() -> None:
 def test_open_files_keep_no_cgroup() -> None:
     """A group whose files are open can be removed; then nothing is measured, nor left open."""
     before = cgroup_files(os.getpid())
-    with open_groups(1) as [group], closing(stats.Meter(stats.locate(group.path))) as meter:
+    with open_groups(1) as [group], closing(sampling.Meter(sampling.locate(group.path))) as meter:
         assert meter.sample().cpu_ns is not None
         assert len(cgroup_files(os.getpid())) > len(before)
         for directory in set(group.directories.values()):

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 import trio
 
-from milo.core.crun import container_name
+from milo.core.container.crun import container_name
 from milo.core.launch import Launch, PluginOptions, Resources
 from milo.core.records import short_id
 from milo.core.report import TaskEvent

@@ -21,12 +21,12 @@ from typing import Any
 
 import trio
 
-from milo.core.crun import container_name
+from milo.core.container.crun import container_name
 from milo.core.launch import Launch, PluginOptions, Resources
 from milo.core.records import short_id
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from milo.processes import children
+from milo.proc import children
 from milo.spawner import fork_spawner
 from tests.support import leftovers
 from tests.support.waiting import fail_after, move_on_after

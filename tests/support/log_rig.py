@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from milo.task.fifo import FifoSink, waiting_bytes
-from milo.task.pump import Pump, open_pipe
-from milo.task.pump_policy import EventKind, PumpEvent, PumpPolicy
+from milo.task.logs.fifo import FifoSink, waiting_bytes
+from milo.task.logs.pump import Pump, open_pipe
+from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
 
 
 def descriptors() -> set[str]:

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from milo.processes import CLONE_NEWNET, enter_namespace
+from milo.proc import CLONE_NEWNET, enter_namespace
 from tests.support import private_mounts
 
 

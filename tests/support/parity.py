@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from milo.core.capabilities import KNOWN
+from milo.core.container.capabilities import KNOWN
 from milo.core.launch import DEFAULT_ALLOW_CAPS
 from tests.support.agent import Agent
 from tests.support.jobs import job_file

@@ -15,7 +15,7 @@ import trio
 
 from milo.core import control, records
 from milo.core.records import ProcessId
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 DATA = Path(__file__).parents[1] / "data"
 VERSIONS = sorted(DATA.glob("v[0-9]*"), key=lambda path: int(path.name[1:]))

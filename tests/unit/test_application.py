@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.application import (
+from milo.core.config.options import parse_task_options
+from milo.core.java.application import (
     MAX_LISTED,
     Found,
     absolute_class_path,
@@ -23,10 +24,9 @@ from milo.core.application import (
     printable,
 )
 from milo.core.launch import Application, JavaRuntime, Launch, Mount, PluginOptions, TaskOptions
-from milo.core.options import parse_task_options
 from milo.errors import ArtifactError, ConfigError, JavaError, NoJavaError
-from milo.task.artifact import resolve_application
-from milo.task.inside import OutsideError, open_inside
+from milo.task.java.application import resolve_application
+from milo.task.root.inside import OutsideError, open_inside
 
 JAVA_17 = JavaRuntime("/usr/lib/jvm/java-17", "17.0.15", 17, "/usr/lib/jvm")
 JAVA_21 = JavaRuntime("/opt/jdk-21", "21.0.2", 21, "/opt")

@@ -26,7 +26,7 @@ from milo.core.launch import (
     TaskOptions,
 )
 from milo.errors import ConfigError, MiloError, StateError, UserError
-from milo.task import bundle, cgroups, users
+from milo.task.oci import bundle, cgroup_placement, users
 
 ARGV = ("/jdk/bin/java", "-jar", "/local/app.jar")
 
@@ -338,7 +338,7 @@ def test_removal_follows_no_symlink(launch: Launch, tmp_path: Path) -> None:
 def test_removal_never_enters_a_mount(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """While something is mounted inside, nothing is removed."""
     made, _ = write(launch)
-    monkeypatch.setattr(cgroups, "mount_points", lambda: ["/", f"{made.path}/rootfs/usr"])
+    monkeypatch.setattr(cgroup_placement, "mount_points", lambda: ["/", f"{made.path}/rootfs/usr"])
     with pytest.raises(StateError, match="still mounted"):
         bundle.remove_bundle(launch.state_dir)
     assert Path(made.config_path).exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from milo.core.capabilities import KNOWN, check_allowed, granted, oci_name, parse_names
+from milo.core.container.capabilities import KNOWN, check_allowed, granted, oci_name, parse_names
 from milo.errors import ConfigError
 
 EVERY = (1 << len(KNOWN)) - 1

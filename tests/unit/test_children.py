@@ -17,12 +17,13 @@ import trio.testing
 
 from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, CrunMissingError
-from milo.processes import start_ticks
-from milo.task import children, crun
+from milo.proc import start_ticks
+from milo.task import children
 from milo.task.children import Reaper, WaitStatus
-from milo.task.crun import Crun
-from milo.task.foreign import ForeignProcess, reopen_pipe
 from milo.task.ladder import StopLadder
+from milo.task.oci import crun
+from milo.task.oci.crun import Crun
+from milo.task.oci.non_child import NonChildProcess, reopen_pipe
 from tests.support.log_rig import descriptors
 
 
@@ -207,7 +208,7 @@ async def test_a_process_that_is_nobodys_child(
         monkeypatch.setattr(os, "pidfd_open", missing)
     before = descriptors()
     child = _sleeper()
-    process = ForeignProcess(_identity(child.pid))
+    process = NonChildProcess(_identity(child.pid))
     assert process.alive()
     process.signal(signal.SIGTERM)
     with trio.fail_after(10):
@@ -223,7 +224,7 @@ async def test_a_process_that_is_nobodys_child(
 async def test_a_recycled_number_is_not_the_process() -> None:
     """A process with another start time is neither waited for nor signalled."""
     me = _identity(os.getpid())
-    process = ForeignProcess(ProcessId(me.pid, me.start_ticks - 1))
+    process = NonChildProcess(ProcessId(me.pid, me.start_ticks - 1))
     assert not process.alive()
     with trio.fail_after(10):
         await process.wait()

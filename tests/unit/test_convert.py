@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core import report
+from milo.core.config.reader import Attr
+from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.core.launch import Device, Mount, Network, Resources
-from milo.core.option_reader import Attr
-from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.errors import ConfigError
 from milo.plugin import convert
 from milo.plugin.schema import spec_from_schema

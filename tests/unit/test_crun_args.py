@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from milo.core import crun
+from milo.core.container import crun
 
 GLOBAL = ["crun", "--root=/r", "--log=file:/s/crun.log", "--cgroup-manager=cgroupfs"]
 

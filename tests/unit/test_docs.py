@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from milo.cli.doctor import hcl
 from milo.cli.parser import build_parser
-from milo.core import hcl
+from milo.core.config.options import parse_plugin_options, parse_task_options
+from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.core.launch import PluginOptions
-from milo.core.options import parse_plugin_options, parse_task_options
-from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

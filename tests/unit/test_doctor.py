@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from milo.core import doctor
+from milo.cli.doctor import host_verdicts
+from milo.cli.doctor.directory_verdicts import Directory, check_data_dir, check_state_dir
+from milo.cli.doctor.host_verdicts import Finding, Verdict
 from milo.core.cgroup import Mode
-from milo.core.doctor import Finding, Verdict
-from milo.core.doctor_files import Directory, check_data_dir, check_state_dir
 from milo.core.launch import JavaRuntime
 
 OK, WARNING, FAILED, SKIPPED = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.SKIPPED
@@ -39,45 +39,53 @@ def holds(finding: Finding, verdict: Verdict, words: str) -> None:
 )
 def test_kernel(release: str, has_pidfd: bool, verdict: Verdict, words: str) -> None:
     """What an old kernel lacks is named; a distribution's may have had it put in."""
-    holds(doctor.check_kernel(release, has_pidfd=has_pidfd), verdict, words)
+    holds(host_verdicts.check_kernel(release, has_pidfd=has_pidfd), verdict, words)
 
 
 def test_user_namespaces_matter_only_where_they_are_asked_for() -> None:
     """A host that cannot give them fails a plugin that wants them."""
-    holds(doctor.check_userns("it is old", wanted=True), FAILED, "it is old")
-    holds(doctor.check_userns("it is old", wanted=False), OK, "not possible: it is old")
-    holds(doctor.check_userns("", wanted=True), OK, "in use")
-    holds(doctor.check_userns("", wanted=False), OK, "userns = true")
+    holds(host_verdicts.check_userns("it is old", wanted=True), FAILED, "it is old")
+    holds(host_verdicts.check_userns("it is old", wanted=False), OK, "not possible: it is old")
+    holds(host_verdicts.check_userns("", wanted=True), OK, "in use")
+    holds(host_verdicts.check_userns("", wanted=False), OK, "userns = true")
 
 
 def test_a_hybrid_hierarchy_is_recognised() -> None:
     """As crun decides: a controller in the v2 part is refused, none is v1."""
-    v1 = doctor.V1_CONTROLLERS
+    v1 = host_verdicts.V1_CONTROLLERS
     holds(
-        doctor.check_cgroups(Mode.HYBRID, v1, ["hugetlb"], None),
+        host_verdicts.check_cgroups(Mode.HYBRID, v1, ["hugetlb"], None),
         FAILED,
         "hugetlb, which crun refuses | Boot with the kernel parameter "
         "systemd.unified_cgroup_hierarchy=1",
     )
-    holds(doctor.check_cgroups(Mode.HYBRID, v1, [], None), OK, "used as v1")
+    holds(host_verdicts.check_cgroups(Mode.HYBRID, v1, [], None), OK, "used as v1")
 
 
 def test_cgroup_controllers() -> None:
     """All four on v2 and handed down by Nomad's group; on v1 those of crun's too."""
-    holds(doctor.check_cgroups(Mode.NONE, (), (), None), FAILED, "mount -t cgroup2")
-    holds(doctor.check_cgroups(Mode.V2, V2, (), None), OK, "v2 with cpu")
-    holds(doctor.check_cgroups(Mode.V2, V2, (), V2), OK, "v2 with cpu")
-    holds(doctor.check_cgroups(Mode.V2, ("cpu", "pids"), (), None), FAILED, "cgroup_enable=memory")
-    holds(doctor.check_cgroups(Mode.V2, V2, (), ("cpu", "memory")), WARNING, "no cpuset, pids")
-    holds(doctor.check_cgroups(Mode.V1, doctor.V1_CONTROLLERS, (), None), OK, "v1 with")
-    holds(doctor.check_cgroups(Mode.V1, V2, (), None), FAILED, "cpuacct, devices, freezer")
+    holds(host_verdicts.check_cgroups(Mode.NONE, (), (), None), FAILED, "mount -t cgroup2")
+    holds(host_verdicts.check_cgroups(Mode.V2, V2, (), None), OK, "v2 with cpu")
+    holds(host_verdicts.check_cgroups(Mode.V2, V2, (), V2), OK, "v2 with cpu")
+    holds(
+        host_verdicts.check_cgroups(Mode.V2, ("cpu", "pids"), (), None),
+        FAILED,
+        "cgroup_enable=memory",
+    )
+    holds(
+        host_verdicts.check_cgroups(Mode.V2, V2, (), ("cpu", "memory")), WARNING, "no cpuset, pids"
+    )
+    holds(
+        host_verdicts.check_cgroups(Mode.V1, host_verdicts.V1_CONTROLLERS, (), None), OK, "v1 with"
+    )
+    holds(host_verdicts.check_cgroups(Mode.V1, V2, (), None), FAILED, "cpuacct, devices, freezer")
 
 
 def test_crun() -> None:
     """Missing, something else, too old, without seccomp."""
 
     def check(path: str, output: str | None, *, needs_seccomp: bool = True) -> Finding:
-        return doctor.check_crun("crun", path, output, needs_seccomp=needs_seccomp)
+        return host_verdicts.check_crun("crun", path, output, needs_seccomp=needs_seccomp)
 
     holds(check("/usr/bin/crun", CRUN), OK, "/usr/bin/crun, version 1.14")
     holds(check("", None), FAILED, "crun was not found at 'crun' | Install the package crun")
@@ -91,38 +99,50 @@ def test_crun() -> None:
 
 def test_container() -> None:
     """crun's own words are told."""
-    holds(doctor.check_trial(None, 0.1234), OK, "123 ms")
+    holds(host_verdicts.check_trial(None, 0.1234), OK, "123 ms")
     failed = "Error: crun create failed (exit code 1): cgroups in hybrid mode not supported"
-    holds(doctor.check_trial(failed, 1), FAILED, "hybrid mode not supported | See cgroups above")
-    holds(doctor.check_trial("Error: crun start failed: no", 1), FAILED, "crun start failed: no")
+    holds(
+        host_verdicts.check_trial(failed, 1),
+        FAILED,
+        "hybrid mode not supported | See cgroups above",
+    )
+    holds(
+        host_verdicts.check_trial("Error: crun start failed: no", 1),
+        FAILED,
+        "crun start failed: no",
+    )
 
 
 def test_java() -> None:
     """All are listed, the default first, and each that is not used with its reason."""
     other = attrs.evolve(JAVA, version="21.0.1", major=21, home="/opt/jdk-21")
-    (found,) = doctor.check_java([JAVA, other], [])
+    (found,) = host_verdicts.check_java([JAVA, other], [])
     holds(found, OK, "default Java 17.0.15 (/usr/lib/jvm/17); Java 21.0.1 (/opt/jdk-21)")
-    found, problem = doctor.check_java([], ["JAVA_HOME /x: it holds no executable bin/java"])
+    found, problem = host_verdicts.check_java([], ["JAVA_HOME /x: it holds no executable bin/java"])
     holds(found, FAILED, "No Java runtime found on host | Install a JDK")
     holds(problem, WARNING, "JAVA_HOME /x")
 
 
 def test_seccomp() -> None:
     """Which profile is used, and where it is from."""
-    holds(doctor.check_seccomp("", "/etc/x.json", ""), OK, "/etc/x.json, the containers project")
-    holds(doctor.check_seccomp("", "", ""), WARNING, "built-in deny list")
-    holds(doctor.check_seccomp("/p.json", "", ""), OK, "from the plugin's configuration")
-    holds(doctor.check_seccomp("unconfined", "/x", ""), WARNING, "every system call")
-    holds(doctor.check_seccomp("/p.json", "", "Error: bad"), FAILED, "bad | Repair")
+    holds(
+        host_verdicts.check_seccomp("", "/etc/x.json", ""),
+        OK,
+        "/etc/x.json, the containers project",
+    )
+    holds(host_verdicts.check_seccomp("", "", ""), WARNING, "built-in deny list")
+    holds(host_verdicts.check_seccomp("/p.json", "", ""), OK, "from the plugin's configuration")
+    holds(host_verdicts.check_seccomp("unconfined", "/x", ""), WARNING, "every system call")
+    holds(host_verdicts.check_seccomp("/p.json", "", "Error: bad"), FAILED, "bad | Repair")
 
 
 def test_init_and_privileges() -> None:
     """An init is missed by few; without root less is checked, and that is said."""
-    holds(doctor.check_init("/usr/bin/tini"), OK, "tini")
-    holds(doctor.check_init(""), WARNING, "catatonit or tini")
-    holds(doctor.check_privileges(0, 0x1FF_FFFF_FFFF), OK, "CAP_SYS_ADMIN")
-    holds(doctor.check_privileges(0, 0xA804_25FB), FAILED, "without CAP_SYS_ADMIN")
-    holds(doctor.check_privileges(1000, 0), SKIPPED, "sudo milo doctor")
+    holds(host_verdicts.check_init("/usr/bin/tini"), OK, "tini")
+    holds(host_verdicts.check_init(""), WARNING, "catatonit or tini")
+    holds(host_verdicts.check_privileges(0, 0x1FF_FFFF_FFFF), OK, "CAP_SYS_ADMIN")
+    holds(host_verdicts.check_privileges(0, 0xA804_25FB), FAILED, "without CAP_SYS_ADMIN")
+    holds(host_verdicts.check_privileges(1000, 0), SKIPPED, "sudo milo doctor")
 
 
 GIB = 1 << 30
@@ -193,10 +213,10 @@ def test_data_dir(change: dict[str, object], verdict: Verdict, words: str) -> No
 
 def test_the_worst_decides() -> None:
     """What was not checked is no failure."""
-    findings = [doctor.ok("a", "b"), Finding("c", SKIPPED, "d", "e")]
-    assert doctor.worst(findings) is OK
+    findings = [host_verdicts.ok("a", "b"), Finding("c", SKIPPED, "d", "e")]
+    assert host_verdicts.worst(findings) is OK
     findings.append(Finding("c", WARNING, "d", "e"))
-    assert doctor.worst(findings) is WARNING
+    assert host_verdicts.worst(findings) is WARNING
     findings.append(Finding("c", FAILED, "d", "e"))
-    assert doctor.worst(findings) is FAILED
-    assert doctor.count(findings) == dict.fromkeys(Verdict, 1)
+    assert host_verdicts.worst(findings) is FAILED
+    assert host_verdicts.count(findings) == dict.fromkeys(Verdict, 1)

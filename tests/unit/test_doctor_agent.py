@@ -14,16 +14,15 @@ from typing import Any
 import attrs
 import pytest
 
-from milo.cli.doctor import agent as facts
-from milo.cli.doctor import report
+from milo.cli.doctor import agent_config, agent_verdicts, report, service_unit
+from milo.cli.doctor import agent_facts as facts
+from milo.cli.doctor.agent_config import AgentArguments, AgentConfig
+from milo.cli.doctor.agent_verdicts import AgentAnswer, PluginDir
+from milo.cli.doctor.hcl import parse
+from milo.cli.doctor.host_verdicts import Finding, Verdict, ok
+from milo.cli.doctor.service_unit import ServiceUnit
 from milo.cli.main import run_command
-from milo.core import agent_config, doctor_agent, service_unit
-from milo.core.agent_config import AgentArguments, AgentConfig
-from milo.core.doctor import Finding, Verdict, ok
-from milo.core.doctor_agent import AgentAnswer, PluginDir
-from milo.core.hcl import parse
 from milo.core.launch import PluginOptions
-from milo.core.service_unit import ServiceUnit
 
 OK, WARNING, FAILED, SKIPPED = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.SKIPPED
 
@@ -111,7 +110,7 @@ def test_the_api_tells_the_same() -> None:
 
 def test_configuration() -> None:
     """Not found is no failure; a server is no client; a broken file is told with its line."""
-    check = doctor_agent.check_configuration
+    check = agent_verdicts.check_configuration
     holds(*_one(check(None, ["/etc/nomad.d"], [])), SKIPPED, "none found in /etc/nomad.d")
     holds(*_one(check(None, [], ["a.hcl, line 3: no"])), FAILED, "line 3")
     holds(*_one(check(CONFIG, [], [])), OK, "/etc/nomad.d")
@@ -126,24 +125,24 @@ def _one(findings: list[Finding]) -> tuple[Finding]:
 
 def test_a_missing_plugin_block() -> None:
     """With one of nearly that name pointed out."""
-    holds(doctor_agent.check_block(CONFIG), OK, "/etc/nomad.d")
+    holds(agent_verdicts.check_block(CONFIG), OK, "/etc/nomad.d")
     without = attrs.evolve(CONFIG, has_block=False)
-    holds(doctor_agent.check_block(without), FAILED, 'no block plugin "milo"')
-    holds(doctor_agent.check_block(without), FAILED, 'Add plugin "milo" { config { } }')
+    holds(agent_verdicts.check_block(without), FAILED, 'no block plugin "milo"')
+    holds(agent_verdicts.check_block(without), FAILED, 'Add plugin "milo" { config { } }')
     near = attrs.evolve(without, other_blocks=("exec", "nomad-driver-milo"))
-    holds(doctor_agent.check_block(near), FAILED, 'but one for "nomad-driver-milo"')
+    holds(agent_verdicts.check_block(near), FAILED, 'but one for "nomad-driver-milo"')
 
 
 def test_plugin_options() -> None:
     """The block is checked as the driver checks it, and decides what else is looked at."""
-    found, options = doctor_agent.check_options(CONFIG)
+    found, options = agent_verdicts.check_options(CONFIG)
     holds(found, OK, "all defaults")
     assert options == PluginOptions()
     config = attrs.evolve(CONFIG, options={"state_dir": "/run/x", "userns": True})
-    found, options = doctor_agent.check_options(config)
+    found, options = agent_verdicts.check_options(config)
     holds(found, OK, "state_dir, userns")
     assert options.state_dir == "/run/x"
-    found, options = doctor_agent.check_options(attrs.evolve(CONFIG, options={"crun": "x"}))
+    found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options={"crun": "x"}))
     holds(found, FAILED, "crun: there is no such key | Set crun to one of java_home")
     assert options == PluginOptions()
 
@@ -176,7 +175,7 @@ def test_plugin_options() -> None:
 )
 def test_plugin_dir(change: dict[str, Any], verdict: Verdict, words: str) -> None:
     """The agent has to find an executable of exactly that name."""
-    (found,) = doctor_agent.check_plugin_dir(CONFIG, attrs.evolve(FOUND, **change), "1.2")
+    (found,) = agent_verdicts.check_plugin_dir(CONFIG, attrs.evolve(FOUND, **change), "1.2")
     holds(found, verdict, words)
 
 
@@ -184,7 +183,7 @@ def test_a_default_plugin_dir_is_called_so() -> None:
     """Whoever installed elsewhere and forgot plugin_dir is told which one is read."""
     config = attrs.evolve(CONFIG, plugin_dir_given=False)
     missing = PluginDir("/opt/nomad/data/plugins")
-    (found,) = doctor_agent.check_plugin_dir(config, missing, "1.2")
+    (found,) = agent_verdicts.check_plugin_dir(config, missing, "1.2")
     holds(found, FAILED, "/opt/nomad/data/plugins (Nomad's default, below data_dir) does not exist")
 
 
@@ -198,7 +197,7 @@ ANSWER = AgentAnswer(
 
 def test_an_agent_that_is_absent_or_silent_is_no_failure() -> None:
     """It is said, with what would help."""
-    check = doctor_agent.check_agent
+    check = agent_verdicts.check_agent
     holds(*_one(check(AgentAnswer("http://a", "refused"), None)), SKIPPED, "no agent answers")
     denied = AgentAnswer("http://a", "Permission denied", refused=True)
     holds(*_one(check(denied, None)), SKIPPED, "Set NOMAD_TOKEN")
@@ -206,7 +205,7 @@ def test_an_agent_that_is_absent_or_silent_is_no_failure() -> None:
 
 def test_the_agents_findings() -> None:
     """Version, host, driver; and a configuration that the running one has not read yet."""
-    check = doctor_agent.check_agent
+    check = agent_verdicts.check_agent
     version, driver = check(ANSWER, CONFIG)
     holds(version, OK, "Nomad 1.9.3")
     holds(driver, OK, "healthy")
@@ -222,7 +221,7 @@ def test_the_agents_findings() -> None:
 
 def test_the_driver_on_the_node() -> None:
     """Its own words, when it is not healthy."""
-    check = doctor_agent.check_driver
+    check = agent_verdicts.check_driver
     holds(check(None), FAILED, "does not list the driver milo")
     undetected = {"Detected": False, "HealthDescription": "gone"}
     holds(check(undetected), FAILED, "not detected it: gone")
@@ -254,7 +253,7 @@ def test_hashicorps_own_unit_keeps_tasks() -> None:
         -1000,
     )
     assert agent_config.parse_exec_start(unit.exec_start).config_paths == ("/etc/nomad.d",)
-    (found,) = doctor_agent.check_service(unit)
+    (found,) = agent_verdicts.check_service(unit)
     holds(found, OK, "tasks outlive the agent")
 
 
@@ -272,7 +271,7 @@ def test_hashicorps_own_unit_keeps_tasks() -> None:
 def test_a_drop_in_that_would_kill_tasks(drop_in: str, verdict: Verdict, words: str) -> None:
     """The last word counts, and an empty one is systemd's default."""
     files = [("/lib/nomad.service", UNIT), ("/etc/nomad.service.d/a.conf", drop_in)]
-    (found,) = doctor_agent.check_service(service_unit.parse_files("nomad.service", files))
+    (found,) = agent_verdicts.check_service(service_unit.parse_files("nomad.service", files))
     holds(found, verdict, words)
 
 
@@ -289,7 +288,7 @@ def test_systemctls_answer() -> None:
         "/lib/nomad.service",
         exec_start="/usr/bin/nomad agent -config /etc/nomad.d",
     )
-    (found,) = doctor_agent.check_service(unit)
+    (found,) = agent_verdicts.check_service(unit)
     holds(found, FAILED, "kills the process of every task")
     assert service_unit.parse_show("nomad.service", "LoadState=not-found\n") is None
     assert service_unit.parse_show("nomad.service", "") is None

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.elf import ElfFile, parse_elf
-from milo.core.ld_cache import parse_ld_cache
+from milo.core.container.elf import ElfFile, parse_elf
+from milo.core.container.ld_cache import parse_ld_cache
 from tests.support.elf_files import elf
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.launch import Launch, Network, PluginOptions, TaskOptions
-from milo.core.names import (
+from milo.core.config.options import parse_task_options
+from milo.core.container.host_names import (
     NetworkView,
     check_extra_hosts,
     check_hostname,
@@ -18,10 +18,10 @@ from milo.core.names import (
     hosts_text,
     resolv_conf_text,
 )
-from milo.core.options import parse_task_options
-from milo.core.spec import User
+from milo.core.container.spec import User
+from milo.core.launch import Launch, Network, PluginOptions, TaskOptions
 from milo.errors import ConfigError, NetworkError
-from milo.task import etc_files, network
+from milo.task.root import etc_files, network
 
 ALLOC = "12345678-9abc-def0-1234-56789abcdef0"
 GROUP = Network(mode="group", namespace_path="/run/netns/x")

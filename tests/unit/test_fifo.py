@@ -16,8 +16,8 @@ import trio
 import trio.testing
 
 from milo.errors import FifoError
-from milo.task import fifo
-from milo.task.fifo import (
+from milo.task.logs import fifo
+from milo.task.logs.fifo import (
     PIPE_BYTES,
     FifoSink,
     LogTarget,

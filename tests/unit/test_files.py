@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from milo import processes
+from milo import proc
 from milo.core import control
 from milo.errors import StateError
 from milo.files import MAX_RECORD_BYTES, read_file, write_file
@@ -63,42 +63,42 @@ def test_what_is_no_readable_file_is_a_state_error(tmp_path: Path) -> None:
 
 def test_a_process_has_a_start_time_until_it_has_ended() -> None:
     """A running process has one, whatever its name; a zombie and a free number have none."""
-    assert processes.start_ticks(os.getpid()) == processes.start_ticks(os.getpid())
-    assert processes.start_ticks(2**22) is None
+    assert proc.start_ticks(os.getpid()) == proc.start_ticks(os.getpid())
+    assert proc.start_ticks(2**22) is None
     child = subprocess.Popen(["/bin/sleep", "100"])
-    assert processes.start_ticks(child.pid) is not None
-    assert processes.parent(child.pid) == os.getpid()
-    assert child.pid in processes.children(os.getpid())
+    assert proc.start_ticks(child.pid) is not None
+    assert proc.parent(child.pid) == os.getpid()
+    assert child.pid in proc.children(os.getpid())
     child.kill()
-    wait_for("the zombie", lambda: processes.start_ticks(child.pid) is None)
+    wait_for("the zombie", lambda: proc.start_ticks(child.pid) is None)
     child.wait()
-    assert processes.parent(child.pid) is None
+    assert proc.parent(child.pid) is None
 
 
 def test_a_signal_reaches_the_process_that_was_meant() -> None:
     """Never a later one with the same number, and none that has ended."""
     child = subprocess.Popen(["/bin/sleep", "100"])
-    ticks = processes.start_ticks(child.pid)
+    ticks = proc.start_ticks(child.pid)
     assert ticks is not None
-    assert not processes.signal_process(child.pid, ticks + 1, signal.SIGKILL)
+    assert not proc.signal_process(child.pid, ticks + 1, signal.SIGKILL)
     assert child.poll() is None
-    assert processes.signal_process(child.pid, ticks, signal.SIGTERM)
+    assert proc.signal_process(child.pid, ticks, signal.SIGTERM)
     assert child.wait() == -signal.SIGTERM
-    assert not processes.signal_process(child.pid, ticks, signal.SIGTERM)
+    assert not proc.signal_process(child.pid, ticks, signal.SIGTERM)
 
 
 def test_names_with_parentheses_do_not_confuse() -> None:
     """The second field of /proc/<pid>/stat may hold anything."""
     code = (
         "import os, sys; sys.path.insert(0, '.');"
-        "from milo.processes import *; set_process_name(') R 1 (');"
+        "from milo.proc import *; set_process_name(') R 1 (');"
         "become_subreaper(); print(start_ticks(os.getpid()), parent(os.getpid()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ticks, parent = done.stdout.split()
     assert int(ticks) > 0 and int(parent) == os.getpid()
     with pytest.raises(OSError, match="Invalid"):
-        processes.prctl(-1, 0)
+        proc.prctl(-1, 0)
 
 
 def test_a_journal_is_a_bounded_file_and_messages(

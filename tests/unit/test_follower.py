@@ -19,7 +19,7 @@ from milo.core.launch import PluginOptions
 from milo.core.report import ExitResult, TaskEvent
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.past_version import VERSIONS, PastTask, Replay, identity, sleeper
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.hcl import Body, HclError, parse
+from milo.cli.doctor.hcl import Body, HclError, parse
 
 AGENT = """\
 # plugin "milo" { in a comment }

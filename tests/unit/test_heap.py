@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.heap import (
+from milo.core.java.heap import (
     MIB,
     Tuning,
     UserWords,
@@ -20,7 +20,7 @@ from milo.core.heap import (
     tune,
 )
 from milo.core.launch import Launch, TaskOptions
-from milo.task.jvm import MAX_ARGFILE_BYTES, dump_bytes, dump_path, user_words
+from milo.task.java.jvm import MAX_ARGFILE_BYTES, dump_bytes, dump_path, user_words
 
 DUMP = "/alloc/data/app-1.hprof"
 

@@ -20,14 +20,14 @@ from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
 from milo.errors import ControlError, StateError, TaskStartError
 from milo.host import events, fingerprint, managed, spawner_client, stopping
-from milo.host.cleaner import Cleaner, join_fifos
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.leftovers.cleaner import Cleaner, join_fifos
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
-from milo.host.usage import Ticks, follow_usage
-from milo.processes import passed_descriptors
+from milo.host.stats.usage import Ticks, follow_usage
+from milo.proc import passed_descriptors
 from tests.support.log_rig import descriptors, settle
 
 ME = ProcessId(os.getpid(), 1)

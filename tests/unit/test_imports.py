@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "milo"
-MAX_LINES = 330
+MAX_LINES = 500
 
-SHARED = {"milo", "milo.errors", "milo.files", "milo.processes"}
+SHARED = {"milo", "milo.errors", "milo.files", "milo.proc"}
 ALLOWED = {
     "milo.errors": set(),
     "milo.files": {"milo.errors"},
-    "milo.processes": set(),
+    "milo.proc": set(),
     "milo.core": {"milo.core", "milo.errors"},
     "milo.task": {"milo.task", "milo.core"} | SHARED,
     "milo.spawner": {"milo.task"} | SHARED,
@@ -66,7 +66,7 @@ def test_imports_point_downward(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_modules_are_short(path: Path) -> None:
-    """No module is longer than about 300 lines."""
+    """No module is longer than 500 lines: past that, ask whether it is two."""
     assert len(path.read_text().splitlines()) <= MAX_LINES
 
 

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milo.core import zip_reader
-from milo.core.jar import (
+from milo.core.java import zip_reader
+from milo.core.java.jar import (
     MAX_MANIFEST_BYTES,
     JarInfo,
     class_version,
     inspect_jar,
     require_main_class,
 )
-from milo.core.manifest import ManifestError, parse_main_section, unterminated_line
+from milo.core.java.manifest import ManifestError, parse_main_section, unterminated_line
 from milo.errors import ArtifactError
 
 PLAIN = b"Manifest-Version: 1.0\r\nMain-Class: com.example.Main\r\n\r\n"

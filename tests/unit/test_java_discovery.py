@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from milo.core.launch import JavaRuntime
-from milo.host.java import JavaFinder
-from milo.host.java_places import PLACES
-from milo.host.java_tree import Rules, bind_for, survey, writable_by_others
+from milo.host.java.finder import JavaFinder
+from milo.host.java.places import PLACES
+from milo.host.java.survey import Rules, bind_for, survey, writable_by_others
 
 ME = os.geteuid()
 
@@ -438,9 +438,9 @@ async def test_a_stranger_cannot_have_secrets_bound(host: Host) -> None:
 def test_a_tree_without_end_is_not_trusted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk stops at its limits of files and depth."""
     home = host.runtime(host.jvm / "jdk")
-    monkeypatch.setattr("milo.host.java_tree.MAX_FILES", 4)
+    monkeypatch.setattr("milo.host.java.survey.MAX_FILES", 4)
     assert "too many files" in survey(str(home), host.rules).distrust
-    monkeypatch.setattr("milo.host.java_tree.MAX_FILES", 1000)
+    monkeypatch.setattr("milo.host.java.survey.MAX_FILES", 1000)
     deep = home
     for _ in range(30):
         deep = deep / "d"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.java import (
+from milo.core.java.versions import (
     class_of_release,
     java_name,
     parse_version,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from milo.cli.job_file import JobPlan, write_job
 from milo.cli.main import run_command
-from milo.core.job_file import JobPlan, write_job
 from milo.errors import ConfigError
 from tests.support.jars import pack
 

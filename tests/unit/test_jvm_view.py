@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core import hsperf
-from milo.core.heap import MIB, Tuning
-from milo.core.jvm_view import Limits, SelfTold, describe, expected_collector, processors
-from milo.task.jvm import read_perf_data
+from milo.core.java import hsperf
+from milo.core.java.heap import MIB, Tuning
+from milo.core.java.jvm_view import Limits, SelfTold, describe, expected_collector, processors
+from milo.task.java.jvm import read_perf_data
 
 RUNS = "Runs on Java 17.0.15 (/jdk), found by java_home"
 TUNING = Tuning(heap_bytes=361 * MIB, why="by default, for a task of 512 MiB")

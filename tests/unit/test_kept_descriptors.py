@@ -15,7 +15,7 @@ from milo.core.records import ExitRecord
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.task_client import TaskClient
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 
 class Answers:

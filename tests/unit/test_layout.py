@@ -9,10 +9,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from milo.core.container.mounts import Bind
 from milo.core.launch import JobMount, Launch, Mount, PluginOptions, TaskOptions
-from milo.core.mounts import Bind
 from milo.errors import ConfigError
-from milo.task import layout, protected, volumes, work_dir
+from milo.task.root import hidden_paths, layout, volumes, work_dir
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_nomads_and_milos_data_are_no_source(
 
 def test_places_to_hide(launch: Launch, tmp_path: Path) -> None:
     """Hidden are the allocations, the agent's state and Milo's, none inside another."""
-    assert protected.places(launch) == tuple(
+    assert hidden_paths.places(launch) == tuple(
         f"{tmp_path}/{path}" for path in ("nomad/alloc", "nomad/client", "state")
     )
     inside = tmp_path / "nomad/client/milo/0123"
@@ -143,7 +143,7 @@ def test_places_to_hide(launch: Launch, tmp_path: Path) -> None:
         state_dir=str(inside),
         plugin=attrs.evolve(launch.plugin, state_dir=str(inside.parent)),
     )
-    assert protected.places(moved) == (f"{tmp_path}/nomad/alloc", f"{tmp_path}/nomad/client")
+    assert hidden_paths.places(moved) == (f"{tmp_path}/nomad/alloc", f"{tmp_path}/nomad/client")
 
 
 def test_masks_hide_what_a_bind_would_show() -> None:
@@ -154,8 +154,10 @@ def test_masks_hide_what_a_bind_would_show() -> None:
         Bind("/usr/nomad/alloc/a1/web/local", "/local", origin="task"),
     )
     hidden = ("/opt/milo", "/usr/nomad/alloc", "/var/x")
-    assert protected.masks(binds, hidden) == ("/mnt/opt/milo", "/usr/nomad/alloc")
-    assert protected.masks((Bind("/", "/host", origin="job"),), hidden[:1]) == ("/host/opt/milo",)
+    assert hidden_paths.masks(binds, hidden) == ("/mnt/opt/milo", "/usr/nomad/alloc")
+    assert hidden_paths.masks((Bind("/", "/host", origin="job"),), hidden[:1]) == (
+        "/host/opt/milo",
+    )
 
 
 def test_destination_through_a_symlink_is_refused(launch: Launch, tmp_path: Path) -> None:

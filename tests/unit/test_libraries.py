@@ -10,8 +10,8 @@ import pytest
 
 from milo.core.launch import JavaRuntime
 from milo.errors import ConfigError
-from milo.task import libraries, minimal_root
-from milo.task.libraries import host_libraries
+from milo.task.root import libraries, minimal_root
+from milo.task.root.libraries import host_libraries
 from tests.support.elf_files import elf
 
 

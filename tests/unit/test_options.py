@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.durations import parse_duration
-from milo.core.launch import JobMount, PluginOptions, TaskOptions
-from milo.core.option_reader import MAX_ARGUMENT_BYTES
-from milo.core.options import (
+from milo.core.config.durations import parse_duration
+from milo.core.config.options import (
     MAX_STATE_DIR_BYTES,
     parse_plugin_options,
     parse_task_options,
 )
-from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
+from milo.core.config.reader import MAX_ARGUMENT_BYTES
+from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
+from milo.core.launch import JobMount, PluginOptions, TaskOptions
 from milo.errors import ConfigError
 
 PLUGIN = PluginOptions()

@@ -11,10 +11,10 @@ import pytest
 from milo.core import records
 from milo.core.launch import Launch
 from milo.core.records import ExitRecord, ProcessId, TaskRecord
-from milo.host.orphans import Findings, Kept, Orphan, judge_directory, look
+from milo.host.leftovers.orphans import Findings, Kept, Orphan, judge_directory, look
+from milo.host.leftovers.traces import mount_entries
 from milo.host.state_store import StateStore
-from milo.host.traces import mount_entries
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 NAME = "0123456789abcdef"
 DEAD = ProcessId(1, 1)

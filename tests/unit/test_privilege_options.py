@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from milo.core.config.options import parse_plugin_options, parse_task_options
+from milo.core.container.sysctls import check_network
+from milo.core.container.ulimits import NAMES, RLIM_INFINITY, parse_ulimits
 from milo.core.launch import PluginOptions
-from milo.core.options import parse_plugin_options, parse_task_options
-from milo.core.sysctls import check_network
-from milo.core.ulimits import NAMES, RLIM_INFINITY, parse_ulimits
 from milo.errors import ConfigError
 
 STRICT = PluginOptions(allow_host_namespaces=False, allow_caps=("chown",))

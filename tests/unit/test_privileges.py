@@ -10,12 +10,12 @@ from typing import Any
 import attrs
 import pytest
 
-from milo.core import userns
-from milo.core.confinement import Confinement
+from milo.core.container import userns
+from milo.core.container.confinement import Confinement
+from milo.core.container.spec import User
 from milo.core.launch import Launch, Network, PluginOptions, TaskOptions
-from milo.core.spec import User
 from milo.errors import ConfigError, UserError
-from milo.task import cgroups, privileges
+from milo.task.oci import cgroup_placement, privileges
 
 LAUNCH = Launch(
     task_id="a1/web/x",
@@ -95,13 +95,13 @@ def test_profiles_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_limits_are_held_to_what_the_agent_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without CAP_SYS_RESOURCE no limit passes the agent's own; open files have an end anyway."""
-    monkeypatch.setattr(cgroups, "has_capability", lambda number: False)
+    monkeypatch.setattr(cgroup_placement, "has_capability", lambda number: False)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (10, 1000))
     found = confine(ulimit={"nofile": "unlimited", "memlock": "5:1000"})
     assert found.rlimits == {"RLIMIT_NOFILE": (1000, 1000), "RLIMIT_MEMLOCK": (5, 1000)}
     with pytest.raises(ConfigError, match=r"1001 is more than .* at most 1000"):
         confine(ulimit={"memlock": "1001"})
-    monkeypatch.setattr(cgroups, "has_capability", lambda number: True)
+    monkeypatch.setattr(cgroup_placement, "has_capability", lambda number: True)
     assert confine(ulimit={"memlock": "unlimited"}).rlimits["RLIMIT_MEMLOCK"][1] == 2**64 - 1
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trio
 
-from milo.task.fifo import PIPE_BYTES, raise_capacity
-from milo.task.pump import Pump
-from milo.task.pump_policy import EventKind, PumpEvent, PumpPolicy
+from milo.task.logs.fifo import PIPE_BYTES, raise_capacity
+from milo.task.logs.pump import Pump
+from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
 from tests.support.log_rig import Rig, descriptors, running, settle
 
 BLOCK = PumpPolicy()
@@ -478,7 +478,7 @@ async def test_drop_race_with_another_reader(
     tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what was thrown away is counted, when another pump emptied the pipe meanwhile."""
-    monkeypatch.setattr("milo.task.pump.waiting_bytes", lambda _fd: PIPE_BYTES)
+    monkeypatch.setattr("milo.task.logs.pump.waiting_bytes", lambda _fd: PIPE_BYTES)
     for ended in (False, True):
         rig = Rig(tmp_path)
         async with running(rig):

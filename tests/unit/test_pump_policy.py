@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milo.task.pacer import PAUSE_S, REST_S, SMALL_BYTES, STREAK, Pacer
+from milo.task.logs.pacer import NO_PAUSE_S, PAUSE_S, SMALL_BYTES, STREAK, Pacer
 
 MIB = 1 << 20
 
@@ -60,6 +60,6 @@ def test_rest_after_a_pause_that_was_too_long() -> None:
     assert pacer.pause_after(MIB, 1.005, smallest_pipe_bytes=MIB) == 0.0
     quick = [pacer.pause_after(9, 1.005, smallest_pipe_bytes=MIB) for _ in range(3 * STREAK)]
     assert set(quick) == {0.0}
-    later = 1.005 + REST_S
+    later = 1.005 + NO_PAUSE_S
     rested = [pacer.pause_after(9, later, smallest_pipe_bytes=MIB) for _ in range(STREAK + 1)]
     assert rested == [0.0] * STREAK + [PAUSE_S]

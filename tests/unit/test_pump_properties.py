@@ -20,10 +20,10 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from milo.task.fifo import FifoSink, waiting_bytes
-from milo.task.pump import Pump, open_pipe
-from milo.task.pump_policy import PumpPolicy
-from milo.task.tally import Tally
+from milo.task.logs.byte_counts import ByteCounts
+from milo.task.logs.fifo import FifoSink, waiting_bytes
+from milo.task.logs.pump import Pump, open_pipe
+from milo.task.logs.pump_policy import PumpPolicy
 
 OUTPUT = random.Random(4).randbytes(8 << 20)
 """What the application writes, from its beginning: any eight bytes of it are unique."""
@@ -105,7 +105,7 @@ class World:
         os.mkfifo(self.path)
         self.source, self.container_end = open_pipe()
         os.set_blocking(self.container_end, False)
-        self.tally = Tally()
+        self.counts = ByteCounts()
         self.sources: list[int] = []
         self.sinks: list[FifoSink] = []
         self.pumps: list[tuple[Pump, trio.CancelScope, trio.Event]] = []
@@ -122,7 +122,7 @@ class World:
             fd=None if old is None else os.dup(old),
         )
         source = os.dup(self.source)
-        pump = Pump("stdout", source, sink, self.policy, lambda _: None, self.tally)
+        pump = Pump("stdout", source, sink, self.policy, lambda _: None, self.counts)
         scope, ended = trio.CancelScope(), trio.Event()
         self.sources.append(source)
         self.sinks.append(sink)
@@ -193,12 +193,12 @@ class World:
 
     def check(self) -> None:
         """Every byte is in the pipe, in the FIFO, with the reader, or counted as dropped."""
-        assert self.tally.moved + self.tally.dropped + waiting_bytes(self.source) == self.written
+        assert self.counts.moved + self.counts.dropped + waiting_bytes(self.source) == self.written
         held = next((waiting_bytes(s.fd) for s in self.sinks if s.fd is not None), 0)
-        assert self.tally.moved == len(self.received) + held
+        assert self.counts.moved == len(self.received) + held
         if not self.policy.drop_when_full and not self.policy.block_timeout_s:
-            assert not self.tally.dropped
-        if not self.tally.dropped:
+            assert not self.counts.dropped
+        if not self.counts.dropped:
             assert self.received == OUTPUT[: len(self.received)]
         else:
             assert in_order(bytes(self.received))
@@ -282,7 +282,7 @@ def test_a_reader_that_comes_back_gets_the_rest(policy: PumpPolicy, script: list
     async def play(world: World) -> None:
         for step in script:
             await world.take(step)
-        dropped = world.tally.dropped
+        dropped = world.counts.dropped
         world.open_reader()
         world.succeed()
         await world.only_the_last()
@@ -294,10 +294,10 @@ def test_a_reader_that_comes_back_gets_the_rest(policy: PumpPolicy, script: list
                 await ended.wait()
         world.check()
         assert waiting_bytes(world.source) == 0
-        assert len(world.received) + world.tally.dropped == world.written
+        assert len(world.received) + world.counts.dropped == world.written
         if not policy.drop_when_full:
-            assert world.tally.dropped == dropped
-        if not world.tally.dropped:
+            assert world.counts.dropped == dropped
+        if not world.counts.dropped:
             assert world.received == OUTPUT[: world.written]
 
     in_a_world(policy, play)
@@ -320,7 +320,7 @@ def test_a_drain_ends_by_itself(policy: PumpPolicy, script: list[Step]) -> None:
         await ended.wait()
         assert trio.current_time() - begun <= policy.drain_timeout_s + 0.5
         assert waiting_bytes(world.source) == 0
-        assert world.tally.moved + world.tally.dropped == world.written
+        assert world.counts.moved + world.counts.dropped == world.written
 
     in_a_world(policy, play)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from milo.core.config.options import parse_plugin_options, parse_task_options
+from milo.core.config.reader import Attr, Block, Schema
+from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.core.launch import PluginOptions
-from milo.core.option_reader import Attr, Block, Schema
-from milo.core.options import parse_plugin_options, parse_task_options
-from milo.core.schema import PLUGIN_SCHEMA, TASK_SCHEMA
 from milo.host.fingerprint import ATTRIBUTES, Fingerprinter
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.seccomp import Machine, built_in, convert, harden
-from milo.core.seccomp_denied import denied
+from milo.core.container.seccomp import Machine, built_in, convert, harden
+from milo.core.container.seccomp_denied import denied
 from milo.errors import ConfigError
 
 AMD64 = Machine("x86_64", (6, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from milo.core.schema import PLUGIN_SCHEMA
+from milo.core.config.schema import PLUGIN_SCHEMA
 from tests.support import security_table
 
 TEXT = security_table.DOCUMENT.read_text()

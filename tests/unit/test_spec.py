@@ -7,11 +7,11 @@ from typing import Any
 import attrs
 import pytest
 
-from milo.core import mounts, spec
-from milo.core.confinement import Confinement
+from milo.core.container import mounts, spec
+from milo.core.container.confinement import Confinement
+from milo.core.container.mounts import Bind
+from milo.core.container.spec import ContainerPlan, DeviceNode, User
 from milo.core.launch import Resources
-from milo.core.mounts import Bind
-from milo.core.spec import ContainerPlan, DeviceNode, User
 from milo.errors import ConfigError
 
 PLAN = ContainerPlan(

@@ -12,10 +12,10 @@ import trio.testing
 from trio.testing import MockClock
 
 from milo.core.cgroup import Hierarchy, Mode
-from milo.host import stats
-from milo.host.cgroup_files import CgroupFiles
-from milo.host.stats import Sample, Source
-from milo.host.usage import MIN_INTERVAL_S, Ticks
+from milo.host.stats import sampling
+from milo.host.stats.cgroup_reader import CgroupFiles
+from milo.host.stats.sampling import Sample, Source
+from milo.host.stats.usage import MIN_INTERVAL_S, Ticks
 from tests.support.log_rig import descriptors
 
 
@@ -74,7 +74,7 @@ def test_v1_files_are_read(v1: Source) -> None:
 
     User and system time come in clock ticks, of which there are 100 a second.
     """
-    sample = stats.sample(v1)
+    sample = sampling.sample(v1)
     assert (sample.cpu_ns, sample.user_ns, sample.system_ns) == (3000, 500_000_000, 200_000_000)
     assert (sample.throttled_periods, sample.throttled_ns) == (3, 5000)
     assert sample.memory == {
@@ -90,7 +90,7 @@ def test_v1_files_are_read(v1: Source) -> None:
 
 def test_v2_files_are_read(v2: Source) -> None:
     """On v2 microseconds become nanoseconds."""
-    sample = stats.sample(v2)
+    sample = sampling.sample(v2)
     assert (sample.cpu_ns, sample.user_ns, sample.system_ns) == (30_000, 20_000, 10_000)
     assert (sample.throttled_periods, sample.throttled_ns) == (3, 7000)
     assert sample.memory == {
@@ -107,7 +107,7 @@ def test_what_a_kernel_lacks_is_not_measured(v2: Source) -> None:
     """A file that is missing leaves its figure out of what is reported as measured."""
     Path(v2.memory, "memory.peak").unlink()
     Path(v2.memory, "memory.swap.current").unlink()
-    _, memory = stats.usage(None, stats.sample(v2), core_mhz=1000)
+    _, memory = sampling.usage(None, sampling.sample(v2), core_mhz=1000)
     assert set(memory.measured) == {"RSS", "Cache", "Usage", "Kernel Usage"}
     assert memory.max_usage == 0
 
@@ -115,7 +115,7 @@ def test_what_a_kernel_lacks_is_not_measured(v2: Source) -> None:
 @pytest.mark.parametrize("mode", [Mode.V1, Mode.V2, Mode.NONE])
 def test_a_group_that_is_gone_measures_nothing(mode: Mode) -> None:
     """A container that has ended is no error, only an empty sample."""
-    cpu, memory = stats.usage(None, stats.sample(Source(mode, "/no", "/no", "/no")), 1000)
+    cpu, memory = sampling.usage(None, sampling.sample(Source(mode, "/no", "/no", "/no")), 1000)
     assert cpu.measured == ()
     assert memory.measured == ()
 
@@ -128,7 +128,7 @@ def test_percent_is_of_one_core() -> None:
         second, cpu_ns=2 * second + 5, user_ns=second + 5, system_ns=second, throttled_periods=1,
         throttled_ns=9,
     )  # fmt: skip
-    cpu, _ = stats.usage(before, after, core_mhz=2500)
+    cpu, _ = sampling.usage(before, after, core_mhz=2500)
     assert cpu.percent == pytest.approx(200)
     assert cpu.user_percent == pytest.approx(100)
     assert cpu.system_percent == pytest.approx(100)
@@ -147,15 +147,15 @@ def test_percent_is_of_one_core() -> None:
 def test_the_first_sample_has_no_percent() -> None:
     """Without a sample before it, or with one that ran backwards, use is 0."""
     first = Sample(100, cpu_ns=50, user_ns=25, system_ns=25)
-    assert stats.usage(None, first, 1000)[0].percent == 0
-    assert stats.usage(first, Sample(200, cpu_ns=10), 1000)[0].percent == 0
-    assert stats.usage(first, Sample(100, cpu_ns=90), 1000)[0].percent == 0
+    assert sampling.usage(None, first, 1000)[0].percent == 0
+    assert sampling.usage(first, Sample(200, cpu_ns=10), 1000)[0].percent == 0
+    assert sampling.usage(first, Sample(100, cpu_ns=90), 1000)[0].percent == 0
 
 
 def test_source_follows_the_hierarchy() -> None:
     """A controller that is not mounted has no directory."""
     hierarchy = Hierarchy(Mode.V1, {"memory": "/m", "cpu": "/c"})
-    assert stats.source(hierarchy, "/a/b") == Source(Mode.V1, "/c/a/b", "", "/m/a/b")
+    assert sampling.source(hierarchy, "/a/b") == Source(Mode.V1, "/c/a/b", "", "/m/a/b")
 
 
 def test_core_speed_is_the_base_frequency(tmp_path: Path) -> None:
@@ -163,12 +163,12 @@ def test_core_speed_is_the_base_frequency(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\ncpu MHz\t\t: 2596.144\nprocessor\t: 1\ncpu MHz\t\t: 2600\n")
     sysfs = tmp_path / "cpu"
-    assert stats.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2598.072)
+    assert sampling.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2598.072)
     write(sysfs / "cpu0" / "cpufreq", {"cpuinfo_max_freq": "3000000\n"})
     write(sysfs / "cpu1" / "cpufreq", {"cpuinfo_max_freq": "9\n", "base_frequency": "2000000\n"})
     write(sysfs / "cpuidle", {})
-    assert stats.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2500)
-    assert stats.core_mhz("/no", "/no") == 0
+    assert sampling.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2500)
+    assert sampling.core_mhz("/no", "/no") == 0
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from milo.task.fifo import PIPE_BYTES
-from milo.task.pacer import STREAK
-from milo.task.pump import open_pipe
-from milo.task.pump_policy import PumpCounters
+from milo.task.logs.fifo import PIPE_BYTES
+from milo.task.logs.pacer import STREAK
+from milo.task.logs.pump import open_pipe
+from milo.task.logs.pump_policy import PumpCounters
 from tests.support.log_rig import Rig, running, settle
 
 
@@ -190,7 +190,7 @@ async def test_others_get_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await trio.lowlevel.checkpoint()
 
     monkeypatch.setattr(os, "splice", little)
-    monkeypatch.setattr("milo.task.pacer.SMALL_BYTES", 0)
+    monkeypatch.setattr("milo.task.logs.pacer.SMALL_BYTES", 0)
     rig = Rig(tmp_path)
     rig.open_reader()
     rig.write(bytes(PIPE_BYTES))

@@ -9,10 +9,10 @@ import pytest
 from milo.core import cgroup
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.describe import exit_sentence
-from milo.core.heap import MIB
+from milo.core.java.heap import MIB
 from milo.core.records import ExitRecord, MemoryPeak, decode, encode
 from milo.errors import StateError
-from milo.task import cgroup_state, cgroups
+from milo.task.oci import cgroup_placement, cgroup_state
 
 PARENT = "/nomad/a1.web"
 OWN = f"{PARENT}/milo-1"
@@ -28,7 +28,7 @@ def hierarchy(
     found = Hierarchy(mode, {name: str(tmp_path / (name or "root")) for name in names})
     for path in found.mounts.values():
         Path(path + OWN).mkdir(parents=True)
-    monkeypatch.setattr(cgroups, "detect", lambda: found)
+    monkeypatch.setattr(cgroup_placement, "detect", lambda: found)
     monkeypatch.setattr(cgroup_state, "detect", lambda: found)
     return found
 
@@ -43,7 +43,7 @@ def test_share_is_given_to_both_groups(hierarchy: Hierarchy) -> None:
     """Nomad's group of the task competes with the other tasks', so it has the task's share."""
     for file in files(hierarchy):
         file.write_text("")
-    cgroups.weigh(1500, OWN, PARENT)
+    cgroup_placement.weigh(1500, OWN, PARENT)
     expected = "146" if hierarchy.mode is Mode.V2 else "1500"
     assert [file.read_text() for file in files(hierarchy)] == [expected, expected]
 
@@ -55,18 +55,18 @@ def test_task_outside_of_nomad_has_one_group(hierarchy: Hierarchy) -> None:
     parent.write_text("")
     root = Path(hierarchy.directory("cpu", "/") or "", own.name)
     root.write_text("")
-    cgroups.weigh(1024, OWN, "")
+    cgroup_placement.weigh(1024, OWN, "")
     assert own.read_text() == ("100" if hierarchy.mode is Mode.V2 else "1024")
     assert parent.read_text() == root.read_text() == ""
 
 
 def test_no_share_and_no_controller(hierarchy: Hierarchy) -> None:
     """Without a share, or where the kernel has none to give, nothing is written."""
-    cgroups.weigh(500, OWN, PARENT)
+    cgroup_placement.weigh(500, OWN, PARENT)
     assert not any(file.exists() for file in files(hierarchy))
     for file in files(hierarchy):
         file.write_text("")
-    cgroups.weigh(0, OWN, PARENT)
+    cgroup_placement.weigh(0, OWN, PARENT)
     assert [file.read_text() for file in files(hierarchy)] == ["", ""]
 
 
@@ -75,7 +75,7 @@ def test_share_that_the_kernel_refuses(hierarchy: Hierarchy) -> None:
     for file in files(hierarchy):
         file.mkdir()
     with pytest.raises(StateError, match=r"cpu\.(shares|weight)"):
-        cgroups.weigh(500, OWN, PARENT)
+        cgroup_placement.weigh(500, OWN, PARENT)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from milo.core import control
 from milo.core.launch import Launch, TaskOptions
 from milo.core.records import COUNTERS_FILE, ProcessId, StreamCounters, TaskRecord
 from milo.errors import FifoError
-from milo.task import streams
 from milo.task.journal import Journal
-from milo.task.pump_policy import EventKind, PumpEvent
-from milo.task.streams import Streams, Takeover, sentence
+from milo.task.logs import streams
+from milo.task.logs.pump_policy import EventKind, PumpEvent
+from milo.task.logs.streams import Streams, Takeover, sentence
 from tests.support.log_rig import descriptors
 
 

@@ -14,7 +14,7 @@ from milo.cli.install import launcher
 from milo.cli.main import run_command
 from milo.core.records import ProcessId, TaskRecord
 from milo.host.tasks import HostTask
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 
 
 def self_contained(path: Path, names: tuple[str, ...] = ("milo/entry.py", "milo_build.py")) -> None:

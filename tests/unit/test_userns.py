@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core import userns
+from milo.core.container import userns
 
 WHOLE = "         0          0 4294967295\n"
 

@@ -21,7 +21,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.errors import NewerVersionError, StateError, TaskNotFoundError
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from milo.processes import start_ticks
+from milo.proc import start_ticks
 from tests.support.log_rig import descriptors
 from tests.support.past_version import VERSIONS, PastTask, Replay, identity, sleeper
 

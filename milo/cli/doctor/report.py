@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import milo
-from milo.cli.doctor import agent as facts
-from milo.cli.doctor.host import check_host, look_at
+from milo.cli.doctor import agent_facts as facts
+from milo.cli.doctor import agent_verdicts, host_verdicts
+from milo.cli.doctor.agent_config import AgentConfig
+from milo.cli.doctor.directory_verdicts import check_data_dir
+from milo.cli.doctor.host_facts import check_host, look_at
+from milo.cli.doctor.host_verdicts import Finding, Verdict
 from milo.cli.output import print_json, print_table
-from milo.core import doctor, doctor_agent
-from milo.core.agent_config import AgentConfig
-from milo.core.doctor import Finding, Verdict
-from milo.core.doctor_files import check_data_dir
 from milo.core.launch import PluginOptions
 
 MARKS: Final = {
@@ -34,7 +34,7 @@ def show_health(options: Namespace) -> int:
         address=options.address or os.environ.get("NOMAD_ADDR") or facts.DEFAULT_ADDRESS,
         service=options.service,
     )
-    verdict = doctor.worst(findings)
+    verdict = host_verdicts.worst(findings)
     if options.json:
         print_json(
             {
@@ -69,18 +69,18 @@ def examine(*, configs: Sequence[str], address: str, service: str) -> list[Findi
     # What the next start of the agent will use is what an operator can still change.
     config = files.config or running
     plugin = PluginOptions()
-    agent += doctor_agent.check_configuration(config, files.looked, files.errors)
+    agent += agent_verdicts.check_configuration(config, files.looked, files.errors)
     if config is not None and config.client is not False:
-        checked, plugin = doctor_agent.check_options(config)
+        checked, plugin = agent_verdicts.check_options(config)
         plugin_dir = facts.look_at_plugin_dir(config.plugin_dir)
         agent += [
-            doctor_agent.check_block(config),
+            agent_verdicts.check_block(config),
             checked,
-            *doctor_agent.check_plugin_dir(config, plugin_dir, milo.__version__),
+            *agent_verdicts.check_plugin_dir(config, plugin_dir, milo.__version__),
         ]
-    agent += doctor_agent.check_agent(answer, files.config)
+    agent += agent_verdicts.check_agent(answer, files.config)
     if unit is not None:
-        agent += doctor_agent.check_service(unit)
+        agent += agent_verdicts.check_service(unit)
     findings = check_host(plugin)
     for path in _data_dirs(config, running):
         findings += check_data_dir(look_at(path))
@@ -99,7 +99,7 @@ def _print(findings: Sequence[Finding]) -> None:
         if finding.fix:
             rows.append(["", "", f"{'→' if fancy else '->'} {finding.fix}"])
     print_table(("", "CHECK", "FOUND, AND WHAT TO DO"), rows)
-    counts = doctor.count(findings)
+    counts = host_verdicts.count(findings)
     print(
         f"\n{counts[Verdict.OK]} fine, {counts[Verdict.WARNING]} warnings, "
         f"{counts[Verdict.FAILED]} failed, {counts[Verdict.SKIPPED]} not checked"

@@ -14,9 +14,9 @@ import trio
 from milo.core.launch import Application, JavaRuntime, Launch, PluginOptions, Resources, TaskOptions
 from milo.core.records import short_id
 from milo.errors import CrunError, MiloError
-from milo.processes import become_subreaper
+from milo.proc import become_subreaper
 from milo.task.children import Reaper
-from milo.task.container import Container
+from milo.task.oci.container import Container
 
 TASK_NAME: Final = "doctor"
 WAIT_S: Final = 30.0

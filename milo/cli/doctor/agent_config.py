@@ -1,0 +1,142 @@
+"""What a Nomad agent's configuration says about this driver: from its files or its API. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from milo.cli.doctor.hcl import Body
+
+PLUGIN: Final = "milo"
+"""The name of the executable, and so of the plugin block."""
+
+
+@attrs.frozen
+class AgentConfig:
+    """The configuration of one agent, as far as it concerns this driver."""
+
+    source: str
+    """Where it is from, for people."""
+    plugin_dir: str = ""
+    """Of the agent's default too, which is below its data directory; empty: not known."""
+    data_dir: str = ""
+    has_block: bool = False
+    """Whether there is a block ``plugin "milo"``."""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    """That block's ``config``."""
+    client: bool | None = None
+    """Whether the agent is a client; None: not said."""
+    other_blocks: tuple[str, ...] = ()
+    """The names of the other plugin blocks."""
+    plugin_dir_given: bool = True
+    """False: nobody chose ``plugin_dir``, the agent takes one below its data directory."""
+
+
+@attrs.frozen
+class AgentArguments:
+    """What an agent's command line says."""
+
+    config_paths: tuple[str, ...] = ()
+    plugin_dir: str = ""
+    data_dir: str = ""
+    dev: bool = False
+
+
+def from_files(
+    files: Sequence[tuple[str, Body]], arguments: AgentArguments, source: str
+) -> AgentConfig:
+    """Return what the files say together, in the order in which the agent merges them.
+
+    The agent takes the last value that is not empty, and a plugin's last ``config`` block that
+    is not (Config.Merge and PluginConfigSetMerge in Nomad 2.0.5).
+    """
+    plugin_dir = data_dir = ""
+    client: bool | None = None
+    options: dict[str, Any] = {}
+    names: set[str] = set()
+    for _, body in files:
+        plugin_dir = body.text("plugin_dir") or plugin_dir
+        data_dir = body.text("data_dir") or data_dir
+        block = body.body("client")
+        if block is not None and "enabled" in block.plain():
+            client = block.plain()["enabled"] is True
+        for name, content in body.blocks("plugin"):
+            names.add(name)
+            config = content.body("config")
+            if name == PLUGIN and config is not None and config.items:
+                options = config.plain()
+    return _completed(
+        AgentConfig(
+            source=source,
+            plugin_dir=arguments.plugin_dir or plugin_dir,
+            data_dir=arguments.data_dir or data_dir,
+            has_block=PLUGIN in names,
+            options=options,
+            client=True if arguments.dev else client,
+            other_blocks=tuple(sorted(names - {PLUGIN})),
+        )
+    )
+
+
+def from_api(config: Mapping[str, Any], source: str) -> AgentConfig:
+    """Return what a running agent says of itself: ``config`` of ``GET /v1/agent/self``."""
+    plugins = [one for one in config.get("Plugins") or () if isinstance(one, dict)]
+    own = [one for one in plugins if one.get("Name") == PLUGIN]
+    options = own[-1].get("Config") if own else None
+    client = config.get("Client")
+    return _completed(
+        AgentConfig(
+            source=source,
+            plugin_dir=_text(config.get("PluginDir")),
+            data_dir=_text(config.get("DataDir")),
+            has_block=bool(own),
+            options=options if isinstance(options, dict) else {},
+            client=bool(client.get("Enabled")) if isinstance(client, dict) else None,
+            other_blocks=tuple(sorted(_text(one.get("Name")) for one in plugins if one not in own)),
+        )
+    )
+
+
+def parse_command(words: Sequence[str]) -> AgentArguments:
+    """Return what the words of ``nomad agent …`` say; Go's flags take one dash or two."""
+    found: dict[str, list[str]] = {}
+    rest = list(words)
+    while rest:
+        match = re.fullmatch(r"--?([a-z-]+)(?:=(.*))?", rest.pop(0), re.DOTALL)
+        if match is None:
+            continue
+        name, value = match[1], match[2]
+        if value is None and name in ("config", "plugin-dir", "data-dir") and rest:
+            value = rest.pop(0)
+        found.setdefault(name, []).append(value or "")
+    return AgentArguments(
+        config_paths=tuple(found.get("config", ())),
+        plugin_dir=found.get("plugin-dir", [""])[-1],
+        data_dir=found.get("data-dir", [""])[-1],
+        dev=any(name.startswith("dev") for name in found),
+    )
+
+
+def parse_exec_start(text: str) -> AgentArguments:
+    """Return the same from a unit's ``ExecStart=`` line."""
+    try:
+        return parse_command(shlex.split(text))
+    except ValueError:
+        return AgentArguments()
+
+
+def _completed(config: AgentConfig) -> AgentConfig:
+    if config.plugin_dir or not config.data_dir:
+        return config
+    # Nomad's own default (command/agent/command.go).
+    return attrs.evolve(
+        config, plugin_dir=f"{config.data_dir.rstrip('/')}/plugins", plugin_dir_given=False
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

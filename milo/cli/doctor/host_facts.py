@@ -1,0 +1,194 @@
+"""Gathers the facts of this host for `milo.cli.doctor.host_verdicts`."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+from typing import Final
+
+import trio
+
+from milo.cli.doctor import host_verdicts
+from milo.cli.doctor.directory_verdicts import Directory, check_state_dir
+from milo.cli.doctor.host_verdicts import Finding
+from milo.cli.doctor.trial import Trial, try_container
+from milo.core import cgroup
+from milo.core.cgroup import Mode
+from milo.core.container import seccomp, userns
+from milo.core.launch import PluginOptions
+from milo.errors import ConfigError
+from milo.host.fingerprint import find_program
+from milo.host.java.finder import JavaFinder
+from milo.task.oci import cgroup_placement, privileges
+
+VERSION_TIMEOUT_S: Final = 10.0
+UNIFIED: Final = "/sys/fs/cgroup/unified"
+NOMAD_SLICE: Final = "/sys/fs/cgroup/nomad.slice"
+
+
+def check_host(options: PluginOptions) -> list[Finding]:
+    """Return the findings about this host; ``options`` are the plugin's."""
+    root = os.geteuid() == 0
+    crun = find_program(options.crun_path, os.environ)
+    findings = [
+        host_verdicts.check_privileges(os.geteuid(), _capabilities()),
+        host_verdicts.check_kernel(os.uname().release, has_pidfd=_has_pidfd()),
+        _check_cgroups(),
+        host_verdicts.check_userns(_userns_problem(), wanted=options.userns),
+        host_verdicts.check_crun(
+            options.crun_path,
+            crun,
+            run_version([crun, "--version"]) if crun else None,
+            needs_seccomp=options.seccomp_profile != seccomp.UNCONFINED,
+        ),
+    ]
+    if root and crun:
+        trial: Trial = try_container(crun, options)
+        findings.append(host_verdicts.check_trial(trial.error, trial.seconds))
+    findings += _check_java(options)
+    findings += [_check_seccomp(options), host_verdicts.check_init(_init())]
+    findings += check_state_dir(look_at(options.state_dir))
+    return findings
+
+
+def run_version(argv: list[str]) -> str | None:
+    """Return what a program prints to stdout, or None when it fails or takes too long."""
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def look_at(path: str) -> Directory:
+    """Return what is known of a directory; of one that is not there, the file system's facts."""
+    exists, is_directory, uid, mode = False, False, 0, 0
+    try:
+        found = os.lstat(path)
+    except OSError:
+        pass
+    else:
+        exists, is_directory = True, stat.S_ISDIR(found.st_mode)
+        uid, mode = found.st_uid, stat.S_IMODE(found.st_mode)
+    place = path
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    space = os.statvfs(place)
+    kind, flags = _mount(os.path.realpath(place))
+    return Directory(
+        path=path,
+        exists=exists,
+        is_directory=is_directory,
+        uid=uid,
+        mode=mode,
+        file_system=kind,
+        flags=flags,
+        total_bytes=space.f_blocks * space.f_frsize,
+        free_bytes=space.f_bavail * space.f_frsize,
+        inodes=space.f_files,
+        free_inodes=space.f_favail,
+    )
+
+
+def _mount(path: str) -> tuple[str, frozenset[str]]:
+    """Return the type and the options of the file system that holds ``path``; proc(5)."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    best: tuple[int, str, frozenset[str]] = (-1, "", frozenset())
+    for line in _read("/proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) < 6 or len(kind) < 3:
+            continue
+        # Blanks in it are octal.
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        # Of btrfs the device differs from what stat tells, so the path alone may decide.
+        weight = 2 * len(point) + (fields[2] == wanted)
+        if inside and weight >= best[0]:
+            options = frozenset((*fields[5].split(","), *kind[2].split(",")))
+            best = (weight, kind[0], options)
+    return best[1], best[2]
+
+
+def _check_cgroups() -> Finding:
+    hierarchy = cgroup_placement.detect()
+    delegated = None
+    if hierarchy.mode is Mode.V2:
+        available = _read(f"{cgroup.CRUN_CGROUP_ROOT}/cgroup.controllers").split()
+        if os.path.isdir(NOMAD_SLICE):
+            delegated = _read(f"{NOMAD_SLICE}/cgroup.subtree_control").split()
+    else:
+        available = list(hierarchy.mounts)
+    unified = _read(f"{UNIFIED}/cgroup.controllers").split()
+    return host_verdicts.check_cgroups(hierarchy.mode, available, unified, delegated)
+
+
+def _check_java(options: PluginOptions) -> list[Finding]:
+    finder = JavaFinder()
+    javas = trio.run(finder.find, options.java_home, os.environ)
+    return host_verdicts.check_java(javas, finder.problems)
+
+
+def _check_seccomp(options: PluginOptions) -> Finding:
+    asked = options.seccomp_profile
+    default = next((path for path in privileges.DEFAULT_PROFILES if os.path.exists(path)), "")
+    path = asked or default
+    error = ""
+    if path and path != seccomp.UNCONFINED:
+        try:
+            with open(path, "rb") as file:
+                data = file.read(privileges.MAX_PROFILE_BYTES)
+            seccomp.convert(data, path, (), privileges.machine())
+        except OSError as exc:
+            error = f"{path} cannot be read: {exc.strerror}"
+        except ConfigError as exc:
+            error = str(exc)
+    return host_verdicts.check_seccomp(asked, default, error)
+
+
+def _init() -> str:
+    try:
+        return privileges.find_init()
+    except ConfigError:
+        return ""
+
+
+def _userns_problem() -> str:
+    return userns.host_problem(
+        userns.kernel_version(os.uname().release),
+        _read("/proc/self/uid_map"),
+        _read("/proc/sys/user/max_user_namespaces"),
+    )
+
+
+def _has_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def _capabilities() -> int:
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,286 @@
+"""The verdicts of `milo doctor` about a host: each from facts that were gathered before. Pure."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from milo.core.cgroup import Mode
+from milo.core.container import seccomp, userns
+from milo.core.java.versions import runtime_name
+from milo.core.launch import JavaRuntime
+from milo.errors import CrunMissingError, NoJavaError
+
+
+class Verdict(enum.Enum):
+    """What a check came to."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, with something missing."""
+    FAILED = "failed"
+    """Tasks fail, or the driver is not used."""
+    SKIPPED = "skipped"
+    """Not known; the finding says why."""
+
+
+@attrs.frozen
+class Finding:
+    """One line of the report."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    fix: str = ""
+    """What to do; for every verdict but OK."""
+
+
+MIN_KERNEL: Final = (4, 13)
+"""memory.oom_control counts OOM kills since then: cgroups(7), and Linux's cgroup-v1 memory.rst."""
+RECURSIVE_SINCE: Final = (5, 12)
+"""mount_setattr(2), for read-only mounts with all that is mounted below them."""
+MIN_CRUN: Final = (1, 8)
+"""Debian 12's, the oldest that Milo is tested with."""
+CAP_SYS_ADMIN: Final = 21
+
+CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
+V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids")
+
+
+def ok(check: str, found: str) -> Finding:
+    """Return a finding that needs nothing."""
+    return Finding(check, Verdict.OK, found)
+
+
+def check_kernel(release: str, *, has_pidfd: bool) -> Finding:
+    """``release`` as uname -r says; ``has_pidfd``: pidfd_open(2), Linux 5.3, is there."""
+    version = userns.kernel_version(release)
+    update = "Update the kernel; 5.12 or later has everything"
+    if version < MIN_KERNEL:
+        return Finding(
+            "kernel",
+            Verdict.FAILED,
+            f"Linux {release} is older than 4.13: OOM kills cannot be told",
+            update,
+        )
+    missing = []
+    if not has_pidfd:
+        missing.append("no pidfds (5.3): the end of a process is noticed late")
+    if version < RECURSIVE_SINCE:
+        missing.append(
+            "no mount_setattr (5.12): what is mounted below a read-only volume is not shown"
+        )
+    if missing:
+        return Finding("kernel", Verdict.WARNING, f"Linux {release}: {'; '.join(missing)}", update)
+    return ok("kernel", f"Linux {release}")
+
+
+def check_userns(problem: str, *, wanted: bool) -> Finding:
+    """``problem``: why this host cannot give user namespaces, or empty."""
+    if problem and wanted:
+        return Finding(
+            "user namespaces",
+            Verdict.FAILED,
+            f"userns = true, but {problem}",
+            "Set userns = false in the plugin's configuration, or put that right",
+        )
+    if problem:
+        return ok("user namespaces", f"not asked for (and not possible: {problem})")
+    return ok("user namespaces", "in use" if wanted else "possible; userns = true turns them on")
+
+
+def check_cgroups(
+    mode: Mode,
+    available: Collection[str],
+    unified: Sequence[str],
+    delegated: Collection[str] | None,
+) -> Finding:
+    """Whether crun can limit containers.
+
+    ``available``: the controllers of the hierarchy that is used. ``unified``: those that the v2
+    part of a hybrid hierarchy holds. ``delegated``: what Nomad's own v2 group hands down, None
+    without such a group.
+    """
+    name = "cgroups"
+    if mode is Mode.NONE:
+        return Finding(
+            name,
+            Verdict.FAILED,
+            "no cgroup file system is mounted below /sys/fs/cgroup",
+            "Mount it: mount -t cgroup2 none /sys/fs/cgroup",
+        )
+    if mode is Mode.HYBRID and unified:
+        return Finding(
+            name,
+            Verdict.FAILED,
+            "hybrid: v1 and v2 are both mounted, and v2 at /sys/fs/cgroup/unified holds "
+            f"{', '.join(unified)}, which crun refuses",
+            "Boot with the kernel parameter systemd.unified_cgroup_hierarchy=1 (v2 alone). Until "
+            "then umount /sys/fs/cgroup/unified leaves v1 alone; then restart the agent",
+        )
+    v2 = mode is Mode.V2
+    missing = [one for one in (CONTROLLERS if v2 else V1_CONTROLLERS) if one not in available]
+    if missing:
+        parameters = " ".join(f"cgroup_enable={one}" for one in missing)
+        return Finding(
+            name,
+            Verdict.FAILED,
+            f"{mode.value}, without the controllers {', '.join(missing)}",
+            f"Boot with the kernel parameters {parameters}, or let this container or virtual "
+            "machine have them",
+        )
+    late = [one for one in CONTROLLERS if delegated is not None and one not in delegated]
+    if v2 and late:
+        return Finding(
+            name,
+            Verdict.WARNING,
+            f"v2, but /sys/fs/cgroup/nomad.slice hands down no {', '.join(late)}",
+            "Restart Nomad's agent, which turns them on, and look into its log for why it cannot",
+        )
+    words = {
+        Mode.V2: f"v2 with {', '.join(CONTROLLERS)}",
+        Mode.V1: f"v1 with {', '.join(V1_CONTROLLERS)}",
+        Mode.HYBRID: "hybrid, with no controller in the v2 part: used as v1",
+    }
+    return ok(name, words[mode])
+
+
+def check_crun(wanted: str, path: str, output: str | None, *, needs_seccomp: bool) -> Finding:
+    """``output`` of ``crun --version`` at ``path``, which is empty when crun was not found.
+
+    ``wanted``: the plugin's crun_path.
+    """
+    install = "Install the package crun, or set crun_path in the plugin's configuration"
+    if not path:
+        return Finding(
+            "crun", Verdict.FAILED, _sentence(str(CrunMissingError(wanted)).split(". ")[0]), install
+        )
+    match = re.search(r"^crun version (\S+)", output or "", re.MULTILINE)
+    if match is None:
+        return Finding(
+            "crun", Verdict.FAILED, f"{path} --version does not answer like crun", install
+        )
+    text = f"{path}, version {match[1]}"
+    numbers = re.match(r"(\d{1,4})\.(\d{1,4})", match[1])
+    if numbers and (int(numbers[1]), int(numbers[2])) < MIN_CRUN:
+        return Finding("crun", Verdict.WARNING, f"{text}: older than 1.8", "Update crun")
+    if needs_seccomp and "+SECCOMP" not in (output or ""):
+        return Finding(
+            "crun",
+            Verdict.FAILED,
+            f"{text}: it was built without seccomp",
+            "Install a crun with +SECCOMP in crun --version, or set seccomp_profile = "
+            '"unconfined" in the plugin\'s configuration',
+        )
+    return ok("crun", text)
+
+
+def check_trial(error: str | None, seconds: float) -> Finding:
+    """Whether a container could be made, run and removed; ``error``: what it came to."""
+    if error is None:
+        return ok("container", f"made, run and removed in {seconds * 1000:.0f} ms")
+    fix = "See what the other lines say; crun's words are from the host's kernel or its settings"
+    if "hybrid" in error:
+        fix = "See cgroups above"
+    return Finding("container", Verdict.FAILED, _sentence(error), fix)
+
+
+def check_java(javas: Sequence[JavaRuntime], problems: Sequence[str]) -> list[Finding]:
+    """``javas``: the default first; ``problems``: a sentence for each that is not used."""
+    if javas:
+        first, *others = (runtime_name(java) for java in javas)
+        text = f"default {first}" + "".join(f"; {other}" for other in others)
+        findings = [ok("Java", text)]
+    else:
+        findings = [
+            Finding(
+                "Java",
+                Verdict.FAILED,
+                _sentence(str(NoJavaError()).split(". ")[0]),
+                "Install a JDK or JRE, such as the package default-jre-headless",
+            )
+        ]
+    for problem in problems:
+        findings.append(
+            Finding("Java", Verdict.WARNING, problem, "Repair or remove it; others are used")
+        )
+    return findings
+
+
+def check_seccomp(asked: str, default: str, error: str) -> Finding:
+    """``asked``: the plugin's seccomp_profile; ``default``: that of the host's package, if any.
+
+    ``error``: why the profile cannot be used.
+    """
+    if error:
+        return Finding("seccomp", Verdict.FAILED, _sentence(error), "Repair that file")
+    if asked == seccomp.UNCONFINED:
+        return Finding(
+            "seccomp",
+            Verdict.WARNING,
+            'seccomp_profile = "unconfined": containers may make every system call',
+            "Take seccomp_profile out of the plugin's configuration",
+        )
+    if asked:
+        return ok("seccomp", f"{asked}, from the plugin's configuration")
+    if default:
+        return ok("seccomp", f"{default}, the containers project's default")
+    return Finding(
+        "seccomp",
+        Verdict.WARNING,
+        "Milo's built-in deny list: no default profile is installed",
+        "Install the package golang-github-containers-common (Debian) or containers-common",
+    )
+
+
+def check_init(path: str) -> Finding:
+    """``path``: the init for ``init = true``, empty without one."""
+    if path:
+        return ok("init", f"{path}, for jobs with init = true")
+    return Finding(
+        "init",
+        Verdict.WARNING,
+        "none: jobs with init = true fail",
+        "Install the package catatonit or tini, if a job wants that",
+    )
+
+
+def check_privileges(uid: int, capabilities: int) -> Finding:
+    """``capabilities``: CapEff of /proc/self/status."""
+    if uid != 0:
+        return Finding(
+            "privileges",
+            Verdict.SKIPPED,
+            "not root: no container was tried, and not every file could be read",
+            "sudo milo doctor",
+        )
+    if not capabilities >> CAP_SYS_ADMIN & 1:
+        return Finding(
+            "privileges",
+            Verdict.FAILED,
+            "root, but without CAP_SYS_ADMIN: no container can be made here",
+            "Let this container be privileged, or run Nomad's client on the host itself",
+        )
+    return ok("privileges", "root, with CAP_SYS_ADMIN")
+
+
+def _sentence(text: str) -> str:
+    """Return a message without the word that all of Milo's begin with."""
+    return text.removeprefix("Error: ").strip()
+
+
+def worst(findings: Sequence[Finding]) -> Verdict:
+    """Return FAILED, WARNING or OK: what the report comes to."""
+    for verdict in (Verdict.FAILED, Verdict.WARNING):
+        if any(finding.verdict is verdict for finding in findings):
+            return verdict
+    return Verdict.OK
+
+
+def count(findings: Sequence[Finding]) -> Mapping[Verdict, int]:
+    """Return how many findings there are of each verdict."""
+    return {one: sum(finding.verdict is one for finding in findings) for one in Verdict}

@@ -1,0 +1,184 @@
+"""What the JVM sees of its task and what it chose: the text of the start event. Pure.
+
+`milo.task.java.jvm` reads what the JVM says of itself; what it does not say is computed here, by
+the JVM's own rules (src/hotspot/os/linux, and its gcConfig, of JDK 8 to 25).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from milo.core.java.heap import MIB, Tuning, printable
+
+SERVER_BYTES: Final = 1792 * MIB
+"""With less memory, or fewer than `SERVER_PROCESSORS`, the JVM takes the Serial collector."""
+SERVER_PROCESSORS: Final = 2
+
+_COLLECTORS: Final = {
+    "Copy:MSC": "Serial",
+    "ParNew:MSC": "Serial",
+    "ParScav:MSC": "Parallel",
+    "ParScav:MSC/ParCompact": "Parallel",
+    "ParNew:CMS": "CMS",
+    "GarbageFirst": "G1",
+}
+"""``sun.gc.policy.name`` to the name that people know; ZGC and Shenandoah have none."""
+_CHOICES: Final = {
+    f"-XX:+Use{word}GC": name
+    for word, name in (
+        ("Serial", "Serial"),
+        ("Parallel", "Parallel"),
+        ("ParallelOld", "Parallel"),
+        ("ConcMarkSweep", "CMS"),
+        ("G1", "G1"),
+        ("Z", "ZGC"),
+        ("Shenandoah", "Shenandoah"),
+        ("Epsilon", "Epsilon"),
+    )
+}
+"""The user's option to the collector's name."""
+_PROCESSORS: Final = "-XX:ActiveProcessorCount="
+_MAX_PROCESSORS: Final = 100_000
+_SHARES_UNTIL: Final = {11: 17, 17: 5, 18: 2}
+"""The update with which a release stopped taking cpu.shares for a number of processors
+(JDK-8281181: new in 19)."""
+
+
+@attrs.frozen
+class SelfTold:
+    """What a JVM says of itself in its hsperfdata file. Written by the task: text, no facts."""
+
+    version: str = ""
+    name: str = ""
+    collector: str = ""
+    heap_bytes: int = 0
+    arguments: str = ""
+    """Its options, from wherever they came."""
+
+
+@attrs.frozen
+class Limits:
+    """What the container's limits are, as far as the JVM looks at them."""
+
+    memory_bytes: int = 0
+    """The limit that the kernel holds the task to; 0 is none."""
+    cpus: int = 1
+    """How many processors the container's first process may run on."""
+    quota_us: int = 0
+    period_us: int = 0
+    shares: int = 0
+
+
+def processors(limits: Limits, version: str, words: Sequence[str]) -> int:
+    """Return what ``Runtime.availableProcessors()`` is to be.
+
+    The quota, rounded up to whole processors, but no more than there are. Old releases take
+    1024 shares for a processor where there is no quota.
+    """
+    told = [word.removeprefix(_PROCESSORS) for word in words if word.startswith(_PROCESSORS)]
+    if told and told[-1].isdecimal() and 0 < int(told[-1][:8]) <= _MAX_PROCESSORS:
+        return int(told[-1][:8])
+    count = limits.cpus
+    if limits.quota_us > 0 and limits.period_us > 0:
+        count = math.ceil(limits.quota_us / limits.period_us)
+    elif _counts_shares(version) and limits.shares not in (0, 1024):
+        count = math.ceil(limits.shares / 1024)
+    return max(1, min(count, limits.cpus))
+
+
+def _counts_shares(version: str) -> bool:
+    """Whether this release takes shares for processors."""
+    parts = [int(part) for part in re.findall(r"\d+", version)[:4]]
+    if parts[:1] == [1]:  # 1.8.0_402
+        parts = [parts[1], 0, parts[3] if len(parts) > 3 else 0]
+    if not parts:
+        return False
+    update = parts[2] if len(parts) > 2 else 0
+    return parts[0] < 19 and update < _SHARES_UNTIL.get(parts[0], 1 << 30)
+
+
+def collector_name(told: dict[str, str]) -> str:
+    """Return the collector's name from hsperfdata's entries; empty when they do not tell."""
+    policy = told.get("sun.gc.policy.name", "")
+    if policy:
+        return _COLLECTORS.get(policy, printable(policy))
+    names = " ".join(told.get(f"sun.gc.collector.{number}.name", "") for number in range(3))
+    for word, name in (("ZGC", "ZGC"), ("Z concurrent", "ZGC"), ("Shenandoah", "Shenandoah")):
+        if word in names:
+            return name
+    return printable(names.strip())
+
+
+def expected_collector(limits: Limits, count: int, major: int, words: Sequence[str]) -> str:
+    """Return the collector that the JVM should choose, or was told to use."""
+    told = [_CHOICES[word] for word in words if word in _CHOICES]
+    if told:
+        return told[-1]
+    if count < SERVER_PROCESSORS or 0 < limits.memory_bytes < SERVER_BYTES:
+        return "Serial"
+    return "G1" if major >= 9 else "Parallel"
+
+
+def describe(
+    runs_on: str,
+    told: SelfTold | None,
+    tuning: Tuning,
+    limits: Limits,
+    major: int,
+    words: tuple[str, ...],
+) -> str:
+    """Return the sentences of the start event.
+
+    ``runs_on`` is why this Java was taken. ``told`` is None when the JVM said nothing; then
+    the event says that these are Milo's own figures. ``words`` are the user's options.
+    """
+    if told is not None and told.arguments:
+        words = (*words, *told.arguments.split())
+    version = told.version if told is not None else ""
+    count = processors(limits, version or runs_on_version(runs_on), words)
+    if told is None:
+        collector = expected_collector(limits, count, major, words)
+        heap_bytes = tuning.heap_bytes
+    else:
+        collector = told.collector
+        heap_bytes = told.heap_bytes
+    size = f"up to {heap_bytes // MIB} MiB, " if heap_bytes else ""
+    parts = [f"{runs_on}; heap {size}set {tuning.why}"]
+    if collector:
+        parts.append(f"collector {collector}")
+    parts.append(f"{count} processor{'' if count == 1 else 's'}")
+    text = "; ".join(parts)
+    if told is None:
+        text += ". The JVM told nothing of itself, so these are Milo's own figures"
+    elif version and version not in runs_on:
+        text += f". The JVM says that it is {told.name} {version}".rstrip()
+    return text + _warning(collector, count, limits, words)
+
+
+def runs_on_version(runs_on: str) -> str:
+    """Return the version in the sentence that names the Java."""
+    found = re.search(r"\d[\w.+-]*", runs_on)
+    return found[0] if found else ""
+
+
+def _warning(collector: str, count: int, limits: Limits, words: Sequence[str]) -> str:
+    if collector != "Serial" or any(word in _CHOICES for word in words):
+        return ""
+    reasons = []
+    remedies = ["-XX:+UseG1GC"]
+    if count < SERVER_PROCESSORS:
+        reasons.append("fewer than 2 processors")
+        remedies.append("-XX:ActiveProcessorCount=2")
+    if 0 < limits.memory_bytes < SERVER_BYTES:
+        reasons.append(f"less than {SERVER_BYTES // MIB} MiB of memory")
+    if not reasons:
+        return ""
+    return (
+        f". The JVM takes the Serial collector, which stops the application while it works, where "
+        f"it sees {' and '.join(reasons)}: {' or '.join(remedies)} in jvm_options changes that"
+    )

@@ -1,0 +1,234 @@
+"""Commands in the container (``nomad alloc exec``, script checks): one connection each.
+
+The task process runs them, not the driver: it is the subreaper, so that it learns the exact
+status, and it outlives the driver, so that a command whose driver has gone is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from milo.core import control
+from milo.core.container import crun as crun_args
+from milo.core.launch import Launch
+from milo.core.records import ProcessId
+from milo.errors import ControlError, CrunError, MiloError
+from milo.files import write_file
+from milo.proc import passed_descriptors, passing, session, start_ticks
+from milo.task.children import Reaper, WaitStatus
+from milo.task.oci import cgroup_placement, cgroup_state
+from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
+from milo.task.oci.container import Container
+from milo.task.oci.crun import Crun
+
+STREAMS: Final = 3
+"""Descriptors of a command without a terminal: standard input, output and error."""
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(STREAMS * 4)
+KILL_TIMEOUT_S: Final = 10.0
+NOT_FOUND: Final = 127
+NOT_EXECUTABLE: Final = 126
+"""A shell's exit codes for a command that could not be run; sh(1)."""
+
+
+class Commands:
+    """Runs commands in the container of one task."""
+
+    def __init__(self, launch: Launch, reaper: Reaper) -> None:
+        self._launch = launch
+        self._reaper = reaper
+        self._numbers = itertools.count(1)
+
+    async def serve(self, sock: trio.socket.SocketType, container: Container | None) -> None:
+        """Run the one command that the client behind ``sock`` asks for.
+
+        ``container`` is None while there is none that runs.
+
+        When the client goes, or on cancellation, the command is killed with all that it has
+        started in its session. Raises OSError when the client has gone before.
+        """
+        packet, rights, _, _ = await sock.recvmsg(
+            control.MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        fds = passed_descriptors(rights)
+        try:
+            request = control.decode_request(packet)
+            if not isinstance(request, control.Exec) or not request.argv:
+                raise ControlError("Error: A command was expected on this connection")
+            if container is None or container.process is None:
+                raise ControlError("Error: The task is not running, so no command runs in it")
+            if len(fds) != (0 if request.tty else STREAMS):
+                raise ControlError("Error: The command came without its standard streams")
+            if not all(_is_stream(fd) for fd in fds):
+                # crun gives them to the task's user: a device or file of the host would be his.
+                raise ControlError("Error: A command's standard streams are pipes or sockets")
+            await self._run(sock, container, request, fds)
+        except CrunError as exc:
+            await _answer(sock, _not_run(exc))
+        except (MiloError, OSError) as exc:
+            text = str(exc) if isinstance(exc, MiloError) else f"Error: {exc}"
+            await _answer(sock, control.ExecEnded(exit_code=NOT_EXECUTABLE, error=text))
+        finally:
+            _close_all(fds)
+
+    async def _run(
+        self,
+        sock: trio.socket.SocketType,
+        container: Container,
+        request: control.Exec,
+        fds: list[int],
+    ) -> None:
+        name = f"{self._launch.state_dir}/exec-{next(self._numbers)}"
+        paths = (f"{name}.json", f"{name}.pid", f"{name}.log", f"{name}.sock")
+        sessions: set[int] = set()
+        status: WaitStatus | None = None
+        pid = 0
+        try:
+            pid, terminal = await self._start(container, request, fds, paths, sessions)
+            _close_all(fds)
+            try:
+                await _answer(
+                    sock,
+                    control.ExecStarted(process=ProcessId(pid, start_ticks(pid) or 0)),
+                    terminal,
+                )
+            finally:
+                _close_all(terminal)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_gone, sock, nursery.cancel_scope)
+                status = await self._reaper.wait(pid)
+                nursery.cancel_scope.cancel()
+        finally:
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            if status is None:
+                kill_sessions(container.cgroup_path, sessions)
+            if pid:
+                with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
+                    await self._reaper.wait(pid)
+                self._reaper.forget(pid)
+        if status is not None:
+            await _answer(sock, control.ExecEnded(exit_code=status.exit_code, signal=status.signal))
+
+    async def _start(
+        self,
+        container: Container,
+        request: control.Exec,
+        fds: list[int],
+        paths: Sequence[str],
+        sessions: set[int],
+    ) -> tuple[int, list[int]]:
+        """Start the command; return its process id and the terminal's descriptor, if any."""
+        process_path, pid_path, log_path, console_path = paths
+        root = os.path.join(self._launch.state_dir, "crun")
+        write_file(process_path, self._process(request))
+        with contextlib.ExitStack() as stack:
+            console: socket.socket | None = None
+            if request.tty:
+                console = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                console.bind(console_path)
+                console.listen(1)
+            argv = crun_args.exec_args(
+                self._launch.crun_path,
+                container.id,
+                process_path=process_path,
+                pid_file=pid_path,
+                log_file=log_path,
+                root=root,
+                console_socket=console_path if request.tty else "",
+            )
+            stdin, stdout, stderr = fds if fds else (None, None, None)
+            crun = Crun(self._reaper, log_path)
+            await crun.run("exec", argv, stdin=stdin, stdout=stdout, stderr=stderr)
+            with open(pid_path, encoding="ascii") as file:
+                pid = int(file.read())
+            if (led := session(pid)) is not None:  # crun gives each command one of its own
+                sessions.add(led)
+            self._reaper.watch(pid)
+            terminal = [] if console is None else _receive_terminal(console)
+        with contextlib.suppress(MiloError):  # it may have ended already
+            cgroup_placement.settle(
+                pid,
+                oom_score_adj=self._launch.resources.oom_score_adj,
+                cpuset_cgroup=self._launch.cpuset_cgroup,
+                cpuset_cpus=self._launch.resources.cpuset_cpus,
+            )
+        return pid, terminal
+
+    def _process(self, request: control.Exec) -> bytes:
+        """Return the OCI process object: the application's own privileges, another command."""
+        path = os.path.join(self._launch.state_dir, BUNDLE_DIR, CONFIG_FILE)
+        with open(path, "rb") as file:
+            process = json.load(file)["process"]
+        process |= {"args": list(request.argv), "terminal": request.tty}
+        if request.cwd:
+            process["cwd"] = request.cwd
+        own = dict(item.partition("=")[::2] for item in process["env"])
+        added = {"TERM": "xterm"} if request.tty else {}
+        env = added | own | request.env
+        process["env"] = [f"{name}={value}" for name, value in env.items()]
+        return json.dumps(process).encode()
+
+
+def _is_stream(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def kill_sessions(cgroup_path: str, sessions: set[int]) -> None:
+    """Send SIGKILL to the container's processes in ``sessions`` (session ids, of the host)."""
+    for pid in cgroup_state.processes(cgroup_path) if sessions else ():
+        if session(pid) in sessions:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _receive_terminal(console: socket.socket) -> list[int]:
+    """Take the terminal that crun has sent by now; raises OSError when it has not."""
+    console.settimeout(1.0)
+    sender, _ = console.accept()
+    with sender:
+        sender.settimeout(1.0)
+        _, rights, _, _ = sender.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+    fds = passed_descriptors(rights)
+    if len(fds) != 1:
+        _close_all(fds)
+        raise OSError(errno.EPROTO, "crun sent no terminal")
+    return fds
+
+
+async def _until_gone(sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+    with contextlib.suppress(OSError):
+        while await sock.recv(control.MAX_MESSAGE_BYTES):
+            pass
+    scope.cancel()
+
+
+async def _answer(
+    sock: trio.socket.SocketType, message: control.Message, fds: Sequence[int] = ()
+) -> None:
+    await sock.sendmsg([control.encode(message)], passing(fds))
+
+
+def _not_run(error: CrunError) -> control.ExecEnded:
+    text = str(error)
+    missing = "not found" in text or "No such file" in text
+    return control.ExecEnded(
+        exit_code=NOT_FOUND if missing else NOT_EXECUTABLE, error=control.cut(text)
+    )
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())

@@ -1,0 +1,264 @@
+"""Finds a task's application before its container is created.
+
+Small, bounded file reads on the host; what they mean is decided in `milo.core`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import BinaryIO
+
+import attrs
+
+from milo.core.container.mounts import is_inside, normalized
+from milo.core.java.application import (
+    MAX_LISTED,
+    PLACES,
+    Found,
+    check_jar_name,
+    choose_jar,
+    compose,
+    listed,
+    printable,
+)
+from milo.core.java.choice import Requirement, candidates, parse_requirement, reason
+from milo.core.java.jar import (
+    JarInfo,
+    class_version,
+    inspect_jar,
+    missing_class,
+    require_main_class,
+)
+from milo.core.java.versions import runtime_name, too_new
+from milo.core.launch import Application, JavaRuntime, Launch, TaskOptions
+from milo.errors import ArtifactError, JavaError, NoJavaError
+from milo.task.java.task_java import find_task_java
+from milo.task.root.inside import OutsideError, list_names, open_inside
+
+
+def resolve_application(launch: Launch, options: TaskOptions) -> Application:
+    """Return what the task's JVM is to run, on which Java.
+
+    ``jar_path`` is a path in the container, where one that is relative begins at ``work_dir``
+    or at ``/``; the host's own paths are not taken, as they hold the allocation's id, which no
+    job can know.
+    Without ``jar_path`` and ``class``, the one JAR directly under ``local/`` is run. The JAR
+    and the Java release of its main class are checked first, in bounded memory and time; the
+    class path of a job with ``class`` alone is not looked into.
+
+    Blocks for some milliseconds. Raises `NoJavaError` when the host has no Java, `JavaError`
+    when the chosen one is too old, `ArtifactError` when no JAR can be run.
+    """
+    requirement = parse_requirement(options.java_version) if options.java_version else None
+    javas = _javas(launch, options, requirement)
+    if options.jar_path:
+        check_jar_name(options.jar_path)
+        jar = _named_jar(launch, options)
+    elif options.main_class:
+        app = compose(javas[0], options, "", [_chosen(javas[0], launch, options, requirement)])
+        return _placed(app, launch)
+    else:
+        jar = "/local/" + _the_one_jar(launch)
+    shown = printable(options.jar_path or jar[1:])
+    with _open_jar(launch, jar, shown) as file:
+        java, notes = _first_that_runs(file, shown, options, javas, launch.javas)
+    app = compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
+    return _placed(app, launch)
+
+
+def _placed(app: Application, launch: Launch) -> Application:
+    """Return ``app`` with the container's path of a Java that came with the task."""
+    for name, path in _places(launch).items():
+        if app.java.home.startswith(f"{path}/"):
+            return attrs.evolve(app, java_home=f"/{name}{app.java.home[len(path) :]}")
+    return app
+
+
+def _javas(
+    launch: Launch, options: TaskOptions, requirement: Requirement | None
+) -> tuple[JavaRuntime, ...]:
+    """Return the Javas to try, in order."""
+    if not options.java_home:
+        if not launch.javas:
+            raise NoJavaError
+        return candidates(launch.javas, requirement)
+    java = _named_java(launch, options.java_home)
+    if requirement is not None and not requirement.allows(java):
+        raise JavaError(
+            f"java_home is {runtime_name(java)}, which is not java_version = "
+            f'"{requirement.text}". Change one of the two.'
+        )
+    return (java,)
+
+
+def _named_java(launch: Launch, home: str) -> JavaRuntime:
+    """Return the Java that the job's java_home names: in the task, or one that Milo has found.
+
+    No other path of the host is taken, since it would show the task whatever is there.
+    """
+    first = next((part for part in home.split("/") if part not in ("", ".")), "")
+    if first in _places(launch):
+        return find_task_java(_places(launch), home)
+    real = os.path.realpath(home)
+    for java in launch.javas:
+        if java.home == real:
+            return java
+    there = ", ".join(runtime_name(java) for java in launch.javas[:10]) or "none"
+    raise JavaError(
+        f"java_home {printable(home)} is neither a Java that Milo has found on this host "
+        f"({there}) nor a path in the task's local/, secrets/ or /alloc/. The operator of the "
+        "client adds one by installing it below /usr/lib/jvm or /opt."
+    )
+
+
+def _chosen(
+    java: JavaRuntime, launch: Launch, options: TaskOptions, requirement: Requirement | None
+) -> str:
+    if options.java_home:
+        return f"Runs on {runtime_name(java)}, the job's java_home"
+    return f"Runs on {runtime_name(java)}, {reason(java, launch.javas, requirement)}"
+
+
+def _first_that_runs(
+    file: BinaryIO,
+    shown: str,
+    options: TaskOptions,
+    javas: tuple[JavaRuntime, ...],
+    there: tuple[JavaRuntime, ...],
+) -> tuple[JavaRuntime, list[str]]:
+    """Return the first of ``javas`` that is new enough for the JAR, and notes."""
+    info = inspect_jar(file, shown)
+    failure: JavaError | None = None
+    for java in javas:
+        try:
+            return java, _check_jar(file, shown, info, options, java, there)
+        except JavaError as exc:
+            failure = failure or exc
+    assert failure is not None
+    raise failure
+
+
+def _check_jar(
+    file: BinaryIO,
+    shown: str,
+    info: JarInfo,
+    options: TaskOptions,
+    java: JavaRuntime,
+    javas: tuple[JavaRuntime, ...],
+) -> list[str]:
+    """Check that ``java`` runs the JAR, and return notes for the start event."""
+    by_manifest = not options.main_class
+    class_name = require_main_class(info, shown) if by_manifest else options.main_class
+    release = java.major if info.multi_release else 0
+    version = class_version(file, class_name, shown, java_major=release)
+    notes = []
+    if version is not None:
+        _check_version(shown, class_name, version, java, javas)
+    elif info.class_path or options.class_path:
+        notes.append(f"{printable(class_name)} is not in {shown}, but may be on its class path")
+    else:
+        raise missing_class(shown, class_name, by_manifest=by_manifest)
+    if by_manifest and info.start_class and info.classes_dir:
+        version = class_version(file, info.start_class, shown, folder=info.classes_dir)
+        if version is not None:
+            _check_version(shown, info.start_class, version, java, javas)
+    return notes
+
+
+def _check_version(
+    shown: str, class_name: str, version: int, java: JavaRuntime, javas: tuple[JavaRuntime, ...]
+) -> None:
+    problem = too_new(shown, printable(class_name), version, java, javas)
+    if problem:
+        raise JavaError(problem)
+
+
+def _places(launch: Launch) -> dict[str, str]:
+    """Return the task's directories, by their names at the container's root."""
+    return {
+        "local": f"{launch.task_dir}/local",
+        "secrets": f"{launch.task_dir}/secrets",
+        "alloc": launch.shared_dir,
+    }
+
+
+def _the_one_jar(launch: Launch) -> str:
+    local = f"{launch.task_dir}/local"
+    try:
+        names, complete = list_names(local, MAX_LISTED)
+    except OSError as error:
+        raise ArtifactError(
+            f"The task's local/ cannot be read: {_reason(error)}.", path=local
+        ) from error
+    return choose_jar([Found(*found) for found in names], complete=complete)
+
+
+def _named_jar(launch: Launch, options: TaskOptions) -> str:
+    """Return the container's path of the job's ``jar_path``.
+
+    To Nomad's java driver a relative one begins at the working directory, which is ``/`` unless
+    there is a ``work_dir``; here it may begin at ``/`` in any case.
+    """
+    jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
+    if options.work_dir and not options.jar_path.startswith("/"):
+        there = options.work_dir.rstrip("/") + jar
+        with contextlib.suppress(OutsideError, OSError):
+            os.close(_open(launch, there))
+            return there
+    return jar
+
+
+def _open(launch: Launch, path: str) -> int:
+    """Open a file in the task's directories or in one of its volumes, as `open_inside` does."""
+    places = _places(launch)
+    around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
+    if around:
+        mount = max(around, key=lambda mount: len(mount.task_path))
+        places["volume"] = os.path.realpath(mount.host_path)
+        path = f"/volume{path[len(normalized(mount.task_path)) :]}"
+    return open_inside(places, path)
+
+
+def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
+    """Open the JAR at the container's path ``jar``; ``shown`` is what texts call it."""
+    places = _places(launch)
+    try:
+        return os.fdopen(_open(launch, jar), "rb")
+    except OutsideError as error:
+        raise ArtifactError(
+            f"jar_path {shown} does not lead to a file in the task's directories: {error}. "
+            f"Expected a path in {PLACES}.{_similar(places['local'], jar)}",
+            path=shown,
+        ) from error
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"jar_path {shown} does not exist. Expected a JAR in {PLACES}, where an artifact "
+            f"block downloads it to.{_similar(places['local'], jar)}",
+            path=shown,
+        ) from error
+    except OSError as error:
+        raise ArtifactError(
+            f"jar_path {shown} cannot be opened: {_reason(error)}. Expected a regular file in "
+            f"{PLACES}.",
+            path=shown,
+        ) from error
+
+
+def _similar(local: str, jar: str) -> str:
+    """Return a sentence on what ``local/`` holds, to correct a path with; may be empty."""
+    try:
+        found, _ = list_names(local, MAX_LISTED)
+    except OSError:
+        return ""
+    name = jar.rpartition("/")[2]
+    names = sorted(entry + "/" * is_directory for entry, is_directory in found)
+    if name in names:
+        return f" There is a local/{printable(name)}: set jar_path to that."
+    if not names:
+        return " The task's local/ is empty."
+    return f" The task's local/ holds {listed(names)}."
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

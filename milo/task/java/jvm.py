@@ -1,0 +1,260 @@
+"""The JVM of one task: what Milo adds to its options, and what it says of itself once it runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Final
+
+import trio
+
+from milo.core import cgroup
+from milo.core.cgroup import Mode
+from milo.core.container.crun import container_name
+from milo.core.java import hsperf
+from milo.core.java.heap import (
+    LAUNCHER_VARIABLE,
+    LAUNCHER_VARIABLE_SINCE,
+    Tuning,
+    UserWords,
+    environment_words,
+    split_options,
+    tune,
+)
+from milo.core.java.jvm_view import Limits, SelfTold, describe
+from milo.core.launch import Application, Launch, TaskOptions
+from milo.task.journal import Journal
+from milo.task.oci.cgroup_placement import detect
+from milo.task.oci.container import Container
+from milo.task.root.inside import OutsideError, list_names, open_inside
+
+MAX_ARGFILE_BYTES: Final = 64 * 1024
+DUMP_DIRECTORY: Final = "/alloc/data"
+MAX_NAMES: Final = 256
+"""So many entries of a directory of the task's are looked at."""
+
+FIRST_LOOK_S: Final = 0.05
+LAST_PAUSE_S: Final = 1.0
+GIVE_UP_S: Final = 10.0
+"""A JVM has written down what it chose some 0.1 s after its start; on a busy host, later."""
+DUMP_CHECK_S: Final = 5.0
+CLOCK_SLACK_S: Final = 1.0
+"""Between a file system's clock and Milo's."""
+
+_ODD: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class Jvm:
+    """One task's JVM. `tuning` is decided at once; `tell` runs beside the container."""
+
+    def __init__(
+        self, launch: Launch, options: TaskOptions, app: Application | None = None
+    ) -> None:
+        """Decide; ``app`` is None for a JVM that another process of Milo's has started."""
+        self._launch = launch
+        self._app = app
+        self._words = user_words(launch, options, 0 if app is None else app.java.major)
+        memory_bytes = launch.resources.memory_bytes
+        self.tuning: Tuning = tune(
+            self._words,
+            memory_bytes=memory_bytes,
+            heap_percent=options.heap_percent,
+            dump_path=dump_path(launch) if options.heap_dump_on_oom else "",
+        )
+        self._told_of_dump = False
+
+    async def tell(self, container: Container, journal: Journal) -> None:
+        """Say in one event what runs and what the JVM chose; then watch for a heap dump.
+
+        Waits until the JVM has written that down, at most `GIVE_UP_S`. When cancelled, as at
+        the application's end, it says what is known by then.
+        """
+        if self._app is not None:
+            assert container.process is not None
+            started_at_s = container.started_at_s
+            limits = read_limits(container.process.pid, container.cgroup_path, self._launch)
+            told: SelfTold | None = None
+            try:
+                told = await self._wait_until_told(started_at_s)
+            finally:
+                journal.event(self._choice(self._app, told or self._look(started_at_s), limits))
+        size = -1
+        while self.tuning.dump_path and not self._told_of_dump:
+            await trio.sleep(DUMP_CHECK_S)
+            before, size = size, dump_bytes(self._launch, self.tuning.dump_path)
+            if size > 0 and size == before:
+                self.tell_of_dump(journal)
+
+    def tell_of_dump(self, journal: Journal) -> None:
+        """Say that a heap dump was written, if there is one of which was not told yet."""
+        path = self.tuning.dump_path
+        size = 0 if self._told_of_dump or not path else dump_bytes(self._launch, path)
+        if size > 0:
+            self._told_of_dump = True
+            journal.event(
+                f"The JVM ran out of memory and wrote a heap dump of {-(-size // 2**20)} MiB "
+                f"to {path}"
+            )
+
+    def _choice(self, app: Application, told: SelfTold | None, limits: Limits) -> str:
+        runs_on = app.notes[0] if app.notes else f"Runs on Java {app.java.version}"
+        runs_on += f"; container {container_name(os.path.basename(self._launch.state_dir))}"
+        return describe(runs_on, told, self.tuning, limits, app.java.major, self._words.words)
+
+    async def _wait_until_told(self, started_at_s: float) -> SelfTold | None:
+        pause_s = FIRST_LOOK_S
+        if "-XX:-UsePerfData" in self._words.words:
+            return None
+        deadline = trio.current_time() + GIVE_UP_S
+        while trio.current_time() < deadline:
+            await trio.sleep(pause_s)
+            told = self._look(started_at_s)
+            if told is not None:
+                return told
+            pause_s = min(1.5 * pause_s, LAST_PAUSE_S)
+        return None
+
+    def _look(self, started_at_s: float) -> SelfTold | None:
+        try:
+            data = read_perf_data(os.path.join(self._launch.task_dir, "tmp"), started_at_s)
+        except OSError:
+            return None
+        return hsperf.self_told(data)
+
+
+def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWords:
+    """Return the options that the job gives to its JVM, those in files included.
+
+    A file of options is read as the container has it, in the task's own directories alone;
+    of any other, and of one that is too large, it is only said that it was not read.
+    """
+    words = list(environment_words(launch.env, java_major))
+    from_launcher = set(split_options(launch.env.get(LAUNCHER_VARIABLE, "")))
+    unread = ""
+    for word in [*sorted(from_launcher), *options.jvm_options]:
+        if not word.startswith("@") or 0 < java_major < LAUNCHER_VARIABLE_SINCE:
+            continue
+        try:
+            words += _read_argfile(launch, options, word[1:])
+        except (OSError, OutsideError):
+            unread = unread or word[:100]
+    return UserWords((*words, *options.jvm_options), unread)
+
+
+def dump_path(launch: Launch) -> str:
+    """Return where a heap dump of this start goes, in the container.
+
+    The JVM writes over no file, and its process id is the same at every start: so each start
+    has a name of its own, from Nomad's id for it. A successor finds the same name.
+    """
+    start = launch.task_id.rpartition("/")[2]
+    name = _ODD.sub("_", f"{launch.task_name[:64]}-{start[:64]}")
+    return f"{DUMP_DIRECTORY}/{name}.hprof"
+
+
+def dump_bytes(launch: Launch, path: str) -> int:
+    """Return the size of a dump, or 0 when there is no regular file at its path."""
+    try:
+        fd = open_inside({"alloc": launch.shared_dir}, path)
+    except (OSError, OutsideError):
+        return 0
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def read_limits(pid: int, cgroup_path: str, launch: Launch) -> Limits:
+    """Return the limits of a container's first process as the kernel has them."""
+    hierarchy = detect()
+    cpu = hierarchy.directory("cpu", cgroup_path) or ""
+    memory = hierarchy.directory("memory", cgroup_path) or ""
+    if hierarchy.mode is Mode.V2:
+        quota, _, period = _read(f"{cpu}/cpu.max").partition(" ")
+        limit = _read(f"{memory}/memory.max")
+    else:
+        quota, period = _read(f"{cpu}/cpu.cfs_quota_us"), _read(f"{cpu}/cpu.cfs_period_us")
+        limit = _read(f"{memory}/memory.limit_in_bytes")
+    try:
+        cpus = len(os.sched_getaffinity(pid))
+    except OSError:
+        cpus = os.cpu_count() or 1
+    wanted = launch.resources
+    limited = wanted.memory_bytes > 0 and wanted.memory_max_bytes >= 0
+    return Limits(
+        memory_bytes=(cgroup.parse_value(limit) or 0) if limited else 0,
+        cpus=cpus,
+        quota_us=cgroup.parse_value(quota) or 0,
+        period_us=cgroup.parse_value(period) or 0,
+        shares=wanted.cpu_shares,
+    )
+
+
+def read_perf_data(tmp: str, not_before_s: float) -> bytes:
+    """Return the performance data of the first JVM that has written some since ``not_before_s``.
+
+    ``tmp`` is the host's path of the task's /tmp, whose content the task may change at any
+    time: each step is opened from the one before, and follows no symlink. Empty when there is
+    none. Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    held = os.open(tmp, flags | os.O_DIRECTORY)
+    try:
+        names, _ = list_names(f"/proc/self/fd/{held}/.", MAX_NAMES)
+        for name, is_directory in names:
+            if is_directory and name.startswith("hsperfdata_"):
+                inner = os.open(name, flags | os.O_DIRECTORY, dir_fd=held)
+                try:
+                    data = _read_newest(inner, flags, not_before_s)
+                finally:
+                    os.close(inner)
+                if data:
+                    return data
+    finally:
+        os.close(held)
+    return b""
+
+
+def _read_newest(directory: int, flags: int, not_before_s: float) -> bytes:
+    """Return the data of the lowest process id, which is the application's first JVM."""
+    names, _ = list_names(f"/proc/self/fd/{directory}/.", MAX_NAMES)
+    for name in sorted((name for name, _ in names if name.isdecimal()), key=int):
+        file = os.open(name, flags | os.O_PATH, dir_fd=directory)
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_mtime < not_before_s - CLOCK_SLACK_S:
+                continue
+            # What the O_PATH descriptor names is known to be a regular file.
+            data = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                return os.read(data, hsperf.MAX_BYTES)
+            finally:
+                os.close(data)
+        finally:
+            os.close(file)
+    return b""
+
+
+def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> list[str]:
+    names = ("local", "secrets", "tmp")
+    places = {name: os.path.join(launch.task_dir, name) for name in names}
+    places["alloc"] = launch.shared_dir
+    if not path.startswith("/"):
+        path = f"{options.work_dir or '/'}/{path}"
+    fd = open_inside(places, path)
+    try:
+        data = os.read(fd, MAX_ARGFILE_BYTES + 1)
+    finally:
+        os.close(fd)
+    if len(data) > MAX_ARGFILE_BYTES:
+        raise OutsideError("it is too large")
+    return split_options(data.decode("utf-8", "replace"))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,155 @@
+"""Looks for Java's OutOfMemoryError in a stream, without delaying or changing it.
+
+``splice`` moves log bytes without Milo ever seeing them. ``tee`` lets a second, small pipe refer
+to the same pages, and that one is read: the stream's own bytes, their order and the splices that
+move them stay what they are. The detector never waits and never raises: one that fails gives up.
+
+When the pump lets it look is decided in `milo.task.logs.pacer`: a flood passes unseen, but for the
+beginning and the end of each chunk that was gathered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+from collections.abc import Callable
+from typing import Final
+
+from milo.core.java.out_of_memory import ERROR_NAME
+from milo.task.logs.fifo import PIPE_BYTES, waiting_bytes
+from milo.task.logs.pacer import LOOK_BYTES
+
+SIDE_BYTES: Final = 64 << 10
+"""Capacity of the side pipe, as Linux makes it; it may have less, where a user has a quota."""
+REASON_BYTES: Final = 160
+"""How much of the line after the error's name is kept. HotSpot's longest reason has 86 bytes."""
+
+_NAME: Final = ERROR_NAME.encode()
+_REASON: Final = re.compile(rb"(?![\w$.])(?:: *([^\"\\\x00-\x1f\x7f-\xff]*))?")
+"""What follows the name, up to what ends a line or, in a log of JSON, a string. A longer name
+is another class, and a dot comes in a stack trace's frames."""
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
+_libc.tee.restype = ctypes.c_ssize_t
+
+
+class Search:
+    """Finds the error's name in a stream that comes in pieces, some of which may be missing.
+
+    ``found`` is called with the reason, printable ASCII of at most `REASON_BYTES`, perhaps
+    empty, once the name's line has ended, is long enough, or cannot be seen any further.
+    """
+
+    def __init__(self, found: Callable[[str], None]) -> None:
+        self._found = found
+        self._kept = b""
+        """The end of what was seen, which may be the beginning of a match."""
+
+    def feed(self, data: bytes) -> None:
+        """Search ``data``, which follows what was fed before."""
+        text = self._kept + data
+        self._kept = b""
+        at = 0
+        while (at := text.find(_NAME, at)) >= 0:
+            begin = at + len(_NAME)
+            line = text[begin : begin + REASON_BYTES]
+            if b"\n" not in line and len(line) < REASON_BYTES:
+                self._kept = text[at:]
+                return
+            self._tell(line)
+            at = begin
+        if not text.endswith(b"\n"):
+            self._kept = text[1 - len(_NAME) :]
+
+    def gap(self) -> None:
+        """What comes next was not seen, or nothing comes any more."""
+        kept, self._kept = self._kept, b""
+        if kept.startswith(_NAME):
+            self._tell(kept[len(_NAME) :])
+
+    def _tell(self, line: bytes) -> None:
+        match = _REASON.match(line)
+        if match is not None:
+            self._found((match[1] or b"").decode("ascii").strip())
+
+
+class OomDetector:
+    """What one pump sees of its source. `open` and `close` frame the pump's run.
+
+    Several on one source do each other no harm: what another one's pump moves meanwhile is
+    merely taken for something else.
+    """
+
+    def __init__(self, source_fd: int, found: Callable[[str], None]) -> None:
+        self._source = source_fd
+        self._search = Search(found)
+        self._side: tuple[int, int] | None = None
+        self._seen = 0
+        self.held_back = False
+        """Whether the end of a large chunk was left in the source, to be looked at next."""
+
+    def open(self) -> None:
+        """Make the side pipe; without one (too many open files) nothing is ever seen."""
+        with contextlib.suppress(OSError):
+            self._side = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the side pipe; report what was still waiting for the end of its line."""
+        self._search.gap()
+        self._give_up()
+
+    def look(self, *, draining: bool, has_time: bool = True) -> int:
+        """Refer to what the source holds first; return how many bytes to splice next.
+
+        None at all when the source is empty. Less than all, so that nothing passes unseen
+        between the two calls; of a large chunk all but its end, unless ``draining``. Without
+        time only an end that was held back is looked at, and what follows passes with it.
+        """
+        self.held_back = False
+        if self._side is None:
+            return PIPE_BYTES
+        wanted = SIDE_BYTES if draining else LOOK_BYTES
+        seen = _libc.tee(self._source, self._side[1], wanted, os.SPLICE_F_NONBLOCK)
+        if seen <= 0:
+            if seen < 0 and ctypes.get_errno() == errno.EAGAIN:
+                return 0
+            if seen < 0:
+                self._give_up()
+            return PIPE_BYTES
+        self._seen = seen
+        if draining or seen < wanted:
+            return int(seen)
+        if not has_time:
+            return PIPE_BYTES
+        self.held_back = True
+        return max(int(seen), waiting_bytes(self._source) - LOOK_BYTES)
+
+    def moved(self, count: int) -> None:
+        """After `look` or without: ``count`` bytes were spliced. Search those that were seen."""
+        seen, self._seen = self._seen, 0
+        if seen and self._side is not None:
+            try:
+                data = os.read(self._side[0], seen)
+            except OSError:
+                self._give_up()
+                return
+            self._search.feed(data if count >= seen else data[:count])
+        if count > seen:
+            self._search.gap()
+
+    def dropped(self, data: bytes, *, draining: bool) -> None:
+        """``data`` was thrown away. At a task's end, its last words are looked at nevertheless."""
+        if draining:
+            self._search.feed(data)
+        else:
+            self._search.gap()
+
+    def _give_up(self) -> None:
+        side, self._side = self._side, None
+        self._seen = 0
+        for fd in side or ():
+            os.close(fd)

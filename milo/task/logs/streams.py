@@ -1,0 +1,261 @@
+"""Both log streams of one task: pipes, pumps and FIFOs, opened and closed together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+import attrs
+import trio
+
+from milo.core import control
+from milo.core.java import out_of_memory
+from milo.core.launch import Launch, TaskOptions
+from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
+from milo.task.journal import Journal
+from milo.task.logs.byte_counts import ByteCountsFile
+from milo.task.logs.fifo import FifoSink, LogTarget, check_log_path, write_text
+from milo.task.logs.pump import Pump, open_pipe
+from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
+from milo.task.oci.cgroup_state import processes
+from milo.task.oci.non_child import reopen_pipe
+
+NAMES: Final = ("stdout", "stderr")
+
+RETRY_S: Final = 1.0
+"""After a failure in a pump that is Milo's own fault: the other stream and the task go on."""
+
+MAX_SIGHTINGS: Final = 3
+"""Events of Java's OutOfMemoryError, each of another kind: Nomad keeps a task's last ten."""
+
+
+@attrs.frozen
+class Takeover:
+    """What a successor gets of a task whose own process was killed."""
+
+    record: TaskRecord
+    descriptors: dict[str, int]
+    """By name (``stdout.pipe``, ``stdout.fifo`` ...), as `Streams.descriptors` gave them."""
+
+
+@attrs.define
+class _Stream:
+    name: str
+    source: int
+    container_end: int | None
+    sink: FifoSink
+    pump: Pump
+
+
+class Streams:
+    """The streams of one task. `close` has to be called, in the end, by whoever opened them."""
+
+    def __init__(self, journal: Journal, counts_file: ByteCountsFile) -> None:
+        self._journal = journal
+        self._counts_file = counts_file
+        self._streams: list[_Stream] = []
+        self._null: int | None = None
+        self._finished = trio.Event()
+        self._last: dict[str, StreamCounters] = {}
+        self._seen_kinds: set[out_of_memory.Kind] = set()
+        self.java_oom = ""
+        """The last OutOfMemoryError that either stream named, as Java prints it."""
+        self.container_stdout = -1
+        """What the container gets as its stdout; owned by this object."""
+        self.container_stderr = -1
+
+    @classmethod
+    def open(cls, launch: Launch, options: TaskOptions, journal: Journal) -> Streams:
+        """Check both log paths and make the pipes; waits for no reader.
+
+        Raises:
+            FifoError: a path names nothing that may be written to; nothing is left open.
+        """
+        policy = _policy(options)
+        targets = [
+            (name, path, check_log_path(path, beneath=launch.alloc_dir))
+            for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path))
+        ]
+        streams = cls(journal, ByteCountsFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
+        try:
+            ends = [streams._add(launch, policy, *target) for target in targets]
+        except BaseException:
+            streams.close()
+            raise
+        streams.container_stdout, streams.container_stderr = ends
+        return streams
+
+    @classmethod
+    def adopt(
+        cls, launch: Launch, options: TaskOptions, journal: Journal, takeover: Takeover
+    ) -> Streams:
+        """Go on with the streams of a container that another task process started.
+
+        What was not handed over is opened anew, where it can be; a stream whose pipe nobody
+        has any more is told of, and is over.
+        """
+        streams = cls(journal, ByteCountsFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
+        policy = _policy(options)
+        for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path)):
+            if path == os.devnull:
+                continue
+            source = takeover.descriptors.get(f"{name}.pipe")
+            inode = takeover.record.pipes.get(name)
+            if source is None and inode is not None:
+                source = reopen_pipe(processes(takeover.record.cgroup_path), inode)
+            if source is None:
+                journal.event(f"The output on {name} cannot be collected any more")
+                continue
+            sink = FifoSink(
+                path, beneath=launch.alloc_dir, fd=takeover.descriptors.get(f"{name}.fifo")
+            )
+            streams._begin(name, source, None, sink, policy)
+        return streams
+
+    def _begin(
+        self, name: str, source: int, container_end: int | None, sink: FifoSink, policy: PumpPolicy
+    ) -> None:
+        sink.on_open = lambda: self._journal.publish(control.DescriptorsChanged())
+        counts = self._counts_file.counts(NAMES.index(name))
+        pump = Pump(name, source, sink, policy, self._report, counts)
+        self._streams.append(_Stream(name, source, container_end, sink, pump))
+
+    def inodes(self) -> dict[str, int]:
+        """Return the inode number of each stream's pipe, which names it for ever."""
+        return {stream.name: os.fstat(stream.source).st_ino for stream in self._streams}
+
+    def _add(self, launch: Launch, policy: PumpPolicy, name: str, path: str, to: LogTarget) -> int:
+        if to is LogTarget.DEV_NULL:
+            if self._null is None:
+                self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            return self._null
+        source, container_end = open_pipe()
+        sink = FifoSink(path, beneath=launch.alloc_dir)
+        self._begin(name, source, container_end, sink, policy)
+        return container_end
+
+    def release_container_ends(self) -> None:
+        """Close the ends that the container has its own copies of: its exit is then an end."""
+        for stream in self._streams:
+            if stream.container_end is not None:
+                os.close(stream.container_end)
+                stream.container_end = None
+
+    async def run(self) -> None:
+        """Pump until both streams have ended. Cancellation leaves each byte on one side."""
+        async with trio.open_nursery() as nursery:
+            for stream in self._streams:
+                nursery.start_soon(self._run_pump, stream)
+        self._finished.set()
+
+    async def _run_pump(self, stream: _Stream) -> None:
+        while True:
+            try:
+                await stream.pump.run()
+                return
+            except Exception as exc:
+                self._journal.log("error", f"the pump of {stream.name} failed: {exc!r}")
+                await trio.sleep(RETRY_S)
+
+    async def drained(self) -> None:
+        """Return when all that the ended container wrote is delivered, or given up and counted."""
+        for stream in self._streams:
+            stream.pump.begin_drain()
+        await self._finished.wait()
+
+    def counters(self) -> tuple[StreamCounters, StreamCounters]:
+        """Return what passed through stdout and stderr so far."""
+        for stream in self._streams:
+            now = stream.pump.counters
+            self._last[stream.name] = StreamCounters(
+                bytes_moved=now.bytes_moved,
+                bytes_dropped=now.bytes_dropped,
+                stalled_s=now.stalled_s,
+            )
+        none = StreamCounters()
+        return self._last.get("stdout", none), self._last.get("stderr", none)
+
+    def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return names and numbers of all that a successor needs to go on."""
+        pairs = [(f"{stream.name}.pipe", stream.source) for stream in self._streams]
+        pairs += [
+            (f"{stream.name}.fifo", stream.sink.fd)
+            for stream in self._streams
+            if stream.sink.fd is not None
+        ]
+        return tuple(name for name, _ in pairs), tuple(fd for _, fd in pairs)
+
+    def close(self) -> None:
+        """Close everything: both FIFOs in one go, since logmon ends both with the first."""
+        self.counters()
+        self.release_container_ends()
+        for stream in self._streams:
+            stream.sink.close()
+        for stream in self._streams:
+            os.close(stream.source)
+        self._streams.clear()
+        self._counts_file.close()
+        if self._null is not None:
+            os.close(self._null)
+            self._null = None
+
+    @staticmethod
+    async def write_error(launch: Launch, text: str) -> None:
+        """Put ``text`` on the task's stderr, for a task that never got a process of its own."""
+        with contextlib.suppress(OSError):
+            await write_text(launch.stdout_path, launch.stderr_path, text, beneath=launch.alloc_dir)
+
+    def _report(self, event: PumpEvent) -> None:
+        if event.kind is EventKind.JAVA_OOM and not self._is_news(event.problem):
+            return
+        level, text, is_event = sentence(event)
+        self._journal.log(level, text, stream=event.stream)
+        if is_event:
+            self._journal.event(text)
+
+    def _is_news(self, reason: str) -> bool:
+        """Note an OutOfMemoryError's reason; return whether to tell of it."""
+        if reason or not self.java_oom:
+            self.java_oom = out_of_memory.error_words(reason)
+        kind = out_of_memory.kind_of(reason)
+        if kind in self._seen_kinds or len(self._seen_kinds) >= MAX_SIGHTINGS:
+            return False
+        self._seen_kinds.add(kind)
+        return True
+
+
+def _policy(options: TaskOptions) -> PumpPolicy:
+    return PumpPolicy(
+        drop_when_full=options.log_overflow == "drop",
+        block_timeout_s=options.log_block_timeout_s,
+    )
+
+
+def sentence(event: PumpEvent) -> tuple[str, str, bool]:
+    """Return log level and text of a pump's event, and whether the task's user should see it."""
+    stream, seconds, amount = event.stream, event.seconds, event.bytes
+    match event.kind:
+        case EventKind.READER_MISSING:
+            return "debug", f"Nobody reads {stream} yet, after {seconds:.1f} s", False
+        case EventKind.READER_LOST:
+            text = f"Log collection of {stream} stopped: its reader is gone"
+            return "debug", f"{text}; {amount} bytes wait for another", True
+        case EventKind.READER_BACK:
+            return "info", f"Log collection of {stream} goes on, after {seconds:.1f} s", True
+        case EventKind.STALLED:
+            text = f"Log collection of {stream} has read nothing for {seconds:.1f} s"
+            return "warn", f"{text}; {amount} bytes wait", True
+        case EventKind.MOVING:
+            return "info", f"Log collection of {stream} reads again, after {seconds:.1f} s", False
+        case EventKind.DROPPING:
+            text = f"Output on {stream} is thrown away from now on"
+            return "warn", f"{text}: nothing was read for {seconds:.1f} s", True
+        case EventKind.DROPPED:
+            return "warn", f"{amount} bytes of {stream} were dropped in {seconds:.1f} s", True
+        case EventKind.REFUSED:
+            return "warn", f"The FIFO of {stream} cannot be opened: {event.problem}", True
+        case EventKind.SWITCHED:
+            return "info", f"The FIFO of {stream} was replaced; its successor is used", False
+        case EventKind.JAVA_OOM:
+            return "warn", out_of_memory.sighting_sentence(stream, event.problem), True

@@ -1,0 +1,153 @@
+"""Writes the OCI bundle of one task: collects the host's facts, and removes it all again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from typing import Final
+
+import attrs
+import msgspec
+
+from milo.core import cgroup
+from milo.core.container import spec
+from milo.core.container.crun import container_name
+from milo.core.container.host_names import choose_hostname
+from milo.core.container.mounts import Bind, is_inside
+from milo.core.container.spec import ContainerPlan
+from milo.core.launch import Application, Launch, TaskOptions
+from milo.errors import ConfigError, StateError
+from milo.task.oci import cgroup_placement, privileges, users
+from milo.task.root import devices, etc_files, network, rootfs, volumes, work_dir
+from milo.task.root.layout import lay_out
+
+BUNDLE_DIR: Final = "bundle"
+CONFIG_FILE: Final = "config.json"
+
+
+@attrs.frozen
+class Bundle:
+    """An OCI bundle on disk, ready for ``crun create``."""
+
+    path: str
+    container_id: str
+    cgroup_path: str
+    """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
+    config_path: str
+    user: spec.User
+    binds: tuple[Bind, ...] = ()
+    """What crun is to bind, for `milo.task.root.mount_check`."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the task's user: what it has to do without."""
+
+
+def write_bundle(
+    launch: Launch, options: TaskOptions, app: Application, argv: tuple[str, ...]
+) -> Bundle:
+    """Write ``<state_dir>/bundle`` for the task, replacing what an earlier try left there.
+
+    On cgroup v1 it also makes the parents of the container's cgroup. `remove_bundle` and
+    `cgroups.remove_leftovers` take it all away again.
+
+    ``argv`` is the application's command line inside the container.
+
+    Raises:
+        UserError: the job's user is not on this host, or is root where that is not allowed.
+        ConfigError: a mount, device, variable, JDK or extra host that cannot be used.
+        NetworkError: the allocation's network namespace is gone.
+        StateError: the state directory or one of the task's directories cannot be used.
+    """
+    user = users.resolve_user(launch.user, allow_root=launch.plugin.allow_root)
+    cwd = work_dir.check(options.work_dir)
+    layout = lay_out(launch, options, app)
+    view = network.view_network(launch.network)
+    hostname = choose_hostname(
+        options.hostname, launch.network, launch.alloc_id, socket.gethostname()
+    )
+    etc = etc_files.etc_files(launch, options, user, hostname, view)
+    no_dns = etc_files.missing_dns(launch, view, etc["/etc/resolv.conf"])
+    confinement = privileges.confine(launch, options, user)
+    container_id = container_name(os.path.basename(launch.state_dir))
+    path = f"{launch.state_dir}/{BUNDLE_DIR}"
+    bundle = Bundle(
+        path=path,
+        container_id=container_id,
+        cgroup_path=cgroup.container_path(launch.cgroup_parent, container_id),
+        config_path=f"{path}/{CONFIG_FILE}",
+        user=user,
+        binds=layout.binds,
+        notes=(no_dns,) if no_dns else (),
+    )
+    config = spec.build_spec(
+        ContainerPlan(
+            rootfs=f"{path}/rootfs",
+            args=argv,
+            env=spec.build_env(launch.env, java_home=layout.java_home, user=user),
+            user=user,
+            hostname=hostname,
+            cgroup_path=bundle.cgroup_path,
+            binds=layout.binds,
+            masks=layout.masks,
+            cwd=cwd,
+            devices=tuple(devices.device_node(device) for device in launch.devices),
+            resources=launch.resources,
+            cpu_quota_us=_cpu_quota(launch, options),
+            cpuset_cpus=_cpuset(launch),
+            network_mode=launch.network.mode,
+            network_path=launch.network.namespace_path,
+            confinement=confinement,
+        )
+    )
+    try:
+        data = msgspec.json.encode(config)
+    except UnicodeEncodeError as exc:
+        raise ConfigError("env", "text that is not valid Unicode", "UTF-8") from exc
+    remove_bundle(launch.state_dir)
+    try:
+        os.mkdir(path, 0o700)
+        rootfs.write_skeleton(f"{path}/rootfs", layout.binds, layout.links, etc)
+        with open(bundle.config_path, "xb") as file:
+            file.write(data)
+        volumes.make_inner_mount_points(layout.binds)
+        work_dir.prepare(cwd, layout.binds, f"{path}/rootfs")
+        privileges.open_way(launch.state_dir, path, confinement)
+    except OSError as exc:
+        raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc
+    cgroup_placement.make_parents(launch.cgroup_parent)
+    return bundle
+
+
+def remove_bundle(state_dir: str) -> None:
+    """Remove the bundle, if there is one. Symlinks are removed, never followed.
+
+    Raises:
+        StateError: something is mounted inside, or the file system refuses.
+    """
+    path = f"{state_dir}/{BUNDLE_DIR}"
+    if not os.path.lexists(path):
+        return
+    for point in cgroup_placement.mount_points():
+        if is_inside(point, path):
+            raise StateError(path, f"{point} is still mounted. Unmount it")
+    try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise StateError(path, f"it cannot be removed: {exc.strerror}") from exc
+
+
+def _cpu_quota(launch: Launch, options: TaskOptions) -> int:
+    if not options.cpu_hard_limit or launch.resources.cpu_percent_ticks <= 0:
+        return 0
+    return cgroup.cpu_quota(launch.resources.cpu_percent_ticks, os.cpu_count() or 1)
+
+
+def _cpuset(launch: Launch) -> str:
+    on_v2 = cgroup_placement.detect().mode is cgroup.Mode.V2
+    return launch.resources.cpuset_cpus if on_v2 else ""

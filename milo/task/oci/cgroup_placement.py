@@ -1,0 +1,149 @@
+"""The little that Milo does itself to cgroups; crun makes and removes the container's own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Final
+
+from milo.core import cgroup
+from milo.core.cgroup import Hierarchy, Mode
+from milo.errors import StateError
+
+MOUNTINFO: Final = "/proc/self/mountinfo"
+
+MAKE_ATTEMPTS: Final = 5
+"""Each failure takes another task's end in the very microseconds between two calls."""
+
+
+def detect() -> Hierarchy:
+    """Return the cgroup hierarchy that this process, and so crun, sees."""
+    return cgroup.parse_mountinfo(_read(MOUNTINFO))
+
+
+def mount_points() -> list[str]:
+    """Return every mount point of this process's mount namespace."""
+    return [
+        fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
+        for fields in (line.split() for line in _read(MOUNTINFO).splitlines())
+        if len(fields) > 4
+    ]
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process effectively has a capability; capabilities(7)."""
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
+
+
+def settle(pid: int, *, oom_score_adj: int, cpuset_cgroup: str = "", cpuset_cpus: str = "") -> None:
+    """Put the created container's process where Nomad wants it; before ``crun start``.
+
+    Sets the OOM score, because crun before 1.9 takes 0 for "leave it" and the container would
+    keep the agent's -1000, out of the memory killer's reach. Then `join_cpuset`.
+
+    Raises:
+        StateError: the kernel refuses, or the process is gone.
+    """
+    _write(f"/proc/{pid}/oom_score_adj", str(oom_score_adj))
+    if cpuset_cgroup and detect().mode is not Mode.V2:
+        join_cpuset(pid, cpuset_cgroup, cpuset_cpus)
+
+
+def join_cpuset(pid: int, cpuset_cgroup: str, cpuset_cpus: str = "") -> None:
+    """Move a process into the cpuset group that Nomad keeps for the task (cgroup v1).
+
+    ``cpuset_cgroup`` is absolute: the group that all tasks without cores of their own share,
+    which Nomad resizes as cores are reserved, or the task's own, which the driver has to give
+    its ``cpuset_cpus``. Both are Nomad's to remove.
+
+    Raises:
+        StateError: there is no such group, or the process is gone.
+    """
+    if cpuset_cpus:
+        _write(f"{cpuset_cgroup}/cpuset.cpus", cpuset_cpus)
+    _write(f"{cpuset_cgroup}/cgroup.procs", str(pid))
+
+
+def weigh(shares: int, cgroup_path: str, cgroup_parent: str) -> None:
+    """Give a container its share of the CPU beside other tasks; 0 shares leave the default.
+
+    ``shares`` are written to Nomad's group of the task too: that one competes with the other
+    tasks', while the container is alone in it. On v2 as a weight, without crun's conversion.
+
+    Raises:
+        StateError: the kernel refuses.
+    """
+    if shares <= 0:
+        return
+    hierarchy = detect()
+    v2 = hierarchy.mode is Mode.V2
+    value = cgroup.shares_to_weight(shares) if v2 else cgroup.clamp_shares(shares)
+    for path in (cgroup_path, cgroup_parent):
+        directory = hierarchy.directory("cpu", path)
+        if path.strip("/") and directory is not None:
+            file = f"{directory}/{'cpu.weight' if v2 else 'cpu.shares'}"
+            # Without the controller there is no such file, and no share to give.
+            if os.path.exists(file):
+                _write(file, str(value))
+
+
+def make_parents(cgroup_parent: str) -> None:
+    """Make Nomad's scope in the v1 controllers where Nomad has none, as crun would.
+
+    Made here, since `remove_leftovers` of another task may remove the level above while it is
+    empty, and crun does not try again.
+
+    Raises:
+        StateError: the kernel refuses.
+    """
+    for directory in cgroup.parent_directories(detect(), cgroup_parent):
+        for attempt in range(MAKE_ATTEMPTS):
+            try:
+                os.makedirs(directory, exist_ok=True)
+            except OSError as exc:
+                gone = exc.errno in (errno.ENOENT, errno.ENODEV) and attempt + 1 < MAKE_ATTEMPTS
+                if not gone:
+                    raise StateError(directory, f"no cgroup there: {exc.strerror}") from exc
+            else:
+                break
+
+
+def remove_leftovers(cgroup_path: str, cgroup_parent: str = "") -> tuple[str, ...]:
+    """Remove what is left of a container's cgroups after ``crun delete``, if it is empty.
+
+    ``cgroup_path`` is the container's own (`milo.task.oci.bundle.Bundle`), ``cgroup_parent``
+    Nomad's (`milo.core.launch.Launch`). What Nomad made stays; see
+    `milo.core.cgroup.leftover_directories`.
+
+    Returns:
+        What could not be removed, because processes or groups are still inside.
+    """
+    remaining = []
+    for directory in cgroup.leftover_directories(detect(), cgroup_path, cgroup_parent):
+        try:
+            os.rmdir(directory)
+        except OSError as exc:
+            if exc.errno != errno.ENOENT:
+                remaining.append(directory)
+    return tuple(remaining)
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise StateError(path, f"the kernel refuses {text!r}: {exc.strerror}") from exc

@@ -1,0 +1,79 @@
+"""A container's process that another task process started, and that is nobody's child here.
+
+Its exit status goes to whoever is its parent now, so that only its end can be seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from milo.core.records import ProcessId
+from milo.proc import start_ticks
+
+LOOK_S: Final = 0.05
+"""How often a process is looked at where the kernel has no pidfds (before Linux 5.3)."""
+
+
+class NonChildProcess:
+    """One process, told from a later one with the same number by the time of its start."""
+
+    def __init__(self, identity: ProcessId) -> None:
+        self.identity = identity
+        self._pidfd: int | None = None
+        with contextlib.suppress(OSError):
+            self._pidfd = os.pidfd_open(identity.pid)
+        if not self.alive():
+            # The number was free, or is another's by now.
+            self.close()
+
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        return start_ticks(self.identity.pid) == self.identity.start_ticks
+
+    def signal(self, number: int) -> None:
+        """Send a signal; raises ProcessLookupError when it has ended."""
+        if self._pidfd is not None:
+            signal.pidfd_send_signal(self._pidfd, number)
+        elif self.alive():
+            os.kill(self.identity.pid, number)
+        else:
+            raise ProcessLookupError(f"process {self.identity.pid} has ended")
+
+    async def wait(self) -> None:
+        """Return once it has ended."""
+        await trio.lowlevel.checkpoint()
+        if self._pidfd is not None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+            return
+        while self.alive():  # noqa: ASYNC110 - the kernel has no event for it
+            await trio.sleep(LOOK_S)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+def reopen_pipe(pids: Iterable[int], inode: int) -> int | None:
+    """Open the read end of a pipe by a descriptor that one of ``pids`` has of it.
+
+    The number of a pipe's inode says that it is the one that Milo made, whatever the
+    container did with its descriptors. None when nobody has it open any more.
+    """
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                path = f"/proc/{pid}/fd/{name}"
+                with contextlib.suppress(OSError):
+                    found = os.stat(path)
+                    if stat.S_ISFIFO(found.st_mode) and found.st_ino == inode:
+                        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return None

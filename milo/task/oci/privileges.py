@@ -1,0 +1,240 @@
+"""What the application may do, from the job's and the plugin's words and this host's limits."""
+
+from __future__ import annotations
+
+import glob
+import os
+import resource
+from typing import Any, Final
+
+from milo.core.container import capabilities, seccomp, sysctls, ulimits, userns
+from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
+from milo.core.container.spec import User
+from milo.core.launch import Launch, TaskOptions
+from milo.errors import ConfigError, UserError
+from milo.task.oci import cgroup_placement
+
+CAP_SYS_RESOURCE: Final = 24
+"""Its holder may raise hard limits; capabilities(7)."""
+
+DEFAULT_PROFILES: Final = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
+"""The containers project's: the administrator's own, and that of the package, as podman looks
+for them. Debian's package is golang-github-containers-common."""
+
+MAX_PROFILE_BYTES: Final = 1 << 20
+"""podman's default has 16 KiB."""
+
+INITS: Final = (
+    "/usr/bin/catatonit",
+    "/usr/libexec/podman/catatonit",
+    "/usr/libexec/catatonit/catatonit",
+    "/usr/lib/podman/catatonit",
+    "/usr/bin/tini-static",
+    "/usr/bin/docker-init",
+    "/usr/libexec/docker/docker-init",
+    "/usr/bin/tini",
+)
+"""Where distributions install them; the statically linked ones first."""
+
+LOADERS_32: Final = {
+    "x86_64": "/lib/ld-linux.so.2",
+    "aarch64": "/lib/ld-linux-armhf.so.3",
+    "s390x": "/lib/ld.so.1",
+}
+"""What 32-bit programs name as their ELF interpreter."""
+
+THERMAL_GLOB: Final = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
+"""Tells of the load of others; docker and podman mask it since 2025."""
+
+
+def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
+    """Return the container's privileges.
+
+    Raises:
+        ConfigError: the job asks for what the plugin's configuration or this client does not
+            allow, or a seccomp profile cannot be read.
+    """
+    granted = capabilities.granted(options.cap_add, options.cap_drop, _bounding_set())
+    sysctls.check_network(options.sysctl, launch.network.mode)
+    return Confinement(
+        pids_limit=options.pids_limit or launch.plugin.pids_limit,
+        nofile_limit=_hard_limit(resource.RLIMIT_NOFILE),
+        nproc_limit=_hard_limit(resource.RLIMIT_NPROC),
+        rlimits=_rlimits(launch, options),
+        capabilities=granted,
+        seccomp=_seccomp(options.seccomp_profile or launch.plugin.seccomp_profile, granted),
+        masked_paths=tuple(sorted(glob.glob(THERMAL_GLOB))),
+        sysctl=dict(options.sysctl),
+        shm_size_bytes=options.shm_size_bytes or SHM_SIZE_BYTES,
+        host_pids=options.pid_mode == "host",
+        host_ipc=options.ipc_mode == "host",
+        init=find_init() if options.init else "",
+        first_id=_first_id(launch, options, user),
+    )
+
+
+def open_way(state_dir: str, bundle_path: str, confinement: Confinement) -> None:
+    """Let the root of a container's user namespace pass to its bundle, and nobody else.
+
+    To this host it is an ordinary user, and crun mounts the root file system as that. What is
+    above the task's own directory can be passed by all then, but not listed.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    if not confinement.first_id:
+        return
+    top = os.path.dirname(state_dir)
+    os.chmod(top, os.stat(top).st_mode & 0o7777 | 0o011)  # noqa: S103
+    os.chown(state_dir, -1, confinement.first_id)
+    os.chmod(state_dir, 0o710)  # noqa: S103
+    os.chmod(bundle_path, 0o711)  # noqa: S103
+
+
+def _first_id(launch: Launch, options: TaskOptions, user: User) -> int:
+    """Return where the container's ids begin on the host; 0 without a user namespace."""
+    if not launch.plugin.userns:
+        return 0
+    if problem := userns_problem():
+        raise ConfigError(
+            "userns", f"this client cannot give user namespaces: {problem}", "userns = false"
+        )
+    for key, mode in (("pid_mode", options.pid_mode), ("ipc_mode", options.ipc_mode)):
+        if mode == "host":
+            raise ConfigError(
+                key,
+                "the plugin's configuration has userns = true, and a user namespace has no "
+                "rights in the host's",
+                f'{key} = "private"',
+            )
+    if launch.network.mode == "group":
+        # Nomad made the network's namespace, so that it belongs to the host's user namespace.
+        for name in options.sysctl:
+            if name.startswith(sysctls.NET_PREFIX):
+                raise ConfigError(
+                    f"sysctl.{name}",
+                    "the plugin's configuration has userns = true, and a user namespace has no "
+                    "rights in the group's network",
+                    'it only in a group whose network has mode = "none"',
+                )
+    if too_large := userns.unmapped((user.uid, user.gid, *user.groups)):
+        raise UserError(
+            launch.user or user.name,
+            f"its id {too_large[0]} is above those that a user namespace maps, 0 to "
+            f"{userns.BLOCK_SIZE - 1}. Set the task's user to another, or userns = false in the "
+            "plugin's configuration",
+        )
+    return userns.first_id(launch.task_id)
+
+
+def userns_problem() -> str:
+    """Return why this host cannot give user namespaces, or an empty text; crun apart."""
+    return userns.host_problem(
+        machine().kernel,
+        _read("/proc/self/uid_map"),
+        _read("/proc/sys/user/max_user_namespaces"),
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def find_init() -> str:
+    """Return the host's path of an init for containers.
+
+    Raises:
+        ConfigError: none is installed.
+    """
+    for path in INITS:
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.realpath(path)
+    raise ConfigError(
+        "init",
+        "this client has no init for containers",
+        "the package catatonit or tini on the client, or init = false",
+    )
+
+
+def machine() -> seccomp.Machine:
+    """Return what a seccomp profile may depend on."""
+    found = os.uname()
+    loader = LOADERS_32.get(found.machine)
+    return seccomp.Machine(
+        name=found.machine,
+        kernel=userns.kernel_version(found.release),
+        runs_32_bit=loader is not None and os.path.exists(loader),
+    )
+
+
+def _seccomp(profile: str, granted: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return the filter: the one that is asked for, untouched, or else a hardened default."""
+    if profile == seccomp.UNCONFINED:
+        return None
+    here = machine()
+    if profile:
+        return seccomp.convert(_read_profile(profile), profile, granted, here)
+    for path in DEFAULT_PROFILES:
+        if os.path.exists(path):
+            found = seccomp.convert(_read_profile(path), path, granted, here)
+            return seccomp.harden(found, granted, here)
+    return seccomp.built_in(granted, here)
+
+
+def _read_profile(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_PROFILE_BYTES + 1)
+    except OSError as exc:
+        raise ConfigError(
+            "seccomp_profile",
+            f"{path} cannot be read: {exc.strerror}",
+            'the path of a profile on the client, or "unconfined"',
+        ) from exc
+    if len(data) > MAX_PROFILE_BYTES:
+        raise ConfigError(
+            "seccomp_profile", f"{path} is longer than {MAX_PROFILE_BYTES} bytes", seccomp.EXPECTED
+        )
+    return data
+
+
+def _rlimits(launch: Launch, options: TaskOptions) -> dict[str, tuple[int, int]]:
+    result = ulimits.parse_ulimits(options.ulimit, launch.plugin.allow_caps)
+    for name, (soft, hard) in result.items():
+        most = _hard_limit(getattr(resource, name, resource.RLIMIT_NOFILE))
+        if name == "RLIMIT_NOFILE":
+            # The kernel has a bound for this one, so that "unlimited" is as much as there is.
+            soft, hard = (most if value == RLIM_INFINITY else value for value in (soft, hard))
+            result[name] = (soft, hard)
+        if hard > most:
+            raise ConfigError(
+                f"ulimit.{name.removeprefix('RLIMIT_').lower()}",
+                f"{'no limit' if hard == RLIM_INFINITY else hard} is more than Nomad's agent "
+                "on this client may give",
+                f"at most {most}",
+            )
+    return result
+
+
+def _bounding_set() -> int:
+    """Return the capabilities that crun can give, as a bit mask."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("CapBnd:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _hard_limit(kind: int) -> int:
+    """Return the highest limit that crun may set: it cannot pass its own without the capability."""
+    if cgroup_placement.has_capability(CAP_SYS_RESOURCE):
+        if kind != resource.RLIMIT_NOFILE:
+            return RLIM_INFINITY
+        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+            return int(file.read())
+    hard = resource.getrlimit(kind)[1]
+    return RLIM_INFINITY if hard == resource.RLIM_INFINITY else hard

@@ -1,0 +1,177 @@
+"""The container's root: what of the host it shows, and the empty skeleton to mount that on.
+
+No file of the host is copied. ``/etc`` is the container's own; of the host's only what
+`HOST_ETC` names is there, never the whole directory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from milo.core.container.mounts import Bind, is_inside, parents
+from milo.errors import ConfigError, StateError
+
+MERGED_DIRS: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
+"""Symlinks into /usr on a merged host, recreated as they are; else directories, bound."""
+
+HOST_ETC: Final = (
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/fonts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/pki/java",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/timezone",
+    "/var/lib/ca-certificates",
+)
+"""Public everywhere: certificates (Debian, Fedora, SUSE), time zone, fonts, linker cache.
+/etc/pki and /etc/ssl hold private keys beside them, so only these parts are named."""
+
+SKELETON_DIRS: Final = ("/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
+SKELETON_LINKS: Final = {"/etc/mtab": "/proc/self/mounts", "/var/run": "/run", "/var/tmp": "/tmp"}  # noqa: S108
+
+
+@attrs.frozen
+class HostView:
+    """The host's part of the container's root."""
+
+    binds: tuple[Bind, ...]
+    links: dict[str, str]
+    """Path in the container to what the symlink there says."""
+
+
+def view_host(extra: Iterable[str], *, recursive: bool) -> HostView:
+    """Return what of this host the container shows, with the paths ``extra`` (the JDK) added.
+
+    ``recursive``: what is mounted below these paths is shown too.
+
+    Raises:
+        ConfigError: a path of ``extra`` does not exist.
+    """
+    binds: list[Bind] = []
+    links: dict[str, str] = {}
+
+    def covered(path: str) -> bool:
+        return any(is_inside(path, bind.destination) for bind in binds)
+
+    def add(path: str, source: str) -> None:
+        directory = os.path.isdir(source)
+        binds.append(Bind(source, path, directory=directory, recursive=recursive and directory))
+
+    add("/usr", os.path.realpath("/usr"))
+    for path in MERGED_DIRS:
+        if os.path.islink(path):
+            links[path] = os.readlink(path)
+        elif os.path.isdir(path):
+            add(path, path)
+    for path in HOST_ETC:
+        if covered(path) or not os.path.lexists(path):
+            continue
+        if os.path.islink(path) and _stays(os.path.realpath(path), binds):
+            links[path] = os.readlink(path)
+        elif os.path.exists(path):
+            add(path, os.path.realpath(path))
+    for path in sorted(extra):
+        if covered(path) or path in links:
+            continue
+        if not os.path.exists(path):
+            raise ConfigError("java_home", f"{path} does not exist", "a complete JDK")
+        add(path, os.path.realpath(path))
+    return HostView(tuple(binds), links)
+
+
+def _stays(target: str, binds: list[Bind]) -> bool:
+    """Whether what a symlink leads to is in the container, under the same path."""
+    return any(bind.source == bind.destination and is_inside(target, bind.source) for bind in binds)
+
+
+def write_skeleton(
+    rootfs: str, binds: Iterable[Bind], links: dict[str, str], files: dict[str, str]
+) -> None:
+    """Make the root: directories, mount points, symlinks and the files of /etc.
+
+    ``rootfs`` must not exist. Binds inside another bind are left out: their mount points are
+    not in this tree. Modes are set without regard to the umask, since the agent's may be 077.
+
+    Raises:
+        OSError: the state directory's file system refuses.
+    """
+    skeleton = _Skeleton(rootfs)
+    for path in SKELETON_DIRS:
+        skeleton.directory(path)
+    for bind in binds:
+        if any(path in skeleton.points for path in parents(bind.destination)):
+            continue
+        if bind.directory:
+            skeleton.directory(bind.destination)
+        else:
+            skeleton.file(bind.destination, "")
+        skeleton.points.add(bind.destination)
+    for path, text in files.items():
+        if path not in skeleton.points:  # else the job mounts its own there
+            skeleton.file(path, text)
+    for path, target in (SKELETON_LINKS | links).items():
+        if path not in skeleton.made:  # else a JDK lies below /var/tmp
+            skeleton.directory(os.path.dirname(path))
+            os.symlink(target, rootfs + path)
+
+
+def check_directory(path: str) -> None:
+    """Make sure that ``path`` is a directory and no symlink, before it is mounted.
+
+    Raises:
+        StateError: it is missing, a symlink or something else.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError as exc:
+        raise StateError(path, f"the task's directory is not there: {exc.strerror}") from exc
+    if not stat.S_ISDIR(mode):
+        raise StateError(path, "a directory is expected here, and no symlink")
+
+
+class _Skeleton:
+    """Makes files and directories in a new directory, which nobody else can write to."""
+
+    def __init__(self, top: str) -> None:
+        os.mkdir(top)
+        os.chmod(top, 0o755)  # noqa: S103 - the container's own root directory
+        self.points: set[str] = set()
+        """Mount points so far."""
+        self._top = top
+        self.made = {"/"}
+
+    def directory(self, path: str) -> None:
+        if path in self.made:
+            return
+        self.directory(os.path.dirname(path))
+        os.mkdir(self._top + path)
+        os.chmod(self._top + path, 0o755)  # noqa: S103 - a directory of the container's
+        self.made.add(path)
+
+    def file(self, path: str, text: str) -> None:
+        self.directory(os.path.dirname(path))
+        fd = os.open(self._top + path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchmod(fd, 0o644)
+            view = memoryview(text.encode("utf-8", "surrogateescape"))
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)

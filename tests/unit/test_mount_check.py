@@ -1,0 +1,99 @@
+"""What crun mounts is compared with what was checked: here, with this process's own root."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from milo.core.container.mounts import Bind
+from milo.errors import ConfigError, StateError
+from milo.task.root import volumes, work_dir
+from milo.task.root.mount_check import MountCheck
+
+
+def pins(base: Path, *binds: Bind, java_home: str = "/usr") -> MountCheck:
+    return MountCheck(binds, alloc_dir=str(base), java_home=java_home)
+
+
+def bind(path: Path, origin: str = "task") -> Bind:
+    """A bind that this process sees as mounted already, at its own path."""
+    return Bind(str(path), str(path), readonly=False, origin=origin)
+
+
+def test_what_was_checked_is_what_is_mounted(tmp_path: Path) -> None:
+    """Nothing was exchanged: it passes, and no descriptor is left."""
+    (tmp_path / "local").mkdir()
+    before = os.listdir("/proc/self/fd")
+    held = pins(tmp_path, bind(tmp_path / "local"), bind(tmp_path / "local", "job"))
+    held.verify(os.getpid())
+    held.close()
+    held.close()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_another_directory_in_its_place(tmp_path: Path) -> None:
+    """A directory of the same name is not the one that was checked."""
+    local = tmp_path / "local"
+    local.mkdir()
+    held = pins(tmp_path, bind(local))
+    local.rename(tmp_path / "away")
+    local.mkdir()
+    with pytest.raises(StateError, match="something else took its place"):
+        held.verify(os.getpid())
+    held.close()
+
+
+def test_a_symlink_in_its_place(tmp_path: Path) -> None:
+    """A symlink to the very same directory is refused, before and after."""
+    local = tmp_path / "local"
+    local.mkdir()
+    held = pins(tmp_path, bind(local))
+    local.rename(tmp_path / "away")
+    local.symlink_to("away")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(StateError, match="symlink"):
+        held.verify(os.getpid())
+    with pytest.raises(StateError, match="symlink"):
+        pins(tmp_path, bind(local))
+    assert os.listdir("/proc/self/fd") == before
+    held.close()
+
+
+def test_a_symlink_on_the_way(tmp_path: Path) -> None:
+    """Below the allocation's directory, and on the way to a JDK, no symlink is followed."""
+    (tmp_path / "real/local").mkdir(parents=True)
+    (tmp_path / "task").symlink_to("real")
+    with pytest.raises(StateError, match="symlink"):
+        pins(tmp_path, bind(tmp_path / "task/local"))
+    with pytest.raises(StateError, match="symlink"):
+        pins(tmp_path, java_home=str(tmp_path / "task"))
+    pins(tmp_path / "task", bind(tmp_path / "task/local")).close()  # above it, the path is trusted
+
+
+def test_a_missing_source(tmp_path: Path) -> None:
+    """What is gone is told by its path."""
+    with pytest.raises(StateError, match="volume: No such file"):
+        pins(tmp_path, bind(tmp_path / "volume", "job"))
+
+
+def test_a_java_of_the_tasks_own(tmp_path: Path) -> None:
+    """A JDK in the task's directories is mounted with them, not by itself."""
+    (tmp_path / "local/jdk").mkdir(parents=True)
+    held = pins(tmp_path, bind(tmp_path / "local"), java_home=str(tmp_path / "local/jdk"))
+    (tmp_path / "local/jdk").rmdir()
+    held.verify(os.getpid())
+    held.close()
+
+
+def test_work_dir_behind_a_symlink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where crun could make directories behind a symlink, on the host, work_dir may have none."""
+    (tmp_path / "link").symlink_to("/usr/share")
+    binds = (Bind(str(tmp_path), "/local", readonly=False, origin="task"),)
+    monkeypatch.setattr(volumes, "kernel_is_recursive", lambda: True)
+    work_dir.prepare("/local/link/made", binds, str(tmp_path))
+    monkeypatch.setattr(volumes, "kernel_is_recursive", lambda: False)
+    with pytest.raises(ConfigError, match="symlink"):
+        work_dir.prepare("/local/link/made", binds, str(tmp_path))
+    assert not Path("/usr/share/made").exists()
