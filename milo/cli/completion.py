@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterator
 from typing import Final
 
-from milo.cli.parser import build_parser
 from milo.errors import MiloError
 
 DIRECTORIES: Final = ("DIR", "HOME", "PLUGIN_DIR")
@@ -24,8 +23,8 @@ class NoCompletionError(MiloError):
         )
 
 
-def print_completion(shell: str) -> int:
-    """Print the script for ``shell``; returns the exit status.
+def print_completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    """Print a script with which ``shell`` completes what ``parser`` takes; return the exit status.
 
     Raises:
         NoCompletionError: the extra ``completion`` is not installed.
@@ -34,7 +33,6 @@ def print_completion(shell: str) -> int:
         import shtab
     except ImportError as exc:
         raise NoCompletionError from exc
-    parser = build_parser()
     for action in _actions(parser):
         if action.metavar in DIRECTORIES:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]

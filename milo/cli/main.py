@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,14 @@ from milo.errors import MiloError
 
 INTERRUPTED = 130
 """As a shell tells of a command that Ctrl-C has ended: 128 and SIGINT's number."""
+
+
+class NotRootError(MiloError):
+    """Tasks, and what they have left, are root's to see and to end."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        super().__init__(f"Error: milo {command} needs root. Try: sudo milo {command}")
 
 
 def run_command(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +34,8 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         return 0
     options = parser.parse_args(arguments)
     try:
+        if options.needs_root and os.geteuid() != 0:
+            raise NotRootError(options.command)
         status: int = options.run(options, rest)
     except MiloError as exc:
         print(exc, file=sys.stderr)

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import milo
-from milo.cli import host_parser
 from milo.core.launch import PluginOptions
 
-DESCRIPTION = """\
+DESCRIPTION: Final = """\
 Milo is a Nomad task driver: Nomad's agent starts this program by itself, from its plugin
 directory, and runs jobs with driver = "milo" in it. Started by hand it is this command.
 """
 
-TASK_HELP = "its id, its allocation's, or its name; the beginning of an id will do"
+SHELLS: Final = ("bash", "zsh", "fish")
+TASK_HELP: Final = "its id, its allocation's, or its name; the beginning of an id will do"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command; ``run`` of its result does the work."""
+    """Return the parser of the whole command line.
+
+    Each command sets ``run``, the function that does the work, and ``needs_root`` where only
+    root can do it.
+    """
     parser = argparse.ArgumentParser(
         prog="milo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.set_defaults(needs_root=False)
     parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    for add in (_run, _ps, _logs, _stats, _exec, _stop, _install, _gc):
+    for add in (
+        *(_run, _ps, _logs, _stats, _exec, _stop),
+        *(_install, _uninstall, _doctor, _job, _completion, _gc),
+    ):
         add(commands)
-    host_parser.add_commands(commands)
     return parser
 
 
@@ -44,7 +51,7 @@ def _run(commands: Commands) -> None:
         description="Run a JAR in a container; its output comes as it is printed. Needs root. "
         "What follows -- is given to the application.",
     )
-    run.set_defaults(run=_do_run)
+    run.set_defaults(run=_do_run, needs_root=True)
     run.add_argument("jar", metavar="APP.JAR")
     run.add_argument("--name", default="", help="for milo ps; default the JAR's")
     run.add_argument(
@@ -102,7 +109,7 @@ def _ps(commands: Commands) -> None:
         description="List every task of Milo's on this host, whoever started it: Nomad, or "
         "milo run. Needs root.",
     )
-    ps.set_defaults(run=_do_ps)
+    ps.set_defaults(run=_do_ps, needs_root=True)
     ps.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
     ps.add_argument("--json", action="store_true", help="for scripts")
     _state_dir(ps)
@@ -121,7 +128,7 @@ def _logs(commands: Commands) -> None:
         description="Print a task's log, from the files of Nomad's log collector or of "
         "milo run --log-dir. Needs root.",
     )
-    logs.set_defaults(run=_do_logs)
+    logs.set_defaults(run=_do_logs, needs_root=True)
     logs.add_argument("task", metavar="TASK", help=TASK_HELP)
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the task ends")
     logs.add_argument("--stderr", action="store_true", help="its standard error")
@@ -141,7 +148,7 @@ def _stats(commands: Commands) -> None:
         help="show what tasks use",
         description="Show processor and memory use, as the kernel counts it. Needs root.",
     )
-    stats.set_defaults(run=_do_stats)
+    stats.set_defaults(run=_do_stats, needs_root=True)
     stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
     stats.add_argument("-f", "--follow", action="store_true", help="again and again")
     stats.add_argument(
@@ -165,7 +172,7 @@ def _exec(commands: Commands) -> None:
         "jstack and the like of its JDK are found by name. Needs root.",
         epilog="Example: milo exec web -- jcmd 1 Thread.print",
     )
-    execute.set_defaults(run=_do_exec, tty=None)
+    execute.set_defaults(run=_do_exec, needs_root=True)
     execute.add_argument("task", metavar="TASK", help=TASK_HELP)
     execute.add_argument("words", metavar="COMMAND", nargs="*", help="better after --")
     execute.add_argument("-t", "--tty", dest="tty", action="store_true", help="with a terminal")
@@ -187,7 +194,7 @@ def _stop(commands: Commands) -> None:
         description="Stop a task: a signal, and SIGKILL later. Nomad starts a task of its own "
         "again, as the job's restart block says: stop the job there. Needs root.",
     )
-    stop.set_defaults(run=_do_stop)
+    stop.set_defaults(run=_do_stop, needs_root=True)
     stop.add_argument("task", metavar="TASK", help=TASK_HELP)
     stop.add_argument("--signal", default="SIGTERM", help="default %(default)s")
     stop.add_argument("--timeout", default="10s", help="until SIGKILL; default %(default)s")
@@ -212,6 +219,103 @@ def _do_install(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return install(options.plugin_dir)
 
 
+def _uninstall(commands: Commands) -> None:
+    uninstall = commands.add_parser(
+        "uninstall",
+        help="take milo out of a Nomad agent's plugin directory",
+        description="Remove the executable that milo install has put into a plugin directory, "
+        "and nothing else; say which tasks still run.",
+    )
+    uninstall.set_defaults(run=_do_uninstall)
+    uninstall.add_argument(
+        "plugin_dir", metavar="PLUGIN_DIR", help="the one that milo install was given"
+    )
+    _state_dir(uninstall)
+
+
+def _do_uninstall(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.uninstall import uninstall
+
+    return uninstall(options)
+
+
+def _doctor(commands: Commands) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this host and its Nomad agent, and say what to do",
+        description="Check kernel, cgroups, crun, Java, seccomp, directories, and Nomad's agent: "
+        "its configuration, plugin directory, node and systemd unit. The exit status is 1 when "
+        "something has failed. Without root it checks less.",
+    )
+    doctor.set_defaults(run=_do_doctor)
+    doctor.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a configuration file or directory of the agent, again for others; default: what "
+        "the agent's systemd unit names, or /etc/nomad.d",
+    )
+    doctor.add_argument(
+        "--address",
+        default="",
+        metavar="URL",
+        help="of a running agent; default $NOMAD_ADDR or http://127.0.0.1:4646",
+    )
+    doctor.add_argument(
+        "--service", default="nomad", metavar="UNIT", help="systemd unit; default %(default)s"
+    )
+    doctor.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _do_doctor(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.doctor.report import show_health
+
+    return show_health(options)
+
+
+def _job(commands: Commands) -> None:
+    job = commands.add_parser(
+        "job",
+        help="print a job file that runs a JAR",
+        description="Print a Nomad job file that runs a JAR. A local JAR is looked into, for the "
+        "class that it runs and the Java that it needs; nothing is fetched.",
+        epilog="Example: milo job app.jar --memory 1024 > app.nomad.hcl",
+    )
+    job.set_defaults(run=_do_job)
+    job.add_argument("jar", metavar="APP.JAR", help="a path, or an http(s) URL")
+    job.add_argument("--name", default="", help="of the job; default the JAR's")
+    job.add_argument("--memory", type=int, default=512, metavar="MIB", help="default %(default)s")
+    job.add_argument("--cpu", type=int, default=500, metavar="MHZ", help="default %(default)s")
+    job.add_argument("--count", type=int, default=1, metavar="N", help="how many instances")
+    job.add_argument(
+        "--service", action="store_true", help="runs until it is stopped; else it runs once"
+    )
+
+
+def _do_job(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.job import print_job
+
+    return print_job(options)
+
+
+def _completion(commands: Commands) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="print a script for a shell's completion",
+        description="Print a script with which a shell completes milo's commands and options.",
+        epilog="Example, for bash: milo completion bash > /etc/bash_completion.d/milo",
+    )
+    completion.set_defaults(run=_do_completion)
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=" or ".join(SHELLS))
+
+
+def _do_completion(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.completion import print_completion
+
+    return print_completion(build_parser(), options.shell)
+
+
 def _gc(commands: Commands) -> None:
     gc = commands.add_parser(
         "gc",
@@ -219,7 +323,7 @@ def _gc(commands: Commands) -> None:
         description="Show the containers, task processes, cgroups, mounts and state directories "
         "that no living allocation owns. Needs root.",
     )
-    gc.set_defaults(run=_do_gc)
+    gc.set_defaults(run=_do_gc, needs_root=True)
     gc.add_argument("--yes", action="store_true", help="remove them")
     _state_dir(gc)
 

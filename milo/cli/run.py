@@ -22,7 +22,7 @@ from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.launch import Launch
 from milo.core.records import ExitRecord
-from milo.errors import ArtifactError, ConfigError, MiloError
+from milo.errors import ArtifactError, ConfigError
 from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
 from milo.host.state_store import StateStore
@@ -36,13 +36,6 @@ STOP_TIMEOUT_S: Final = 10.0
 CHUNK_BYTES: Final = 64 * 1024
 
 
-class NotRootError(MiloError):
-    """Containers with limits need root."""
-
-    def __init__(self) -> None:
-        super().__init__("Error: milo run needs root, to make a container. Try: sudo milo run ...")
-
-
 def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     """Run the JAR that ``options`` name; return the application's exit code.
 
@@ -51,8 +44,6 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     Raises:
         MiloError: it could not be started.
     """
-    if os.geteuid() != 0:
-        raise NotRootError
     os.umask(0o022)  # as in a task process, see `milo.spawner`
     outcome = trio.run(_run, options, application)
     if isinstance(outcome, control.StartFailed):

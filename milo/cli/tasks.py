@@ -16,7 +16,7 @@ from milo.core.config.durations import parse_duration
 from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters
 from milo.core.signals import parse_signal
-from milo.errors import ConfigError, ControlError, MiloError
+from milo.errors import ConfigError, ControlError
 from milo.host.state_store import StateStore
 from milo.host.stats import sampling
 from milo.host.task_client import TaskClient
@@ -28,21 +28,8 @@ POLL_S: Final = 0.02
 CLEAR: Final = "\x1b[H\x1b[2J"
 
 
-class NotRootError(MiloError):
-    """Other people's tasks are root's to see."""
-
-    def __init__(self, command: str) -> None:
-        super().__init__(f"Error: milo {command} needs root. Try: sudo milo {command} ...")
-
-
 def tasks_of_host(options: Namespace) -> list[HostTask]:
-    """Return every task that a command may mean.
-
-    Raises:
-        NotRootError: only root can read the state directories.
-    """
-    if os.geteuid() != 0:
-        raise NotRootError(options.command)
+    """Return every task that a command may mean. Only root can read the state directories."""
     runs = []
     if os.path.isdir(RUN_DIRECTORY):
         runs = [entry.path for entry in os.scandir(RUN_DIRECTORY)]

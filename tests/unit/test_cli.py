@@ -65,14 +65,17 @@ def test_what_follows_two_dashes_is_the_applications(monkeypatch: pytest.MonkeyP
     assert application == ["--memory", "x", "--"]
 
 
-def test_an_error_is_a_line_and_a_status(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "words", [["run", "app.jar"], ["ps"], ["logs", "x"], ["stats"], ["exec", "x"], ["stop", "x"]]
+)
+def test_what_needs_root_says_so(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No traceback for what the user can put right."""
+    """One line and a status, before anything is done."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert run_command(["run", "app.jar"]) == 1
+    assert run_command(words) == 1
     assert capsys.readouterr().err == (
-        "Error: milo run needs root, to make a container. Try: sudo milo run ...\n"
+        f"Error: milo {words[0]} needs root. Try: sudo milo {words[0]}\n"
     )
 
 
@@ -330,7 +333,6 @@ def test_the_status_is_the_applications(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A death by signal is 128 and its number, with a sentence; an error was printed before."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(trio, "run", lambda *_: outcome)
     before = os.umask(0o077)
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from milo.cli.doctor import host_verdicts
+from milo.cli.doctor import finding, host_verdicts
 from milo.cli.doctor.directory_verdicts import Directory, check_data_dir, check_state_dir
-from milo.cli.doctor.host_verdicts import Finding, Verdict
+from milo.cli.doctor.finding import Finding, Verdict
 from milo.core.cgroup import Mode
 from milo.core.launch import JavaRuntime
 
@@ -213,10 +213,10 @@ def test_data_dir(change: dict[str, object], verdict: Verdict, words: str) -> No
 
 def test_the_worst_decides() -> None:
     """What was not checked is no failure."""
-    findings = [host_verdicts.ok("a", "b"), Finding("c", SKIPPED, "d", "e")]
-    assert host_verdicts.worst(findings) is OK
+    findings = [finding.ok("a", "b"), Finding("c", SKIPPED, "d", "e")]
+    assert finding.worst(findings) is OK
     findings.append(Finding("c", WARNING, "d", "e"))
-    assert host_verdicts.worst(findings) is WARNING
+    assert finding.worst(findings) is WARNING
     findings.append(Finding("c", FAILED, "d", "e"))
-    assert host_verdicts.worst(findings) is FAILED
-    assert host_verdicts.count(findings) == dict.fromkeys(Verdict, 1)
+    assert finding.worst(findings) is FAILED
+    assert finding.count(findings) == dict.fromkeys(Verdict, 1)

@@ -18,8 +18,8 @@ from milo.cli.doctor import agent_config, agent_verdicts, report, service_unit
 from milo.cli.doctor import agent_facts as facts
 from milo.cli.doctor.agent_config import AgentArguments, AgentConfig
 from milo.cli.doctor.agent_verdicts import AgentAnswer, PluginDir
+from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.hcl import parse
-from milo.cli.doctor.host_verdicts import Finding, Verdict, ok
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.cli.main import run_command
 from milo.core.launch import PluginOptions

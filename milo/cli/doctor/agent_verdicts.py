@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from milo.cli.doctor.agent_config import PLUGIN, AgentConfig
-from milo.cli.doctor.host_verdicts import Finding, Verdict, ok
+from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.core.config.options import parse_plugin_options
 from milo.core.launch import PluginOptions

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from milo.cli.doctor.host_verdicts import Finding, Verdict, ok
+from milo.cli.doctor.finding import Finding, Verdict, ok
 
 STATE_LOW_BYTES: Final = 16 << 20
 STATE_FULL_BYTES: Final = 1 << 20

@@ -12,7 +12,7 @@ import trio
 
 from milo.cli.doctor import host_verdicts
 from milo.cli.doctor.directory_verdicts import Directory, check_state_dir
-from milo.cli.doctor.host_verdicts import Finding
+from milo.cli.doctor.finding import Finding
 from milo.cli.doctor.trial import Trial, try_container
 from milo.core import cgroup
 from milo.core.cgroup import Mode

@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
-import attrs
-
+from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.core.cgroup import Mode
 from milo.core.container import seccomp, userns
 from milo.core.java.versions import runtime_name
 from milo.core.launch import JavaRuntime
 from milo.errors import CrunMissingError, NoJavaError
-
-
-class Verdict(enum.Enum):
-    """What a check came to."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, with something missing."""
-    FAILED = "failed"
-    """Tasks fail, or the driver is not used."""
-    SKIPPED = "skipped"
-    """Not known; the finding says why."""
-
-
-@attrs.frozen
-class Finding:
-    """One line of the report."""
-
-    check: str
-    verdict: Verdict
-    found: str
-    fix: str = ""
-    """What to do; for every verdict but OK."""
-
 
 MIN_KERNEL: Final = (4, 13)
 """memory.oom_control counts OOM kills since then: cgroups(7), and Linux's cgroup-v1 memory.rst."""
@@ -49,11 +23,6 @@ CAP_SYS_ADMIN: Final = 21
 
 CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
 V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids")
-
-
-def ok(check: str, found: str) -> Finding:
-    """Return a finding that needs nothing."""
-    return Finding(check, Verdict.OK, found)
 
 
 def check_kernel(release: str, *, has_pidfd: bool) -> Finding:
@@ -271,16 +240,3 @@ def check_privileges(uid: int, capabilities: int) -> Finding:
 def _sentence(text: str) -> str:
     """Return a message without the word that all of Milo's begin with."""
     return text.removeprefix("Error: ").strip()
-
-
-def worst(findings: Sequence[Finding]) -> Verdict:
-    """Return FAILED, WARNING or OK: what the report comes to."""
-    for verdict in (Verdict.FAILED, Verdict.WARNING):
-        if any(finding.verdict is verdict for finding in findings):
-            return verdict
-    return Verdict.OK
-
-
-def count(findings: Sequence[Finding]) -> Mapping[Verdict, int]:
-    """Return how many findings there are of each verdict."""
-    return {one: sum(finding.verdict is one for finding in findings) for one in Verdict}

@@ -10,11 +10,11 @@ from typing import Final
 
 import milo
 from milo.cli.doctor import agent_facts as facts
-from milo.cli.doctor import agent_verdicts, host_verdicts
+from milo.cli.doctor import agent_verdicts
 from milo.cli.doctor.agent_config import AgentConfig
 from milo.cli.doctor.directory_verdicts import check_data_dir
+from milo.cli.doctor.finding import Finding, Verdict, count, worst
 from milo.cli.doctor.host_facts import check_host, look_at
-from milo.cli.doctor.host_verdicts import Finding, Verdict
 from milo.cli.output import print_json, print_table
 from milo.core.launch import PluginOptions
 
@@ -34,7 +34,7 @@ def show_health(options: Namespace) -> int:
         address=options.address or os.environ.get("NOMAD_ADDR") or facts.DEFAULT_ADDRESS,
         service=options.service,
     )
-    verdict = host_verdicts.worst(findings)
+    verdict = worst(findings)
     if options.json:
         print_json(
             {
@@ -99,7 +99,7 @@ def _print(findings: Sequence[Finding]) -> None:
         if finding.fix:
             rows.append(["", "", f"{'→' if fancy else '->'} {finding.fix}"])
     print_table(("", "CHECK", "FOUND, AND WHAT TO DO"), rows)
-    counts = host_verdicts.count(findings)
+    counts = count(findings)
     print(
         f"\n{counts[Verdict.OK]} fine, {counts[Verdict.WARNING]} warnings, "
         f"{counts[Verdict.FAILED]} failed, {counts[Verdict.SKIPPED]} not checked"
