@@ -190,13 +190,16 @@ class _Session:
             ) from exc
         except OSError as exc:
             raise ControlError(f"Error: The task process has ended: {exc}") from exc
-        if not packet:
-            raise ControlError("Error: The task, or the process that supervises it, has ended")
         fds = passed_descriptors(ancillary)
-        answer = control.decode_notice(packet)
-        if isinstance(answer, control.ExecStarted | control.ExecEnded):
-            return answer, fds
-        close_all(fds)
+        try:
+            if not packet:
+                raise ControlError("Error: The task, or the process that supervises it, has ended")
+            answer = control.decode_notice(packet)
+            if isinstance(answer, control.ExecStarted | control.ExecEnded):
+                received, fds = fds, []
+                return answer, received
+        finally:
+            close_all(fds)
         raise ControlError(
             "Error: The task was started by a Milo that could not run commands in a task yet. "
             "Restart the task (nomad alloc restart)"

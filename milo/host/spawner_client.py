@@ -66,7 +66,8 @@ class SpawnerClient:
         """Have a task process forked for ``state_dir`` and return its id.
 
         ``mode`` is that of `milo.task.main.main`. ``fds`` are duplicated into it: the
-        listening control socket first. A spawner that has died is replaced once.
+        listening control socket first. A spawner that has died is replaced once. A request
+        that has been sent is seen through: cancellation has an effect before and after it.
 
         Raises:
             ControlError: no process could be forked.
@@ -106,7 +107,9 @@ class SpawnerClient:
     async def _request(self, request: str, fds: Sequence[int]) -> int:
         if self._sock is None:
             self._sock = self._open()
-        with trio.move_on_after(ANSWER_TIMEOUT_S) as scope:
+        # Not cancelled half-way: the answer would be taken for that of the next request, and the
+        # process that was forked meanwhile would be nobody's.
+        with trio.move_on_after(ANSWER_TIMEOUT_S, shield=True) as scope:
             await self._sock.sendmsg([os.fsencode(request)], passing(fds))
             answer = (await self._sock.recv(4096)).decode()
         if scope.cancelled_caught:

@@ -42,6 +42,8 @@ class TaskClient:
         self._wanted: set[int] = set()
         self._received: dict[int, dict[str, int]] = {}
         self._numbers = itertools.count(1)
+        self._sending = trio.Lock()
+        """Trio lets one task at a time wait until a socket has room again."""
         self._closed = False
 
     @classmethod
@@ -145,7 +147,8 @@ class TaskClient:
         event = self._answered[request.seq] = trio.Event()
         try:
             with trio.fail_after(ANSWER_TIMEOUT_S):
-                await self._sock.send(control.encode(request))
+                async with self._sending:
+                    await self._sock.send(control.encode(request))
                 await event.wait()
         except trio.TooSlowError as exc:
             raise ControlError(

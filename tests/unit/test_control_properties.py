@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 from milo.core import control, records
 from milo.core.records import ProcessId, StreamCounters
 from milo.errors import ControlError, MiloError, NewerVersionError
+from milo.host import exec_client
 from milo.host.task_client import TaskClient
+from milo.proc import close_all
 from milo.task import control_server
 from milo.task.control_server import ControlServer
 from tests.support.log_rig import descriptors
@@ -550,6 +552,87 @@ async def test_what_comes_after_garbage_is_heard(tmp_path: Path) -> None:
 
     await with_liar(lies, True, play)
     assert heard == [control.Event(text="here", at_s=1)]
+
+
+async def test_a_process_that_reads_nothing_keeps_any_number_waiting(autojump_clock: Any) -> None:
+    """Once its socket is full, each request still ends in time with an error of Milo's."""
+
+    async def play(directory: str) -> None:
+        client = await TaskClient.connect(directory, lambda _: None)
+        client._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        failed = 0
+
+        async def ask() -> None:
+            nonlocal failed
+            with pytest.raises(ControlError, match="did not answer in 10 s"):
+                await client.status()
+            failed += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+        assert failed == 20
+        client.close()
+
+    async with trio.open_nursery() as nursery:
+        with tempfile.TemporaryDirectory() as directory:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            listener.bind(f"{directory}/{records.CONTROL_SOCKET}")
+            listener.listen(1)
+
+            async def greet() -> None:
+                with trio.socket.from_stdlib_socket(listener) as server:
+                    client, _ = await server.accept()
+                    with client:
+                        await client.recv(control.MAX_MESSAGE_BYTES)
+                        await client.send(WELCOME.packet)
+                        await trio.sleep_forever()
+
+            nursery.start_soon(greet)
+            await play(directory)
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_answer_to_a_request_that_was_cancelled_is_nobodys() -> None:
+    """The next request gets its own answer, and what came with the other one is closed."""
+    lies = [
+        WELCOME,
+        Say(b'{"type":"descriptors_reply","seq":1,"names":["first"]}', 1),
+        Say(b'{"type":"descriptors_reply","seq":2,"names":["second"]}', 1),
+    ]
+
+    async def play(directory: str) -> None:
+        client = await TaskClient.connect(directory, lambda _: None)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.descriptors()
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            fds = await client.descriptors()
+            assert list(fds) == ["second"]
+            close_all(fds.values())
+            client.close()
+
+    await with_liar(lies, True, play)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        b'{"type":"event","text":"x","at_s":1}',
+        b"\xff",
+        b'{"type":"exec_started","process":{"pid":1,"start_ticks":1}}',
+    ],
+)
+async def test_a_command_keeps_no_descriptor_of_a_liar(lie: bytes) -> None:
+    """Whatever comes instead of an answer is an error, and what came with it is closed."""
+
+    async def play(directory: str) -> None:
+        with pytest.raises(ControlError):
+            await exec_client.run_script(directory, ("true",), 5.0)
+
+    await with_liar([WELCOME, Say(lie, 1)], False, play)
 
 
 @pytest.mark.parametrize("state_dir", ["/nonexistent", "/tmp/" + "x" * 200, "/tmp/\0"])

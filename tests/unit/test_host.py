@@ -340,6 +340,33 @@ async def test_a_spawner_that_hangs_is_let_go(autojump_clock: Any) -> None:
     theirs.close()
 
 
+async def test_a_cancelled_request_takes_its_answer_along() -> None:
+    """The next request gets its own answer, not that of the one that nobody waits for."""
+    client, theirs = play()
+    asked = trio.CancelScope()
+
+    async def ask_and_be_cancelled() -> None:
+        with asked:
+            await client.spawn("run", "/run/milo/first", [])
+
+    with trio.socket.from_stdlib_socket(theirs) as spawner:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_and_be_cancelled)
+            assert await spawner.recv(4096) == b"run /run/milo/first"
+            asked.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            await spawner.send(b"1001")
+        async with trio.open_nursery() as nursery:
+
+            async def answer() -> None:
+                assert await spawner.recv(4096) == b"run /run/milo/second"
+                await spawner.send(b"1002")
+
+            nursery.start_soon(answer)
+            assert await client.spawn("run", "/run/milo/second", []) == 1002
+        client.close()
+
+
 async def test_a_spawner_that_died_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a new program; when that dies as well, the start has failed."""
     client, theirs = play()
