@@ -143,6 +143,10 @@ class ControlError(MiloError):
     recoverable = True
 
 
+class NoAnswerError(ControlError):
+    """A task process is there, and does not answer in time: it is stopped, or stuck."""
+
+
 class TaskNotFoundError(MiloError):
     """No task with this id is known."""
 

@@ -12,11 +12,12 @@ import trio
 
 from milo.cli.output import progress
 from milo.host.leftovers import orphans
-from milo.host.leftovers.cleaner import Cleaner
 from milo.host.leftovers.orphans import Findings
+from milo.host.leftovers.removal import Leftovers
 from milo.host.leftovers.traces import mounts_below
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
+from milo.host.task_processes import TaskProcesses
 from milo.host.tasks import abandoned_runs
 from milo.proc import signal_process
 from milo.task.oci import cgroup_placement, cgroup_state
@@ -52,7 +53,7 @@ async def _runs(remove: bool) -> int:
                 print(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
                 continue
             for path in StateStore(base).directories():
-                await Cleaner(spawner).clean(path, keep_exit=False)
+                await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
             shutil.rmtree(base, ignore_errors=True)
             status |= _report(orphan, not os.path.lexists(base))
     finally:
@@ -84,7 +85,7 @@ async def _collect(state_dir: str, remove: bool) -> int:
 async def _remove(state_dir: str, found: Findings) -> int:
     status = 0
     spawner = SpawnerClient()
-    cleaner = Cleaner(spawner)
+    leftovers = Leftovers(TaskProcesses(spawner))
     try:
         for orphan in found.mounts:
             done = unmount(orphan.path)
@@ -92,7 +93,7 @@ async def _remove(state_dir: str, found: Findings) -> int:
         for orphan in found.directories:
             # What is mounted inside belongs to others, and removing would reach into it.
             if not any(point.startswith(f"{orphan.path}/") for point in mounts_below(state_dir)):
-                await cleaner.clean(orphan.path, keep_exit=False)
+                await leftovers.remove(orphan.path, keep_exit=False)
             status |= _report(orphan, not os.path.lexists(orphan.path))
         for orphan, process in found.processes:
             gone = not signal_process(process.pid, process.start_ticks, signal.SIGKILL)

@@ -20,7 +20,15 @@ from typing import Final
 import trio
 
 from milo.core import control
-from milo.core.exec_io import EOT, CommandEnd, ExecInput, Printed, TerminalSize, Typed
+from milo.core.exec_io import (
+    EOT,
+    CommandEnd,
+    ExecInput,
+    ExecOutput,
+    Printed,
+    TerminalSize,
+    Typed,
+)
 from milo.errors import ControlError, MiloError
 from milo.host.task_client import open_control
 from milo.proc import close_all, passed_descriptors, passing, signal_process
@@ -31,6 +39,8 @@ SILENCE_S: Final = 0.5
 the background may hold its streams open for ever."""
 START_TIMEOUT_S: Final = 40.0
 """More than the task process gives crun."""
+WAITING_CHUNKS: Final = 4
+"""Read from a streamed command and not yet taken; then the command waits."""
 KEPT_BYTES: Final = 4096
 """What Nomad's own drivers keep of a script check's output (drivers.CheckBufSize)."""
 
@@ -86,6 +96,42 @@ async def run_script(
         f"Error: The command {argv[0]!r} did not end within its timeout of {timeout_s:g} s, "
         f"and was killed. It printed: {kept.decode(errors='replace') or 'nothing'}"
     )
+
+
+async def stream_command(
+    nursery: trio.Nursery,
+    state_dir: str,
+    argv: tuple[str, ...],
+    *,
+    tty: bool,
+    inputs: AsyncIterator[ExecInput],
+) -> AsyncGenerator[ExecOutput, None]:
+    """Run a command and yield its output, then its end. Closing the generator kills it.
+
+    The command runs in ``nursery``, which outlives the generator: one that yields may hold no
+    nursery of its own. Raises what `run_command` does.
+    """
+    send, receive = trio.open_memory_channel[ExecOutput](WAITING_CHUNKS)
+    scope = trio.CancelScope()
+    failure: list[Exception] = []
+
+    async def run() -> None:
+        with scope, send:
+            try:
+                end = await run_command(state_dir, argv, tty=tty, inputs=inputs, emit=send.send)
+                await send.send(end)
+            except Exception as exc:
+                failure.append(exc)
+
+    nursery.start_soon(run)
+    try:
+        with receive:
+            async for item in receive:
+                yield item
+    finally:
+        scope.cancel()
+    for error in failure:
+        raise error
 
 
 class _Session:

@@ -10,10 +10,11 @@ import trio
 
 from milo.core.describe import exit_sentence
 from milo.errors import ControlError, MiloError
-from milo.host.leftovers.cleaner import Cleaner
+from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
+from milo.host.task_processes import TaskProcesses
 from milo.proc import start_ticks
 
 FIRST_RECONNECT_PAUSE_S: Final = 0.001
@@ -25,8 +26,14 @@ _log = logging.getLogger(__name__)
 class Follower:
     """One `follow` runs for each task; ``tell`` gets the event of its end."""
 
-    def __init__(self, cleaner: Cleaner, tell: Callable[[ManagedTask, str, float], None]) -> None:
-        self._cleaner = cleaner
+    def __init__(
+        self,
+        processes: TaskProcesses,
+        leftovers: Leftovers,
+        tell: Callable[[ManagedTask, str, float], None],
+    ) -> None:
+        self._processes = processes
+        self._leftovers = leftovers
         self._tell = tell
 
     async def follow(self, task: ManagedTask) -> None:
@@ -38,7 +45,7 @@ class Follower:
                 nursery.cancel_scope.cancel()
         except Exception as exc:
             _log.exception("following a task failed: %s", task.task_id)
-            await self._cleaner.clean(task.launch.state_dir)
+            await self._leftovers.remove(task.launch.state_dir)
             task.lose(f"the driver failed to follow it: {exc!r}")
         if task.exit is not None:
             text = exit_sentence(task.exit, stopped=task.stop_requested)
@@ -80,11 +87,11 @@ class Follower:
             if not task.has_started:
                 raise ControlError("it had not started")
             task.count_adoption()
-            await self._cleaner.adopt(task.launch.state_dir, task.descriptors)
+            await self._processes.adopt(task.launch.state_dir, task.descriptors)
             task.client = await TaskClient.connect(task.launch.state_dir, task.take)
         except MiloError as exc:
             _log.error("task %s cannot be taken over: %s", task.task_id, exc)
-            await self._cleaner.clean(task.launch.state_dir)
+            await self._leftovers.remove(task.launch.state_dir)
             task.lose(f"its task process was killed, and it could not be taken over: {exc}")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from milo.core.records import Handle, TaskRecord
 from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartError
-from milo.host.leftovers.cleaner import Cleaner, end_supervisor
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
+from milo.host.task_processes import TaskProcesses, end_silent
 from milo.proc import start_ticks
 
 _log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ async def take_over(
     store: StateStore,
     task: ManagedTask,
     connect: Callable[[ManagedTask], Awaitable[None]],
-    cleaner: Cleaner,
+    processes: TaskProcesses,
 ) -> None:
     """Connect ``task`` to its process or to a successor of it, or note how the task ended.
 
@@ -29,12 +29,14 @@ async def take_over(
         StateError, TaskStartError: what there is of it cannot be used.
     """
     state_dir = task.launch.state_dir
+    silence: MiloError
     try:
         await connect(task)
         await task.wait_started()
         return
     except (ControlError, TaskStartError) as exc:
         _log.info("no task process answers for %s: %s", task.task_id, exc)
+        silence = exc
     record = store.read_exit(state_dir)
     if record is not None:
         task.finish(record)
@@ -45,8 +47,8 @@ async def take_over(
         raise ControlError("Error: Its container is gone")
     # Its own process died while no driver was there to keep its descriptors. One that lives
     # but does not answer is ended: two may not serve one task.
-    await end_supervisor(store, state_dir)
-    await cleaner.adopt(state_dir, {})
+    await end_silent(state_dir, silence)
+    await processes.adopt(state_dir, {})
     await connect(task)
     await task.wait_started()
 
@@ -55,7 +57,7 @@ async def resume(
     store: StateStore,
     task: ManagedTask,
     connect: Callable[[ManagedTask], Awaitable[None]],
-    cleaner: Cleaner,
+    processes: TaskProcesses,
 ) -> TaskRecord | None:
     """Take over a task of which it is not known whether it was ever started; see `take_over`.
 
@@ -63,7 +65,7 @@ async def resume(
     Raises NewerVersionError.
     """
     try:
-        await take_over(store, task, connect, cleaner)
+        await take_over(store, task, connect, processes)
         return store.read_task(task.launch.state_dir)
     except NewerVersionError:
         raise

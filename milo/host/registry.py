@@ -6,6 +6,7 @@ task's: it is logged, told to whoever waits for it, and touches no other.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -32,8 +33,7 @@ from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.follower import Follower
 from milo.host.inspection import inspect_task
-from milo.host.leftovers.cleaner import Cleaner, join_fifos
-from milo.host.levels import log
+from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.recovery import handle_of, resume, take_over
 from milo.host.spawner_client import SpawnerClient
@@ -41,9 +41,15 @@ from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.stopping import stop_task
 from milo.host.task_client import TaskClient
+from milo.host.task_processes import TaskProcesses
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
+
+LEVELS: Final = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40}
+"""Python's number of a level of hclog's, which is what a task process gives its lines."""
+
+_log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -52,8 +58,9 @@ class Registry:
     def __init__(self, spawner: SpawnerClient, *, environ: Mapping[str, str] | None = None) -> None:
         self._options = PluginOptions()
         self._spawner = spawner
-        self._cleaner = Cleaner(spawner)
-        self._follower = Follower(self._cleaner, self._tell)
+        self._processes = TaskProcesses(spawner)
+        self._leftovers = Leftovers(self._processes)
+        self._follower = Follower(self._processes, self._leftovers, self._tell)
         self._environ = dict(os.environ if environ is None else environ)
         self._tasks: dict[str, ManagedTask] = {}
         self._starting: set[str] = set()
@@ -112,7 +119,7 @@ class Registry:
         found_s = time.monotonic()
         try:
             self._store.make(launch)
-            await self._cleaner.spawn(self._store, "run", launch.state_dir)
+            await self._processes.start(launch.state_dir)
             forked_s = time.monotonic()
             await self._connect(task)
             started = await task.wait_started()
@@ -120,7 +127,7 @@ class Registry:
             with trio.CancelScope(shield=True):
                 if task.client is not None:
                     task.client.close()
-                await self._cleaner.clean(launch.state_dir, keep_exit=False)
+                await self._leftovers.remove(launch.state_dir, keep_exit=False)
             task.release()
             if isinstance(exc, TaskStartError):
                 self._tell(task, str(exc), time.time())
@@ -152,10 +159,10 @@ class Registry:
         if old is None:
             return None
         task = self._new_task(old)
-        record = await resume(self._store, task, self._connect, self._cleaner)
+        record = await resume(self._store, task, self._connect, self._processes)
         if record is None:
             return None
-        log("info", "the task has been started already", task_id=launch.task_id)
+        _log.info("task %s has been started already", launch.task_id)
         self._tasks[launch.task_id] = task
         if task.started is not None:
             for note in task.started.notes:
@@ -171,11 +178,11 @@ class Registry:
         fifos: dict[str, int] = {}
         for task in list(self._tasks.values()):
             if task.launch.is_same_task(launch) and not task.ended.is_set():
-                log("warn", "removing an earlier instance of the task", task_id=task.task_id)
+                _log.warning("removing an earlier instance of the task: %s", task.task_id)
                 fifos = join_fifos(fifos, task.lend_fifos())
                 await self.destroy(task.task_id, force=True)
         claimed = self._claimed() - {self._store.task_dir(launch.task_id)}
-        found = await self._cleaner.remove_unclaimed(self._store, launch, claimed)
+        found = await self._leftovers.remove_unclaimed(self._store, launch, claimed)
         return join_fifos(fifos, found)
 
     async def _connect(self, task: ManagedTask) -> None:
@@ -205,11 +212,11 @@ class Registry:
         task = self._new_task(launch)
         task.has_started = True
         try:
-            await take_over(store, task, self._connect, self._cleaner)
+            await take_over(store, task, self._connect, self._processes)
         except NewerVersionError:
             raise
         except MiloError as exc:
-            await self._cleaner.clean(handle.state_dir)
+            await self._leftovers.remove(handle.state_dir)
             raise TaskNotFoundError(task_id) from exc
         self._tasks[task_id] = task
 
@@ -277,7 +284,7 @@ class Registry:
         """
         task = self._tasks.get(task_id)
         if task is None:
-            await self._cleaner.clean(self._store.task_dir(task_id))
+            await self._leftovers.remove(self._store.task_dir(task_id))
             return
         if not task.ended.is_set():
             if not force:
@@ -285,8 +292,8 @@ class Registry:
             try:
                 await self.stop(task_id, "SIGKILL", 0.0)
             except ControlError as exc:
-                log("error", str(exc), task_id=task_id)
-                await self._cleaner.clean(task.launch.state_dir)
+                _log.error("stopping task %s failed: %s", task_id, exc)
+                await self._leftovers.remove(task.launch.state_dir)
         self._tasks.pop(task_id, None)
         task.release()
         if task.client is not None:
@@ -325,4 +332,6 @@ class Registry:
         )
 
     def _relay(self, task: ManagedTask, line: control.Log) -> None:
-        log(line.level, line.text, task_id=task.task_id, **line.fields)
+        number = LEVELS.get(line.level, logging.INFO)
+        fields = {"task_id": task.task_id, **line.fields}
+        _log.log(number, "%s", line.text, extra={"fields": fields})

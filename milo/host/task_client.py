@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from milo.core import control, records
-from milo.errors import ControlError, NewerVersionError
+from milo.errors import ControlError, NewerVersionError, NoAnswerError
 from milo.proc import close_all, passed_descriptors
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -151,7 +151,7 @@ class TaskClient:
                     await self._sock.send(control.encode(request))
                 await event.wait()
         except trio.TooSlowError as exc:
-            raise ControlError(
+            raise NoAnswerError(
                 f"Error: The task process did not answer in {ANSWER_TIMEOUT_S:g} s"
             ) from exc
         except (OSError, trio.ClosedResourceError) as exc:
@@ -182,7 +182,8 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
     """Connect to the task process that serves ``state_dir``, as a client of ``role``.
 
     Raises:
-        ControlError: nobody answers there, or not in this protocol.
+        ControlError: nobody serves it, or not in this protocol; `NoAnswerError`: somebody does,
+            and does not answer.
         NewerVersionError: a newer Milo's task process does.
     """
     path = os.path.join(state_dir, records.CONTROL_SOCKET)
@@ -200,7 +201,7 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
             welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
     except trio.TooSlowError as exc:
         sock.close()
-        raise ControlError(
+        raise NoAnswerError(
             f"Error: The task process behind {path} did not answer in {CONNECT_TIMEOUT_S:g} s"
         ) from exc
     except (OSError, ValueError) as exc:

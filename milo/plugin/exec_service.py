@@ -9,8 +9,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from milo.core.exec_io import CommandEnd, ExecInput, ExecOutput, TerminalSize, Typed
-from milo.host.command_stream import stream_command
-from milo.host.exec_client import run_script
+from milo.host.exec_client import run_script, stream_command
 from milo.plugin import convert
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 

@@ -23,13 +23,6 @@ _LEVELS = {
     logging.ERROR: "error",
     logging.CRITICAL: "error",
 }
-_NUMBERS = {
-    "trace": logging.DEBUG,
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-}
 
 
 class HclogHandler(logging.Handler):
@@ -66,12 +59,6 @@ def setup_logging(fd: int = 2) -> HclogHandler:
     logging.getLogger("milo").setLevel(logging.DEBUG)
     logging.raiseExceptions = False
     return handler
-
-
-def log(level: str, text: str, **fields: object) -> None:
-    """Log ``text`` at hclog's ``level`` (an unknown one counts as info) with free keys."""
-    number = _NUMBERS.get(level, logging.INFO)
-    logging.getLogger("milo").log(number, "%s", text, extra={"fields": fields})
 
 
 def format_line(record: logging.LogRecord) -> bytes:

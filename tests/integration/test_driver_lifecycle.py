@@ -197,7 +197,9 @@ async def test_an_unclaimed_instance_is_removed_by_the_next_start(jar_dir: Path)
         assert start_ticks(pid) is None
 
 
-async def test_a_failed_start_leaves_nothing_and_tells_everywhere(tmp_path: Path) -> None:
+async def test_a_failed_start_leaves_nothing_and_tells_everywhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A JAR that is none: the error from StartTask, as an event and on the task's stderr."""
     script = tmp_path / "my-script.py"
     script.write_text("print('no')\n")
@@ -211,6 +213,7 @@ async def test_a_failed_start_leaves_nothing_and_tells_everywhere(tmp_path: Path
         assert task.err.text.decode() == text + "\n"
         await until_event(rig, task, text)
         assert list(rig.state_dir.iterdir()) == []
+    assert "does not answer and is killed" not in caplog.text  # it was ending by itself
 
 
 async def test_missing_crun_is_told(jar_dir: Path) -> None:

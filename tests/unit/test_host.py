@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from milo.core import control, records
 from milo.core.launch import JavaRuntime, Launch, PluginOptions
 from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
-from milo.errors import ControlError, StateError, TaskStartError
+from milo.errors import ControlError, NoAnswerError, StateError, TaskStartError
 from milo.host import events, fingerprint, managed, spawner_client, stopping
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
-from milo.host.leftovers.cleaner import Cleaner, join_fifos
+from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
+from milo.host.task_processes import TaskProcesses, end_silent
 from milo.proc import passed_descriptors
 from tests.support.log_rig import descriptors, settle
+from tests.support.past_version import identity
 
 ME = ProcessId(os.getpid(), 1)
 
@@ -517,7 +520,7 @@ class Forked:
 async def test_only_earlier_instances_of_the_same_task_are_removed(tmp_path: Path) -> None:
     """Nothing that is claimed, another task's, or unreadable and not in the way."""
     asked = Forked()
-    cleaner = Cleaner(asked)  # type: ignore[arg-type]
+    found = Leftovers(TaskProcesses(asked))  # type: ignore[arg-type]
     store = StateStore(str(tmp_path / "state"))
     launches = {
         "earlier": make_launch(tmp_path, "alloc/app/0"),
@@ -530,14 +533,42 @@ async def test_only_earlier_instances_of_the_same_task_are_removed(tmp_path: Pat
         store.make(launch)
     for name in ("unreadable", "in the way"):
         (Path(launches[name].state_dir) / records.LAUNCH_FILE).write_bytes(b"\0")
-    fifos = await cleaner.remove_unclaimed(
+    fifos = await found.remove_unclaimed(
         store, launches["in the way"], [launches["claimed"].state_dir]
     )
     assert fifos == {}
     left = {name for name, launch in launches.items() if Path(launch.state_dir).exists()}
     assert left == {"claimed", "other", "unreadable"}
     assert asked.modes == ["clean", "clean"]
-    await cleaner.clean(str(tmp_path / "state/none"))
+    await found.remove(str(tmp_path / "state/none"))
+
+
+@pytest.mark.parametrize(
+    ("silence", "survives"),
+    [
+        (ControlError("Error: No task process answers"), True),
+        (NoAnswerError("Error: The task process did not answer in 10 s"), False),
+    ],
+)
+async def test_a_process_that_is_ending_is_not_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, silence: ControlError, survives: bool
+) -> None:
+    """Only one that is there and does not answer is, and only then the log has an error."""
+    launch = make_launch(tmp_path)
+    StateStore(str(tmp_path / "state")).make(launch)
+    process = await trio.lowlevel.open_process(["/bin/cat"], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    record = TaskRecord("alloc/app/1", "app", "alloc", "", identity(process.pid))
+    (Path(launch.state_dir) / records.TASK_FILE).write_bytes(records.encode(record))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_silent, launch.state_dir, silence)
+        await settle()
+        if survives:
+            await process.stdin.aclose()
+    await process.stdin.aclose()
+    assert await process.wait() == (0 if survives else -signal.SIGKILL)
+    assert ("is killed" in caplog.text) is not survives
+    await end_silent(launch.state_dir, silence)  # which has gone
 
 
 async def test_a_handle_names_the_process_that_served_it(tmp_path: Path) -> None:

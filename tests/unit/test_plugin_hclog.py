@@ -110,18 +110,3 @@ def test_a_record_that_cannot_be_formatted_is_dropped(pipe: tuple[int, int]) -> 
     handler = hclog.HclogHandler(pipe[1])
     handler.emit(_record("%d", "not a number"))
     assert handler.dropped == 1
-
-
-@pytest.mark.parametrize(
-    ("level", "expected"),
-    [("debug", logging.DEBUG), ("warn", logging.WARNING), ("error", logging.ERROR), ("?", 20)],
-)
-def test_log_takes_hclogs_levels(
-    caplog: pytest.LogCaptureFixture, level: str, expected: int
-) -> None:
-    """The registry's log function: a level by hclog's name, a text, free keys."""
-    with caplog.at_level(logging.DEBUG, logger="milo"):
-        hclog.log(level, "100% sure", task_id="x")
-    (record,) = caplog.records
-    assert (record.levelno, record.getMessage()) == (expected, "100% sure")
-    assert json.loads(hclog.format_line(record))["task_id"] == "x"
