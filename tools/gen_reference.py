@@ -13,32 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from milo.cli.parser import build_parser
-from milo.core.config.options import parse_task_options
-from milo.core.config.reader import Attr, Block, Schema
-from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
-from milo.core.launch import JobMount, PluginOptions, TaskOptions
+from milo.core.config.options import Option, options_of
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import TaskOptions
 from milo.host.fingerprint import ATTRIBUTES
-
-FIELDS = {
-    "class": "main_class",
-    "shm_size": "shm_size_bytes",
-    "log_block_timeout": "log_block_timeout_s",
-    "volumes.enabled": "volumes_enabled",
-    "volumes.paths": "volume_paths",
-}
-"""Keys whose attribute in the attrs class has another name."""
-
-OTHER: dict[str, Any] = {
-    "log_overflow": "drop",
-    "log_block_timeout_s": 1.0,
-    "rootfs": "minimal",
-    "default_pid_mode": "host",
-    "default_ipc_mode": "host",
-}
-"""Values of the plugin's that are not the default, to see which keys of a job follow them."""
 
 TYPES = {
     "string": "string",
@@ -46,6 +25,8 @@ TYPES = {
     "bool": "bool",
     "number": "number",
     "list(map(string))": "block of names and strings",
+    "block": "block",
+    "blocks": "blocks",
 }
 
 WRITTEN = "<!-- Written by tools/gen_reference.py: change the code, not this page. -->\n"
@@ -94,33 +75,21 @@ COMMANDS_HEAD = """\
 """
 
 
-def fields_of(kind: type) -> dict[str, object]:
-    """Return the defaults of an attrs class, by attribute."""
-    return attrs.asdict(kind(**({"source": "", "target": ""} if kind is JobMount else {})))
-
-
-def followed() -> dict[str, str]:
-    """Return which attribute of a job follows which of the plugin's, where the job is silent."""
-    found = {}
-    plain = attrs.asdict(parse_task_options({}, PluginOptions()))
-    for name, value in OTHER.items():
-        changed = parse_task_options({}, PluginOptions(**{name: value}))
-        for field, new in attrs.asdict(changed).items():
-            if new != plain[field]:
-                found[field] = name.removesuffix("_s")
-    return found
-
-
-def default_words(key: str, attr: Attr, values: dict[str, object], plugin: dict[str, str]) -> str:
+def default_words(option: Option) -> str:
     """Return what applies where a key is not given."""
-    field = FIELDS.get(key, key.rpartition(".")[2])
-    value = values[field]
-    if field in plugin:
-        return f"the plugin's [`{plugin[field]}`](plugin.md#{plugin[field]})"
-    if value in ("", (), {}) or (value == 0 and attr.type in ("number", "string")):
-        assert attr.unset, f"{key} has no default, and no words for that"
-        return attr.unset
-    return f"`{literal(value)}`"
+    if option.inherits:
+        name = plugin_key(option.inherits)
+        return f"the plugin's [`{name}`](plugin.md#{name})"
+    if option.required or option.default in ("", (), {}) or option.unset:
+        assert option.unset, f"{option.key} has no default, and no words for that"
+        return option.unset
+    return f"`{literal(option.default)}`"
+
+
+def plugin_key(field: str) -> str:
+    """Return the key that fills a field of the plugin's options."""
+    [name] = [one.key for one in options_of(PluginOptions).values() if one.field == field]
+    return name
 
 
 def literal(value: object) -> str:
@@ -130,49 +99,48 @@ def literal(value: object) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
-def example(key: str, attr: Attr) -> list[str]:
+def example(option: Option) -> list[str]:
     """Return the lines of an example in HCL."""
-    value = json.loads(attr.example)
+    value = json.loads(option.example)
     if isinstance(value, dict):
         width = max(map(len, value))
         inner = [
             f'  "{name}"{" " * (width - len(name))} = "{item}"' for name, item in value.items()
         ]
-        return [f"{key} {{", *inner, "}"]
-    return [f"{key} = {attr.example}"]
+        return [f"{option.key} {{", *inner, "}"]
+    return [f"{option.key} = {option.example}"]
 
 
-def options(schema: Schema, kind: type, plugin: dict[str, str]) -> Iterator[str]:
+def type_words(option: Option) -> str:
+    """Return the type of a key, and what of it is allowed."""
+    kind = TYPES[option.value.hcl]
+    return f"{kind}, {option.value.range}" if option.value.range else kind
+
+
+def options(kind: type) -> Iterator[str]:
     """Yield the lines of a page: a table of all keys, then each with its example."""
-    values = fields_of(kind)
     rows, sections = [], []
-    for key, item in schema.items():
-        if isinstance(item, Attr):
-            rows.append((key, TYPES[item.type]))
-            words = default_words(key, item, values, plugin)
-            sections += [f"## {key}", "", item.doc, ""]
-            sections += [f"{TYPES[item.type].capitalize()}; default: {words}.", ""]
-            sections += ["```hcl", *example(key, item), "```", ""]
+    for key, option in options_of(kind).items():
+        rows.append((key, TYPES[option.value.hcl]))
+        sections += [f"## {key}", "", option.doc, ""]
+        if option.value.block is None:
+            words = type_words(option)
+            sections += [f"{words[0].upper()}{words[1:]}; default: {default_words(option)}.", ""]
+            sections += ["```hcl", *example(option), "```", ""]
             continue
-        rows.append((key, "blocks" if item.many else "block"))
-        inner = fields_of(JobMount) if kind is TaskOptions else values
-        sections += [f"## {key}", "", item.doc, "", "| key | type | default | |"]
-        sections += ["| --- | --- | --- | --- |"]
-        for name, attr in block_attrs(item):
-            words = default_words(f"{key}.{name}", attr, inner, plugin)
-            sections.append(f"| `{name}` | {TYPES[attr.type]} | {words} | {attr.doc} |")
-        width = max(len(name) for name in item.keys)
-        lines = [f"  {name.ljust(width)} = {attr.example}" for name, attr in block_attrs(item)]
+        inner = options_of(option.value.block)
+        sections += ["| key | type | default | |", "| --- | --- | --- | --- |"]
+        sections += [
+            f"| `{name}` | {type_words(one)} | {default_words(one)} | {one.doc} |"
+            for name, one in inner.items()
+        ]
+        width = max(map(len, inner))
+        lines = [f"  {name.ljust(width)} = {one.example}" for name, one in inner.items()]
         sections += ["", "```hcl", f"{key} {{", *lines, "}", "```", ""]
     yield from ("| key | type |", "| --- | --- |")
-    yield from (f"| [`{key}`](#{key}) | {kind} |" for key, kind in rows)
+    yield from (f"| [`{key}`](#{key}) | {kind_words} |" for key, kind_words in rows)
     yield ""
     yield from sections
-
-
-def block_attrs(block: Block) -> list[tuple[str, Attr]]:
-    """Return a block's keys."""
-    return list(block.keys.items())
 
 
 def attributes() -> Iterator[str]:
@@ -238,8 +206,8 @@ def cell(text: str) -> str:
 def pages() -> dict[str, str]:
     """Return each page's text, by its file name."""
     parts = {
-        "task.md": (TASK_HEAD, options(TASK_SCHEMA, TaskOptions, followed()), ""),
-        "plugin.md": (PLUGIN_HEAD, options(PLUGIN_SCHEMA, PluginOptions, {}), ""),
+        "task.md": (TASK_HEAD, options(TaskOptions), ""),
+        "plugin.md": (PLUGIN_HEAD, options(PluginOptions), ""),
         "attributes.md": (ATTRIBUTES_HEAD, attributes(), ATTRIBUTES_TAIL),
         "commands.md": (COMMANDS_HEAD, commands(), ""),
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import milo
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 
 DESCRIPTION: Final = """\
 Milo is a Nomad task driver: Nomad's agent starts this program by itself, from its plugin

@@ -8,7 +8,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from milo.core.launch import PluginOptions, Resources
+from milo.core.config.plugin_options import PluginOptions, Volumes
+from milo.core.launch import Resources
 from milo.errors import ConfigError
 
 MIB: Final = 1024 * 1024
@@ -65,8 +66,7 @@ def plugin_options(options: Namespace) -> PluginOptions:
     """Return what the operator allows, who is the user here: all of it."""
     return PluginOptions(
         allow_root=True,
-        volumes_enabled=bool(options.mount),
-        volume_paths=("/",),
+        volumes=Volumes(enabled=bool(options.mount), paths=("/",)),
         java_home=options.java if options.java.startswith("/") else "",
     )
 

@@ -7,10 +7,11 @@ alone. Paths are the host's unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import RECORD_VERSION, Int32
 
 
@@ -30,37 +31,6 @@ class JavaRuntime:
     """Host paths outside of ``home`` that its symlinks lead to (Debian: /etc/java-17-openjdk)."""
     trusted: bool = True
     """Whether root alone can write its files, so that it was run to learn the version."""
-
-
-DEFAULT_ALLOW_CAPS: Final = (
-    "audit_write",
-    "chown",
-    "dac_override",
-    "fowner",
-    "fsetid",
-    "kill",
-    "mknod",
-    "net_bind_service",
-    "setfcap",
-    "setgid",
-    "setpcap",
-    "setuid",
-    "sys_chroot",
-)
-"""What Nomad's own java driver lets a job add unless its operator says otherwise."""
-
-
-@attrs.frozen
-class JobMount:
-    """One entry of a job's ``mounts``."""
-
-    source: str
-    """On the host; absolute."""
-    target: str
-    """In the container; absolute."""
-    readonly: bool = True
-    propagation: str = ""
-    """Nomad's words: ``private``, ``host-to-task`` or ``bidirectional``."""
 
 
 @attrs.frozen
@@ -109,40 +79,6 @@ class Network:
     dns_servers: tuple[str, ...] = ()
     dns_searches: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class PluginOptions:
-    """The plugin's configuration, in so far as a task process needs it.
-
-    Filled by `milo.core.config.options.parse_plugin_options`.
-    """
-
-    java_home: str = ""
-    crun_path: str = "crun"
-    state_dir: str = "/run/milo"
-    allow_root: bool = False
-    log_overflow: str = "block"
-    log_block_timeout_s: float = 30.0
-    rootfs: str = "host"
-    """For jobs that do not say: ``host`` or ``minimal``."""
-    volumes_enabled: bool = False
-    """The key ``volumes { enabled }``: whether a job may use ``mounts``."""
-    volume_paths: tuple[str, ...] = ()
-    """``volumes { paths }``: the host directories below which a source may lie, normalized."""
-    allow_caps: tuple[str, ...] = DEFAULT_ALLOW_CAPS
-    """Lower case, without ``cap_``; what a job's ``cap_add`` may ask for."""
-    default_pid_mode: str = "private"
-    default_ipc_mode: str = "private"
-    allow_host_namespaces: bool = True
-    """Whether a job may set ``pid_mode`` and ``ipc_mode`` to ``host``, as with the java driver."""
-    seccomp_profile: str = ""
-    """A path on the host, ``unconfined``, or empty for the default profile."""
-    allow_seccomp_profiles: tuple[str, ...] = ()
-    """What a job's ``seccomp_profile`` may name."""
-    pids_limit: int = 4096
-    """The most that a job may ask for, and what it gets when it does not."""
-    userns: bool = False
 
 
 @attrs.frozen
@@ -195,55 +131,6 @@ class Launch:
     def shared_dir(self) -> str:
         """The allocation's shared directory, ``/alloc`` in the container."""
         return f"{self.alloc_dir}/alloc"
-
-
-@attrs.frozen
-class TaskOptions:
-    """The job's ``config`` block, validated by `milo.core.config.options.parse_task_options`."""
-
-    jar_path: str = ""
-    main_class: str = ""
-    """The key ``class``."""
-    class_path: str = ""
-    args: tuple[str, ...] = ()
-    jvm_options: tuple[str, ...] = ()
-    log_overflow: str = "block"
-    """``block`` or ``drop``."""
-    log_block_timeout_s: float = 30.0
-    """0 waits for ever."""
-    cpu_hard_limit: bool = False
-    rootfs: str = "host"
-    """``host`` or ``minimal``."""
-    work_dir: str = ""
-    """In the container; empty is Milo's default."""
-    mounts: tuple[JobMount, ...] = ()
-    cap_add: tuple[str, ...] = ()
-    """Lower case, without ``cap_``; may hold ``all``."""
-    cap_drop: tuple[str, ...] = ()
-    seccomp_profile: str = ""
-    """A path on the host, ``unconfined``, or empty for the plugin's."""
-    ulimit: dict[str, str] = attrs.field(factory=dict)
-    """Name (``nofile``) to ``soft`` or ``soft:hard``."""
-    sysctl: dict[str, str] = attrs.field(factory=dict)
-    shm_size_bytes: int = 0
-    """0: the default."""
-    pids_limit: int = 0
-    """0: the plugin's."""
-    pid_mode: str = "private"
-    """``private`` or ``host``."""
-    ipc_mode: str = "private"
-    init: bool = False
-    """Whether a packaged init is the container's first process."""
-    heap_percent: int = 0
-    """The heap's share of the task's memory, 1 to 95; 0: Milo's default."""
-    heap_dump_on_oom: bool = False
-    java_version: str = ""
-    """Which Java, such as ``>= 17``; see `milo.core.java.choice`."""
-    java_home: str = ""
-    """A Java of the host's, or one in the task's directories (``local/jdk``)."""
-    extra_hosts: tuple[str, ...] = ()
-    """``name:address``, as docker and Nomad's docker driver spell it."""
-    hostname: str = ""
 
 
 @attrs.frozen

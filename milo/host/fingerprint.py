@@ -13,8 +13,9 @@ from typing import Final
 import trio
 
 import milo
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.container import userns
-from milo.core.launch import JavaRuntime, PluginOptions
+from milo.core.launch import JavaRuntime
 from milo.core.report import Fingerprint
 from milo.errors import CrunMissingError, NoJavaError
 from milo.host.java.finder import JavaFinder

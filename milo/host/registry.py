@@ -17,7 +17,8 @@ import attrs
 import trio
 
 from milo.core import control, records
-from milo.core.launch import Launch, PluginOptions
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.launch import Launch
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
 from milo.core.signals import parse_signal
 from milo.errors import (

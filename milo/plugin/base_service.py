@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import milo
-from milo.core.config.options import parse_plugin_options
-from milo.core.config.schema import PLUGIN_SCHEMA
+from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.plugin import convert
-from milo.plugin.schema import spec_from_schema
+from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.base import proto as base
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class BaseService(base.BasePluginBase):
 
     async def config_schema(self, request: base.ConfigSchemaRequest) -> base.ConfigSchemaResponse:
         """What the agent's plugin block may hold."""
-        return base.ConfigSchemaResponse(spec=spec_from_schema(PLUGIN_SCHEMA))
+        return base.ConfigSchemaResponse(spec=spec_of(PluginOptions))
 
     async def set_config(self, request: base.SetConfigRequest) -> base.SetConfigResponse:
         """Take the plugin block over. A value that is not valid changes nothing."""

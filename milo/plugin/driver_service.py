@@ -9,9 +9,9 @@ import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from milo.core.config.schema import TASK_SCHEMA
+from milo.core.config.task_options import TaskOptions
 from milo.plugin import convert, exec_service, stats_message
-from milo.plugin.schema import spec_from_schema
+from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class DriverService(drivers.DriverBase):
         self, request: drivers.TaskConfigSchemaRequest
     ) -> drivers.TaskConfigSchemaResponse:
         """What a job's config block may hold."""
-        return drivers.TaskConfigSchemaResponse(spec=spec_from_schema(TASK_SCHEMA))
+        return drivers.TaskConfigSchemaResponse(spec=spec_of(TaskOptions))
 
     async def capabilities(
         self, request: drivers.CapabilitiesRequest

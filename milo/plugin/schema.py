@@ -1,27 +1,27 @@
-"""The schemas of `milo.core.config.options` as Nomad's HCL specification. Pure."""
+"""A block of the configuration, as `milo.core.config` has it, in Nomad's HCL specification."""
 
 from __future__ import annotations
 
-from milo.core.config.reader import Attr, Block, Schema
+from milo.core.config.options import Option, options_of
 from milo.wire.hashicorp.nomad.plugins.shared import hclspec
 
 
-def spec_from_schema(schema: Schema) -> hclspec.Spec:
-    """The HCL specification of a block with these keys, all of them optional."""
+def spec_of(kind: type) -> hclspec.Spec:
+    """Return the specification of a block whose keys are the fields of the attrs class ``kind``.
+
+    No key is required and none has a default, so that Nomad sends null for what is not given.
+    """
     return hclspec.Spec(
-        object=hclspec.Object(attributes={key: _spec(key, item) for key, item in schema.items()})
+        object=hclspec.Object(
+            attributes={key: _spec(option) for key, option in options_of(kind).items()}
+        )
     )
 
 
-def _spec(key: str, item: Attr | Block) -> hclspec.Spec:
-    if isinstance(item, Block):
-        nested = spec_from_schema(item.keys)
-        if item.many:
-            return hclspec.Spec(block_list=hclspec.BlockList(name=key, nested=nested))
-        return hclspec.Spec(block_value=hclspec.Block(name=key, nested=nested))
-    # Inside of a default, Nomad does not imply the name from the key.
-    attr = hclspec.Spec(attr=hclspec.Attr(name=key, type=item.type))
-    if item.default is None:
-        return attr
-    literal = hclspec.Spec(literal=hclspec.Literal(value=item.default))
-    return hclspec.Spec(default=hclspec.Default(primary=attr, default=literal))
+def _spec(option: Option) -> hclspec.Spec:
+    if option.value.block is None:
+        return hclspec.Spec(attr=hclspec.Attr(name=option.key, type=option.value.hcl))
+    nested = spec_of(option.value.block)
+    if option.value.hcl == "blocks":
+        return hclspec.Spec(block_list=hclspec.BlockList(name=option.key, nested=nested))
+    return hclspec.Spec(block_value=hclspec.Block(name=option.key, nested=nested))

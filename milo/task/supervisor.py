@@ -17,9 +17,10 @@ from typing import Final
 import trio
 
 from milo.core import control, records
-from milo.core.config.options import parse_task_options
+from milo.core.config import rules
+from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.java.application import java_arguments
-from milo.core.launch import Launch, TaskOptions
+from milo.core.launch import Launch
 from milo.core.lifecycle import Happening, Phase, advance
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
@@ -101,6 +102,7 @@ class Supervisor:
         try:
             try:
                 options = parse_task_options(self.launch.config, self.launch.plugin)
+                rules.check_task(options, self.launch.plugin)
                 await self._start(options)
             except OSError as exc:
                 # A disk that is full, a directory that vanished: said in the host's own words.

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from milo.core import control, records
-from milo.core.config.options import parse_plugin_options, parse_task_options
+from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
+from milo.core.config.rules import check_task
+from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.describe import exit_sentence
 from milo.core.java.jar import class_version, inspect_jar, require_main_class
-from milo.core.launch import JavaRuntime, Launch, PluginOptions, TaskOptions
+from milo.core.launch import JavaRuntime, Launch
 from milo.errors import MiloError
 from milo.plugin import convert
 from milo.task.java.application import _first_that_runs
@@ -44,7 +46,7 @@ def launch(data: bytes) -> None:
     """``launch.json``, and the job's config in it."""
     found = records.decode(data, Launch, where="/launch.json")
     records.encode(found)
-    parse_task_options(found.config, found.plugin)
+    check_task(parse_task_options(found.config, found.plugin), found.plugin)
 
 
 def request(data: bytes) -> None:
@@ -59,7 +61,8 @@ def notice(data: bytes) -> None:
 
 def task_config(data: bytes) -> None:
     """The job's ``config`` block, in MessagePack."""
-    parse_task_options(convert.decode_config(data, "config"), PluginOptions())
+    plugin = PluginOptions()
+    check_task(parse_task_options(convert.decode_config(data, "config"), plugin), plugin)
 
 
 def plugin_config(data: bytes) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from milo.core import cgroup
 from milo.core.cgroup import Mode
+from milo.core.config.task_options import TaskOptions
 from milo.core.container import crun as crun_args
-from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources, TaskOptions
+from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources
 from milo.host.stats import sampling
 from milo.task.oci import bundle, cgroup_placement
 from tests.support import jars

@@ -14,7 +14,7 @@ import pytest
 from milo.cli.doctor import host_facts
 from milo.cli.doctor.trial import try_container
 from milo.core.cgroup import Mode
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.host.fingerprint import find_program
 from milo.task.oci import cgroup_placement
 from tests.support.waiting import scaled

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError, TaskNotFoundError, TaskRunningError, TaskStartError
 from milo.proc import start_ticks

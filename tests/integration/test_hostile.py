@@ -21,8 +21,9 @@ import pytest
 import trio
 
 from milo.core import control
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.container.mounts import MASKED_PATHS
-from milo.core.launch import Mount, PluginOptions
+from milo.core.launch import Mount
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
 from milo.host.task_client import open_control

@@ -11,8 +11,8 @@ import attrs
 import pytest
 import trio
 
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.java.heap import MIB, default_heap_bytes
-from milo.core.launch import PluginOptions
 from milo.core.records import short_id
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes

@@ -14,8 +14,9 @@ import trio
 
 from milo.core import cgroup
 from milo.core.cgroup import Mode
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.java.heap import MIB
-from milo.core.launch import PluginOptions, Resources
+from milo.core.launch import Resources
 from milo.host.stats import sampling
 from milo.host.stats.sampling import Source
 from milo.task.oci import cgroup_placement

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskState
 from milo.proc import start_ticks
 from tests.support.collector import Collector

@@ -16,8 +16,9 @@ import attrs
 import pytest
 import trio
 
+from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.container import seccomp, userns
-from milo.core.launch import Network, PluginOptions
+from milo.core.launch import Network
 from milo.errors import ConfigError, MiloError
 from milo.task.oci import cgroup_placement, privileges
 from tests.support import java_homes, scripted_java
@@ -409,7 +410,7 @@ async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, roo
     os.chown(volume, 65534, 65534)
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
-    plugin = PluginOptions(userns=True, volumes_enabled=True, volume_paths=(str(volume),))
+    plugin = PluginOptions(userns=True, volumes=Volumes(True, (str(volume),)))
     async with open_rig(plugin) as rig:
         task = rig.task(
             jar_dir / "workout.jar",

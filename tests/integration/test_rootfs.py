@@ -13,7 +13,8 @@ import attrs
 import pytest
 import trio
 
-from milo.core.launch import Launch, Mount, PluginOptions
+from milo.core.config.plugin_options import PluginOptions, Volumes
+from milo.core.launch import Launch, Mount
 from milo.errors import TaskStartError
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.java_homes import all_homes
@@ -187,7 +188,7 @@ async def test_mounts_of_the_job(jar_dir: Path, tmp_path: Path, form: str) -> No
     (tmp_path / "a/file").write_text("from the host")
     (tmp_path / "a/to-b").symlink_to("../b")
     (tmp_path / "hosts").write_text("127.0.0.9 milo.test")
-    options = PluginOptions(volumes_enabled=True, volume_paths=(str(tmp_path),))
+    options = PluginOptions(volumes=Volumes(True, (str(tmp_path),)))
     mounts = [
         {"source": str(tmp_path / "a"), "target": "/data"},
         {"source": str(tmp_path / "a/to-b"), "target": "/local/b", "readonly": False},

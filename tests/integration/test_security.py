@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.task.oci import privileges
 from tests.support import scripted_java, security_probe, security_table
 from tests.support.driver_rig import DriverRig, open_rig

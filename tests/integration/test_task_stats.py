@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import TaskUsage
 from milo.host.stats import sampling
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers

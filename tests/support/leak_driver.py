@@ -21,8 +21,9 @@ from typing import Any
 
 import trio
 
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.container.crun import container_name
-from milo.core.launch import Launch, PluginOptions, Resources
+from milo.core.launch import Launch, Resources
 from milo.core.records import short_id
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient

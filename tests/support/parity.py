@@ -13,8 +13,8 @@ from pathlib import Path
 
 import attrs
 
+from milo.core.config.plugin_options import DEFAULT_ALLOW_CAPS
 from milo.core.container.capabilities import KNOWN
-from milo.core.launch import DEFAULT_ALLOW_CAPS
 from tests.support.agent import Agent
 from tests.support.jobs import job_file
 from tests.support.nomad import Job

@@ -14,17 +14,9 @@ from typing import Any
 import attrs
 import pytest
 
-from milo.core.launch import (
-    Application,
-    Device,
-    JavaRuntime,
-    Launch,
-    Mount,
-    Network,
-    PluginOptions,
-    Resources,
-    TaskOptions,
-)
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import TaskOptions
+from milo.core.launch import Application, Device, JavaRuntime, Launch, Mount, Network, Resources
 from milo.errors import ConfigError, MiloError, StateError, UserError
 from milo.task.oci import bundle, cgroup_placement, users
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from milo.core.container.capabilities import KNOWN, check_allowed, granted, oci_name, parse_names
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import parse_task_options
+from milo.core.container.capabilities import KNOWN, check_allowed, granted, oci_name
 from milo.errors import ConfigError
 
 EVERY = (1 << len(KNOWN)) - 1
@@ -12,16 +14,17 @@ EVERY = (1 << len(KNOWN)) - 1
 
 def test_names_are_taken_as_nomad_takes_them() -> None:
     """In any case, with or without CAP_, each once."""
-    names = parse_names("cap_add", ["CAP_CHOWN", "Net_Raw", "chown", "ALL", "cap_sys_time"])
+    config = {"cap_add": ["CAP_CHOWN", "Net_Raw", "chown", "ALL", "cap_sys_time"]}
+    names = parse_task_options(config, PluginOptions()).cap_add
     assert names == ("chown", "net_raw", "all", "sys_time")
     assert oci_name("net_raw") == "CAP_NET_RAW"
 
 
-@pytest.mark.parametrize("name", ["", "fly", "CAP_", "cap_cap_chown", "chown,kill"])
+@pytest.mark.parametrize("name", [" ", "fly", "CAP_", "cap_cap_chown", "chown,kill"])
 def test_unknown_names_are_refused(name: str) -> None:
     """What Linux does not have is an error that names the place in the list."""
     with pytest.raises(ConfigError) as caught:
-        parse_names("cap_add", ["chown", name])
+        parse_task_options({"cap_add": ["chown", name]}, PluginOptions())
     assert caught.value.key == "cap_add[1]"
 
 

@@ -27,8 +27,8 @@ from milo.cli.main import run_command
 from milo.cli.output import write_all
 from milo.cli.parser import build_parser
 from milo.core import control
-from milo.core.config.options import parse_task_options
-from milo.core.launch import JobMount, PluginOptions, TaskOptions
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import JobMount, TaskOptions, parse_task_options
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, StateError
 from tests.support.log_rig import descriptors

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core import report
-from milo.core.config.reader import Attr
-from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
+from milo.core.config.options import options_of
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import TaskOptions
 from milo.core.launch import Device, Mount, Network, Resources
 from milo.errors import ConfigError
 from milo.plugin import convert
-from milo.plugin.schema import spec_from_schema
+from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import hclspec
 
@@ -182,20 +183,22 @@ def test_unset_keys_are_left_out_in_nested_blocks_too() -> None:
 
 
 def test_schema_attributes_carry_their_names() -> None:
-    """Each key is an optional attribute of its own name; a default wraps it with a literal."""
-    spec = spec_from_schema({"a": Attr("list(string)"), "b": Attr("bool", "true")})
-    attributes = hclspec.Spec().parse(bytes(spec)).object.attributes
-    assert attributes["a"].attr == hclspec.Attr(name="a", type="list(string)")
-    default = attributes["b"].default
-    assert default.primary.attr == hclspec.Attr(name="b", type="bool")
-    assert default.default.literal.value == "true"
+    """Each key is an optional attribute of its own name and type, or a block with such in it."""
+    attributes = hclspec.Spec().parse(bytes(spec_of(TaskOptions))).object.attributes
+    assert attributes["class"].attr == hclspec.Attr(name="class", type="string")
+    assert attributes["ulimit"].attr == hclspec.Attr(name="ulimit", type="list(map(string))")
+    mounts = attributes["mounts"].block_list
+    assert mounts.name == "mounts"
+    assert mounts.nested.object.attributes["readonly"].attr.type == "bool"
+    volumes = hclspec.Spec().parse(bytes(spec_of(PluginOptions))).object.attributes["volumes"]
+    assert volumes.block_value.nested.object.attributes["paths"].attr.type == "list(string)"
 
 
 def test_both_schemas_convert() -> None:
     """Every key of the task's and the plugin's schema reaches Nomad."""
-    for schema in (TASK_SCHEMA, PLUGIN_SCHEMA):
-        spec = hclspec.Spec().parse(bytes(spec_from_schema(schema)))
-        assert set(spec.object.attributes) == set(schema)
+    for kind in (TaskOptions, PluginOptions):
+        spec = hclspec.Spec().parse(bytes(spec_of(kind)))
+        assert set(spec.object.attributes) == set(options_of(kind))
 
 
 def test_fingerprint_attributes_keep_their_types() -> None:

@@ -11,16 +11,16 @@ import pytest
 
 from milo.cli.doctor import hcl
 from milo.cli.parser import build_parser
-from milo.core.config.options import parse_plugin_options, parse_task_options
-from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
-from milo.core.launch import PluginOptions
+from milo.core.config.options import options_of
+from milo.core.config.plugin_options import PluginOptions, Volumes, parse_plugin_options
+from milo.core.config.task_options import TaskOptions
+from tests.support.configs import accepted
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SITE = (ROOT / "mkdocs.yml").read_text()
 PERMISSIVE = PluginOptions(
-    volumes_enabled=True,
-    volume_paths=("/srv/data",),
+    volumes=Volumes(enabled=True, paths=("/srv/data",)),
     allow_seccomp_profiles=("/etc/milo/profile.json", "/etc/milo/strict.json"),
 )
 
@@ -91,10 +91,10 @@ def test_what_is_shown_would_be_accepted(page: Path) -> None:
             if plugin:
                 parse_plugin_options(config)
             else:
-                parse_task_options(config, PERMISSIVE)
+                accepted(config, PERMISSIVE)
         if page.parent.name == "reference" and page.stem in ("task", "plugin"):
-            schema = TASK_SCHEMA if page.stem == "task" else PLUGIN_SCHEMA
-            known = {*schema, "plugin"}
+            kind = TaskOptions if page.stem == "task" else PluginOptions
+            known = {*options_of(kind), "plugin"}
             assert {keys[0] for keys, _ in body.items} <= known, text
 
 

@@ -22,7 +22,7 @@ from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.hcl import parse
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.cli.main import run_command
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 
 OK, WARNING, FAILED, SKIPPED = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.SKIPPED
 

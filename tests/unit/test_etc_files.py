@@ -9,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo.core.config.options import parse_task_options
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.container.host_names import (
     NetworkView,
-    check_extra_hosts,
+    check_extra_host,
     check_hostname,
     choose_hostname,
     hosts_text,
     resolv_conf_text,
 )
 from milo.core.container.spec import User
-from milo.core.launch import Launch, Network, PluginOptions, TaskOptions
+from milo.core.launch import Launch, Network
 from milo.errors import ConfigError, NetworkError
 from milo.task.root import etc_files, network
 
@@ -36,7 +37,7 @@ LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 @pytest.mark.parametrize("name", ["web", "Web-1", "a.b.example", "1a", "a" * 63, "3com.example"])
 def test_a_good_hostname_is_taken(name: str) -> None:
     """Letters, digits and hyphens in parts of at most 63 are a host name."""
-    assert check_hostname(name) == name
+    assert check_hostname("hostname", name) == name
 
 
 @pytest.mark.parametrize(
@@ -49,13 +50,13 @@ def test_a_good_hostname_is_taken(name: str) -> None:
 def test_a_bad_hostname_is_refused(name: str) -> None:
     """What sethostname or a resolver would not take for a name is refused with the key."""
     with pytest.raises(ConfigError) as caught:
-        check_hostname(name)
+        check_hostname("hostname", name)
     assert caught.value.key == "hostname"
 
 
 def test_no_hostname_is_none() -> None:
     """A job that says nothing has an empty hostname."""
-    assert check_hostname(None) == ""
+    assert parse_task_options({}, PluginOptions()).hostname == ""
 
 
 def test_the_name_is_the_jobs_then_the_networks_then_the_allocations() -> None:
@@ -77,20 +78,20 @@ def test_the_name_is_the_jobs_then_the_networks_then_the_allocations() -> None:
 )
 def test_a_good_extra_host_is_taken(entry: str) -> None:
     """IPv4, IPv6 with and without brackets, and host-gateway are addresses."""
-    assert check_extra_hosts([entry]) == (entry,)
+    assert check_extra_host("extra_hosts[0]", entry) == entry
 
 
 @pytest.mark.parametrize(
     "entry",
     [
-        *("db", "db:", ":10.0.0.5", "db:10.0.0", "db:10.0.0.256", "db:host", "a b:10.0.0.5", ""),
+        *("db", "db:", ":10.0.0.5", "db:10.0.0", "db:10.0.0.256", "db:host", "a b:10.0.0.5", " "),
         *("#a:::1", "db:10.0.0.5\n", "db:fe80::1%eth0", "a\nb:::1", "db:[10.0.0.5", "-db:::1"),
     ],
 )
 def test_a_bad_extra_host_is_refused(entry: str) -> None:
     """The error names the entry by its index."""
     with pytest.raises(ConfigError) as caught:
-        check_extra_hosts(["ok:10.0.0.1", entry])
+        parse_task_options({"extra_hosts": ["ok:10.0.0.1", entry]}, PluginOptions())
     assert caught.value.key == "extra_hosts[1]"
 
 
@@ -165,12 +166,12 @@ def test_host_gateway_is_the_gateway() -> None:
 def test_no_entry_writes_more_than_its_own_line(entries: list[str]) -> None:
     """Whatever a job gives is refused or becomes one line of an address and a name each."""
     try:
-        extra = check_extra_hosts(entries)
+        extra = parse_task_options({"extra_hosts": entries}, PluginOptions()).extra_hosts
     except ConfigError:
         return
     text = hosts_text("own-name", extra, HOST, NetworkView(), "192.0.2.1 host\n")
     lines = [line.split() for line in text.splitlines()][1:-1]
-    assert [len(line) for line in lines] == [2] * len(entries)
+    assert [len(line) for line in lines] == [2] * len(extra)
     assert all(ipaddress.ip_address(line[0]) for line in lines)
 
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from milo.core import records
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskEvent
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient

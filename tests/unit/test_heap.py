@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milo.core.config.task_options import TaskOptions
 from milo.core.java.heap import (
     MIB,
     Tuning,
@@ -19,7 +20,7 @@ from milo.core.java.heap import (
     split_options,
     tune,
 )
-from milo.core.launch import Launch, TaskOptions
+from milo.core.launch import Launch
 from milo.task.java.jvm import MAX_ARGFILE_BYTES, dump_bytes, dump_path, user_words
 
 DUMP = "/alloc/data/app-1.hprof"

@@ -16,7 +16,8 @@ import trio
 import trio.testing
 
 from milo.core import control, records
-from milo.core.launch import JavaRuntime, Launch, PluginOptions
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.launch import JavaRuntime, Launch
 from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
 from milo.errors import ControlError, NoAnswerError, StateError, TaskStartError

@@ -9,8 +9,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from milo.core.config.plugin_options import PluginOptions, Volumes
+from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind
-from milo.core.launch import JobMount, Launch, Mount, PluginOptions, TaskOptions
+from milo.core.launch import Launch, Mount
 from milo.errors import ConfigError
 from milo.task.root import hidden_paths, layout, volumes, work_dir
 
@@ -34,8 +36,7 @@ def launch(tmp_path: Path) -> Launch:
         crun_path="/usr/bin/crun",
         javas=(),
         plugin=PluginOptions(
-            volumes_enabled=True,
-            volume_paths=(f"{tmp_path}/srv",),
+            volumes=Volumes(enabled=True, paths=(f"{tmp_path}/srv",)),
             state_dir=str(tmp_path / "state"),
         ),
     )
@@ -67,7 +68,7 @@ def test_mount_below_a_permitted_path(launch: Launch, tmp_path: Path) -> None:
 def test_permitted_path_may_be_a_symlink(launch: Launch, tmp_path: Path) -> None:
     """An operator's path counts as what it leads to."""
     (tmp_path / "alias").symlink_to("srv")
-    plugin = attrs.evolve(launch.plugin, volume_paths=(f"{tmp_path}/alias",))
+    plugin = attrs.evolve(launch.plugin, volumes=Volumes(True, (f"{tmp_path}/alias",)))
     aliased = attrs.evolve(launch, plugin=plugin)
     assert binds_of(aliased, tmp_path / "alias/data").source == f"{tmp_path}/srv/data"
 
@@ -83,14 +84,14 @@ def test_file_and_socket_are_mounted_as_such(launch: Launch, tmp_path: Path) -> 
 
 def test_mounts_need_the_operators_permission(launch: Launch, tmp_path: Path) -> None:
     """Without volumes { enabled } there is no mount, and without paths neither."""
-    disabled = attrs.evolve(launch, plugin=PluginOptions(volume_paths=("/",)))
+    disabled = attrs.evolve(launch, plugin=PluginOptions(volumes=Volumes(paths=("/",))))
     with pytest.raises(ConfigError, match="enabled = true") as caught:
         binds_of(disabled, tmp_path / "srv")
     assert caught.value.key == "mounts"
-    nothing = attrs.evolve(launch, plugin=PluginOptions(volumes_enabled=True))
+    nothing = attrs.evolve(launch, plugin=PluginOptions(volumes=Volumes(enabled=True)))
     with pytest.raises(ConfigError, match="paths"):
         binds_of(nothing, tmp_path / "srv")
-    everything = attrs.evolve(nothing, plugin=attrs.evolve(nothing.plugin, volume_paths=("/",)))
+    everything = attrs.evolve(launch, plugin=PluginOptions(volumes=Volumes(True, ("/",))))
     assert binds_of(everything, tmp_path / "srv").source == f"{tmp_path}/srv"
 
 
@@ -126,7 +127,7 @@ def test_nomads_and_milos_data_are_no_source(
     launch: Launch, tmp_path: Path, path: str, propagation: str, words: str
 ) -> None:
     """Not even a client that permits everything gives other tasks' data to a task."""
-    plugin = attrs.evolve(launch.plugin, volume_paths=("/",))
+    plugin = attrs.evolve(launch.plugin, volumes=Volumes(True, ("/",)))
     with pytest.raises(ConfigError, match=words):
         binds_of(attrs.evolve(launch, plugin=plugin), tmp_path / path, propagation=propagation)
 

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core.config.durations import parse_duration
-from milo.core.config.options import (
+from milo.core.config.options import Option, option, options_of, read_block
+from milo.core.config.plugin_options import (
     MAX_STATE_DIR_BYTES,
+    PluginOptions,
+    Volumes,
     parse_plugin_options,
-    parse_task_options,
 )
-from milo.core.config.reader import MAX_ARGUMENT_BYTES
-from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
-from milo.core.launch import JobMount, PluginOptions, TaskOptions
+from milo.core.config.task_options import JobMount, TaskOptions
+from milo.core.config.values import (
+    MAX_ARGUMENT_BYTES,
+    block,
+    blocks,
+    directory,
+    duration,
+    flag,
+    one_of,
+    pairs,
+    size,
+    texts,
+    whole_number,
+)
 from milo.errors import ConfigError
+from tests.support.configs import accepted
 
 PLUGIN = PluginOptions()
+TASK_KEYS = options_of(TaskOptions)
+PLUGIN_KEYS = options_of(PluginOptions)
 
 
 def refused(config: dict[str, object], plugin: PluginOptions = PLUGIN) -> ConfigError:
     """Return the error for a job's config."""
     with pytest.raises(ConfigError) as caught:
-        parse_task_options(config, plugin)
+        accepted(config, plugin)
     return caught.value
 
 
@@ -36,9 +55,9 @@ def refused_plugin(config: dict[str, object]) -> ConfigError:
 
 def test_keys_that_are_not_given_have_their_defaults() -> None:
     """Nomad sends null for each key of the schema that the job does not give."""
-    assert parse_task_options(dict.fromkeys(TASK_SCHEMA), PLUGIN) == TaskOptions()
-    assert parse_task_options({}, PLUGIN) == TaskOptions()
-    assert parse_plugin_options(dict.fromkeys(PLUGIN_SCHEMA)) == PluginOptions()
+    assert accepted(dict.fromkeys(TASK_KEYS), PLUGIN) == TaskOptions()
+    assert accepted({}, PLUGIN) == TaskOptions()
+    assert parse_plugin_options(dict.fromkeys(PLUGIN_KEYS)) == PluginOptions()
 
 
 def test_every_key_of_the_task_reaches_its_field() -> None:
@@ -72,9 +91,9 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         "extra_hosts": ["db:192.0.2.7"],
         "hostname": "web",
     }
-    assert set(config) == set(TASK_SCHEMA)
+    assert set(config) == set(TASK_KEYS)
     plugin = PluginOptions(allow_seccomp_profiles=("unconfined",), default_ipc_mode="host")
-    assert parse_task_options(config, plugin) == TaskOptions(
+    assert accepted(config, plugin) == TaskOptions(
         jar_path="local/app.jar",
         main_class="com.example.Main$Inner",
         class_path="local/lib/*",
@@ -88,7 +107,7 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         cap_add=("net_bind_service",),
         cap_drop=("all",),
         seccomp_profile="unconfined",
-        ulimit={"nofile": "2048:4096"},
+        ulimit={"RLIMIT_NOFILE": (2048, 4096)},
         sysctl={"net.core.somaxconn": "16384"},
         shm_size_bytes=256 * 1024 * 1024,
         pids_limit=100,
@@ -124,7 +143,7 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         "pids_limit": 100,
         "userns": True,
     }
-    assert set(config) == set(PLUGIN_SCHEMA)
+    assert set(config) == set(PLUGIN_KEYS)
     assert parse_plugin_options(config) == PluginOptions(
         java_home="/opt/jdk-21",
         crun_path="/usr/local/bin/crun",
@@ -133,8 +152,7 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         log_overflow="drop",
         log_block_timeout_s=0.0,
         rootfs="minimal",
-        volumes_enabled=True,
-        volume_paths=("/srv/data",),
+        volumes=Volumes(enabled=True, paths=("/srv/data",)),
         allow_caps=(),
         default_pid_mode="private",
         default_ipc_mode="private",
@@ -149,8 +167,8 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
 def test_the_plugin_gives_the_log_defaults_of_its_tasks() -> None:
     """A job that says nothing about overflow takes the plugin's; one that does has its own."""
     plugin = PluginOptions(log_overflow="drop", log_block_timeout_s=5.0)
-    assert parse_task_options({}, plugin).log_overflow == "drop"
-    own = parse_task_options({"log_overflow": "block"}, plugin)
+    assert accepted({}, plugin).log_overflow == "drop"
+    own = accepted({"log_overflow": "block"}, plugin)
     assert (own.log_overflow, own.log_block_timeout_s) == ("block", 5.0)
 
 
@@ -158,7 +176,7 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
     """The error names the key and lists all that there are."""
     error = refused({"jarpath": "x.jar"})
     assert error.key == "jarpath"
-    assert all(key in str(error) for key in TASK_SCHEMA)
+    assert all(key in str(error) for key in TASK_KEYS)
     assert refused_plugin({"javahome": "/x"}).key == "javahome"
 
 
@@ -185,12 +203,133 @@ def test_a_value_of_the_wrong_type_is_refused(config: dict[str, object], key: st
     assert refused(config).key == key
 
 
-@pytest.mark.parametrize("key", ["jar_path", "class", "class_path", "log_overflow"])
-def test_an_empty_text_is_refused(key: str) -> None:
-    """A key that is given and empty is a mistake: leaving it out means something else."""
-    error = refused({key: ""})
-    assert error.key == key
-    assert "empty" in str(error)
+def texts_of(keys: Mapping[str, Option]) -> dict[str, object]:
+    """Return an empty text for each key that holds one."""
+    return {key: "" for key, option in keys.items() if option.value.hcl == "string"}
+
+
+def test_an_empty_text_is_a_key_that_is_not_set() -> None:
+    """That is what a variable without a value gives; so it is under Nomad's java driver."""
+    assert len(texts_of(TASK_KEYS)) > 12
+    plugin = PluginOptions(rootfs="minimal", log_overflow="drop", pids_limit=7)
+    assert accepted(texts_of(TASK_KEYS), plugin) == accepted({}, plugin)
+    assert parse_plugin_options(texts_of(PLUGIN_KEYS)) == PluginOptions()
+
+
+def test_what_is_empty_in_lists_and_blocks_is_not_set_either() -> None:
+    """But for the application's arguments, where an empty one is one."""
+    config: dict[str, object] = {
+        "args": ["", "x", ""],
+        "cap_add": ["", "net_bind_service"],
+        "cap_drop": [""],
+        "extra_hosts": ["", "db:10.0.0.5"],
+        "ulimit": [{"nofile": "", "core": "0"}],
+        "sysctl": [{"kernel.sem": ""}],
+        "mounts": [{"source": "/a", "target": "/b", "propagation": ""}],
+    }
+    assert accepted(config) == TaskOptions(
+        args=("", "x", ""),
+        cap_add=("net_bind_service",),
+        extra_hosts=("db:10.0.0.5",),
+        ulimit={"RLIMIT_CORE": (0, 0)},
+        mounts=(JobMount("/a", "/b"),),
+    )
+    assert refused({"mounts": [{"source": "/a", "target": ""}]}).key == "mounts[0].target"
+    plugin = parse_plugin_options(
+        {"allow_caps": [""], "allow_seccomp_profiles": [""], "volumes": {"paths": ["", "/srv"]}}
+    )
+    assert plugin == PluginOptions(allow_caps=(), volumes=Volumes(paths=("/srv",)))
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"mounts": [{"source": "/a"}]}, "mounts[0].target"),
+        ({"mounts": [{"source": "/a", "target": "/b"}, {"target": "/b"}]}, "mounts[1].source"),
+        ({"mounts": [{"source": "a", "target": "/b"}]}, "mounts[0].source"),
+        ({"mounts": [{"source": 1, "target": "/b"}]}, "mounts[0].source"),
+        ({"mounts": [{"source": "/a", "target": "/b", "readonly": 1}]}, "mounts[0].readonly"),
+        ({"mounts": [{"source": "/", "propagation": "x", "target": "/b"}]}, "mounts[0].source"),
+        (
+            {"mounts": [{"source": "/a", "target": "/b", "propagation": "x"}]},
+            "mounts[0].propagation",
+        ),
+        ({"mounts": [{"source": "/a", "target": "/b", "x": "y"}]}, "mounts[0].x"),
+        ({"mounts": ["x"]}, "mounts[0]"),
+        ({"mounts": "x"}, "mounts"),
+        ({"ulimit": ["x"]}, "ulimit"),
+        ({"ulimit": [{"nofile": 1}]}, "ulimit.nofile"),
+        ({"sysctl": [{"kernel.sem": "1"}, {"kernel.sem": "2"}]}, "sysctl.kernel.sem"),
+        ({"cap_add": ["chown", 7]}, "cap_add[1]"),
+        ({"extra_hosts": ["a:::1", "b"]}, "extra_hosts[1]"),
+        ({"heap_percent": 96}, "heap_percent"),
+        ({"heap_percent": "60"}, "heap_percent"),
+    ],
+)
+def test_an_error_of_a_job_names_the_whole_key(config: dict[str, object], key: str) -> None:
+    """Wherever in a block or list the value stands."""
+    assert refused(config).key == key
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"volumes": {"paths": ["a"]}}, "volumes.paths[0]"),
+        ({"volumes": {"paths": ["/a", 1]}}, "volumes.paths[1]"),
+        ({"volumes": {"paths": "/a"}}, "volumes.paths"),
+        ({"volumes": {"enabled": "yes"}}, "volumes.enabled"),
+        ({"volumes": {"x": 1}}, "volumes.x"),
+        ({"volumes": [{}, {}]}, "volumes"),
+        ({"volumes": 1}, "volumes"),
+        ({"allow_caps": ["fly"]}, "allow_caps[0]"),
+        ({"pids_limit": 0}, "pids_limit"),
+        ({"pids_limit": True}, "pids_limit"),
+        ({"rootfs": "own"}, "rootfs"),
+    ],
+)
+def test_an_error_of_the_plugin_names_the_whole_key(config: dict[str, object], key: str) -> None:
+    """In its block too."""
+    assert refused_plugin(config).key == key
+
+
+@attrs.frozen
+class Inner:
+    """A block of every kind of value."""
+
+    words: tuple[str, ...] = attrs.field(default=(), metadata=option(texts(), doc="."))
+    word: str = attrs.field(default="", metadata=option(one_of("a", "b"), doc="."))
+    yes: bool = attrs.field(default=False, metadata=option(flag(), doc="."))
+    number: int = attrs.field(default=1, metadata=option(whole_number(1, 2), doc="."))
+    named: dict[str, str] = attrs.field(factory=dict, metadata=option(pairs(), doc="."))
+    wait_s: float = attrs.field(default=0.0, metadata=option(duration("a time"), doc="."))
+    room: int = attrs.field(default=1, metadata=option(size("a size"), doc="."))
+    place: str = attrs.field(default="", metadata=option(directory("a place"), doc="."))
+
+
+@attrs.frozen
+class Outer:
+    """A block with others in it."""
+
+    one: Inner = attrs.field(factory=Inner, metadata=option(block(Inner), doc="."))
+    many: tuple[Inner, ...] = attrs.field(default=(), metadata=option(blocks(Inner), doc="."))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "at"),
+    [
+        *(("words", "x", ""), ("words", [7], "[0]"), ("word", "c", ""), ("word", 7, "")),
+        *(("yes", 1, ""), ("number", 3, ""), ("number", "1", ""), ("named", 7, "")),
+        *(("named", {"a": 7}, ".a"), ("wait_s", "soon", ""), ("wait_s", "-1s", "")),
+        *(("room", "much", ""), ("room", "0", ""), ("place", "x", ""), ("place", "/..", "")),
+        *(("word", "\0", ""), ("place", "\ud800", ""), ("other", "x", "")),
+    ],
+)
+def test_every_kind_of_value_names_the_whole_key(key: str, value: object, at: str) -> None:
+    """A block's name, and its number where there may be several, stand before a key in it."""
+    for config, name in (({"one": {key: value}}, "one"), ({"many": [{}, {key: value}]}, "many[1]")):
+        with pytest.raises(ConfigError) as caught:
+            read_block(Outer, config)
+        assert caught.value.key == f"{name}.{key}{at}"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +349,7 @@ def test_a_nul_is_refused(config: dict[str, object], key: str) -> None:
 
 def test_an_argument_has_the_length_that_linux_allows() -> None:
     """The longest possible argument passes and one more byte is refused."""
-    parse_task_options({"args": ["ü" * (MAX_ARGUMENT_BYTES // 2)]}, PLUGIN)
+    accepted({"args": ["ü" * (MAX_ARGUMENT_BYTES // 2)]}, PLUGIN)
     assert refused({"args": ["ü" * (MAX_ARGUMENT_BYTES // 2 + 1)]}).key == "args[0]"
     assert "Unicode" in str(refused({"args": ["\ud800"]}))
 
@@ -220,13 +359,13 @@ def test_a_class_path_alone_is_refused() -> None:
     error = refused({"class_path": "local/lib/*"})
     assert error.key == "class_path"
     assert "class_path only together with class" in str(error)
-    parse_task_options({"jar_path": "local/a.jar", "class_path": "local/lib/*"}, PLUGIN)
+    accepted({"jar_path": "local/a.jar", "class_path": "local/lib/*"}, PLUGIN)
 
 
 @pytest.mark.parametrize("words", [["-cp", "lib/*"], ["-classpath", "x"], ["--class-path=x"]])
 def test_options_may_set_the_class_path_where_no_key_does(words: list[str]) -> None:
     """With class alone the launcher takes it from there, as with Nomad's java driver."""
-    options = parse_task_options({"class": "Main", "jvm_options": [*words, "-ea"]}, PLUGIN)
+    options = accepted({"class": "Main", "jvm_options": [*words, "-ea"]}, PLUGIN)
     assert options.jvm_options == (*words, "-ea")
     for key in ("class_path", "jar_path"):
         with_key: dict[str, object] = {"class": "Main", "jvm_options": words}
@@ -239,7 +378,7 @@ def test_a_timeout_for_logs_that_never_wait_is_refused() -> None:
     assert refused({"log_overflow": "drop", "log_block_timeout": "5s"}).key == "log_block_timeout"
     dropping = PluginOptions(log_overflow="drop")
     assert refused({"log_block_timeout": "5s"}, dropping).key == "log_block_timeout"
-    parse_task_options({"log_overflow": "block", "log_block_timeout": "5s"}, dropping)
+    accepted({"log_overflow": "block", "log_block_timeout": "5s"}, dropping)
 
 
 @pytest.mark.parametrize("value", ["Block", "ignore", "block "])
@@ -271,7 +410,7 @@ def test_a_timeout_that_is_no_duration_is_refused(value: str) -> None:
 )
 def test_options_of_the_jvm_pass(options: list[str]) -> None:
     """Options begin with a dash or an at sign; some take the element after them."""
-    assert parse_task_options({"jvm_options": options}, PLUGIN).jvm_options == tuple(options)
+    assert accepted({"jvm_options": options}, PLUGIN).jvm_options == tuple(options)
 
 
 @pytest.mark.parametrize(
@@ -310,14 +449,13 @@ def test_what_names_no_class_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["Main", "com.example.Main", "com.example.Outer$Inner", "ü.Größe"])
 def test_class_names_pass(name: str) -> None:
     """Names of classes, nested ones and those beyond ASCII are taken as they are."""
-    assert parse_task_options({"class": name}, PLUGIN).main_class == name
+    assert accepted({"class": name}, PLUGIN).main_class == name
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
     [
         ({"java_home": "jdk"}, "relative"),
-        ({"java_home": ""}, "empty"),
         ({"java_home": "/opt/../root"}, '".."'),
         ({"state_dir": "run/milo"}, "relative"),
         ({"state_dir": "/"}, "root directory"),
@@ -400,10 +538,10 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(list(TASK_SCHEMA)), JSON))
+@given(st.dictionaries(st.sampled_from(list(TASK_KEYS)), JSON))
 def test_no_value_breaks_the_check_of_a_job(config: dict[str, object]) -> None:
     """Whatever is decoded is either accepted or a ConfigError."""
     try:
-        parse_task_options(config, PLUGIN)
+        accepted(config, PLUGIN)
     except ConfigError as error:
         assert str(error).startswith("Error: Invalid value for ")

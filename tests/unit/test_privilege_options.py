@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from milo.core.config.options import parse_plugin_options, parse_task_options
+from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.core.container.sysctls import check_network
 from milo.core.container.ulimits import NAMES, RLIM_INFINITY, parse_ulimits
-from milo.core.launch import PluginOptions
 from milo.errors import ConfigError
+from tests.support.configs import accepted
 
 STRICT = PluginOptions(allow_host_namespaces=False, allow_caps=("chown",))
 
@@ -16,7 +16,7 @@ STRICT = PluginOptions(allow_host_namespaces=False, allow_caps=("chown",))
 def refused(config: dict[str, object], plugin: PluginOptions = STRICT) -> ConfigError:
     """Return the error for a job's config."""
     with pytest.raises(ConfigError) as caught:
-        parse_task_options(config, plugin)
+        accepted(config, plugin)
     return caught.value
 
 
@@ -72,22 +72,22 @@ def test_a_job_may_name_profiles_that_the_operator_lists() -> None:
     """Also the plugin's own, which it gets anyway."""
     plugin = PluginOptions(seccomp_profile="/a", allow_seccomp_profiles=("/b", "unconfined"))
     for name in ("/a", "/b", "unconfined"):
-        assert parse_task_options({"seccomp_profile": name}, plugin).seccomp_profile == name
+        assert accepted({"seccomp_profile": name}, plugin).seccomp_profile == name
     assert "one of /a, /b, unconfined" in str(refused({"seccomp_profile": "/c"}, plugin))
 
 
 def test_ulimits_are_parsed() -> None:
     """Names in any case, one value or two, unlimited by word or -1."""
-    found = parse_ulimits(
-        {"nofile": "2048:4096", "CORE": "0", "memlock": "-1", "stack": "8:unlimited"}, ()
-    )
+    limits = {"nofile": "2048:4096", "CORE": "0", "memlock": "-1", "stack": "8:unlimited"}
+    found = parse_ulimits("ulimit", limits)
     assert found == {
         "RLIMIT_NOFILE": (2048, 4096),
         "RLIMIT_CORE": (0, 0),
         "RLIMIT_MEMLOCK": (RLIM_INFINITY, RLIM_INFINITY),
         "RLIMIT_STACK": (8, RLIM_INFINITY),
     }
-    assert parse_ulimits({"rtprio": "1"}, ("sys_nice",)) == {"RLIMIT_RTPRIO": (1, 1)}
+    nice = accepted({"ulimit": {"rtprio": "1"}}, PluginOptions(allow_caps=("sys_nice",)))
+    assert nice.ulimit == {"RLIMIT_RTPRIO": (1, 1)}
     assert len(NAMES) == 16
 
 
@@ -114,4 +114,4 @@ def test_the_operators_capabilities_are_spelt_freely_too() -> None:
     """allow_caps takes the names as cap_add does."""
     plugin = parse_plugin_options({"allow_caps": ["CAP_NET_RAW", "Chown"]})
     assert plugin.allow_caps == ("net_raw", "chown")
-    assert parse_task_options({"cap_add": ["NET_RAW"]}, plugin).cap_add == ("net_raw",)
+    assert accepted({"cap_add": ["NET_RAW"]}, plugin).cap_add == ("net_raw",)

@@ -10,10 +10,12 @@ from typing import Any
 import attrs
 import pytest
 
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import parse_task_options
 from milo.core.container import userns
 from milo.core.container.confinement import Confinement
 from milo.core.container.spec import User
-from milo.core.launch import Launch, Network, PluginOptions, TaskOptions
+from milo.core.launch import Launch, Network
 from milo.errors import ConfigError, UserError
 from milo.task.oci import cgroup_placement, privileges
 
@@ -44,7 +46,7 @@ def confine(
 ) -> Confinement:
     """Return the privileges of a task with these options."""
     launch = attrs.evolve(LAUNCH, plugin=plugin or PluginOptions(), network=Network(mode=mode))
-    return privileges.confine(launch, TaskOptions(**options), user)
+    return privileges.confine(launch, parse_task_options(options, launch.plugin), user)
 
 
 def test_the_defaults_are_no_capability_and_a_filter() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milo.core import launch, records
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import ExitRecord, Handle, ProcessId, StreamCounters, TaskRecord
 from milo.errors import NewerVersionError, StateError
 
@@ -73,6 +74,8 @@ launches = st.builds(
     network=st.builds(launch.Network, text, text, text, text, texts, texts, texts),
 )
 
+LAUNCH = launch.Launch("a/b/c", "b", "a", "/alloc", "/out", "/err", "/state", "/usr/bin/crun", ())
+
 
 @settings(max_examples=100)
 @given(st.one_of(handles, tasks, exits, launches))
@@ -135,3 +138,16 @@ def test_a_record_deeper_than_any_parser_goes(kind: type[Any]) -> None:
     """Nesting does not end the process."""
     with pytest.raises(StateError):
         records.decode(b'{"config":' + b"[" * 100_000, kind, where="/x")
+
+
+def test_the_plugins_configuration_in_an_older_record_is_read() -> None:
+    """Keys that are gone are ignored, and those that came later have their defaults."""
+    fields = json.loads(records.encode(LAUNCH))
+    fields["plugin"] = {
+        "allow_root": True,
+        "volumes_enabled": True,
+        "volume_paths": ["/srv"],
+        "allow_caps": ["all"],
+    }
+    found = records.decode(json.dumps(fields).encode(), launch.Launch, where="/x")
+    assert found.plugin == PluginOptions(allow_root=True, allow_caps=("all",))

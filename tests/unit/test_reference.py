@@ -9,42 +9,47 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
+import msgspec
 import pytest
 
-from milo.core.config.options import parse_plugin_options, parse_task_options
-from milo.core.config.reader import Attr, Block, Schema
-from milo.core.config.schema import PLUGIN_SCHEMA, TASK_SCHEMA
-from milo.core.launch import PluginOptions
+from milo.core.config.options import Option, option, options_of, read_block
+from milo.core.config.plugin_options import PluginOptions, Volumes, parse_plugin_options
+from milo.core.config.task_options import TaskOptions
+from milo.core.config.values import whole_number
+from milo.errors import ConfigError
 from milo.host.fingerprint import ATTRIBUTES, Fingerprinter
+from milo.plugin.schema import spec_of
+from tests.support.configs import accepted
+from tools import gen_reference
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
-SCHEMAS = {"task": TASK_SCHEMA, "plugin": PLUGIN_SCHEMA}
+KINDS: dict[str, type] = {"task": TaskOptions, "plugin": PluginOptions}
 PERMISSIVE = PluginOptions(
-    volumes_enabled=True, volume_paths=("/srv",), allow_seccomp_profiles=("/etc/milo/strict.json",)
+    volumes=Volumes(enabled=True, paths=("/srv",)),
+    allow_seccomp_profiles=("/etc/milo/strict.json",),
 )
 
 
-def attrs_of(schema: Schema) -> dict[str, Attr]:
-    """Return every attribute of a schema by its dotted name."""
+def all_options(kind: type, within: str = "") -> dict[str, Option]:
+    """Return every key by its dotted name, those in blocks too."""
     found = {}
-    for key, item in schema.items():
-        if isinstance(item, Attr):
-            found[key] = item
-        else:
-            found |= {f"{key}.{name}": attr for name, attr in item.keys.items()}
+    for key, one in options_of(kind).items():
+        found[within + key] = one
+        if one.value.block is not None:
+            found |= all_options(one.value.block, f"{key}.")
     return found
 
 
-def examples(schema: Schema) -> dict[str, Any]:
+def examples(kind: type) -> dict[str, Any]:
     """Return a configuration of all the examples."""
-    config: dict[str, Any] = {}
-    for key, item in schema.items():
-        if isinstance(item, Attr):
-            config[key] = json.loads(item.example)
-        else:
-            config[key] = {name: json.loads(attr.example) for name, attr in item.keys.items()}
-    return config
+    return {
+        key: json.loads(option.example)
+        if option.value.block is None
+        else examples(option.value.block)
+        for key, option in options_of(kind).items()
+    }
 
 
 def test_committed_pages_are_fresh(tmp_path: Path) -> None:
@@ -59,12 +64,52 @@ def test_committed_pages_are_fresh(tmp_path: Path) -> None:
     assert stale == [], "run .venv/bin/python tools/gen_reference.py"
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_key_is_described(name: str) -> None:
     """No key comes without a sentence, and each ends in a full stop."""
-    blocks = {key: item for key, item in SCHEMAS[name].items() if isinstance(item, Block)}
-    for key, item in (attrs_of(SCHEMAS[name]) | blocks).items():
-        assert item.doc.endswith("."), key
+    for key, one in all_options(KINDS[name]).items():
+        assert one.doc.endswith("."), key
+
+
+@attrs.frozen
+class Wider(TaskOptions):
+    """A job's keys, and one more: nothing else is said of that anywhere."""
+
+    speed_percent: int = attrs.field(
+        default=40,
+        metadata=option(whole_number(10, 90), key="speed", doc="How fast `it` goes.", example="75"),
+    )
+
+
+def test_a_new_option_is_added_in_one_place() -> None:
+    """A field of the table is in Nomad's schema, is read and checked, and is in the reference."""
+    attribute = spec_of(Wider).object.attributes["speed"].attr
+    assert (attribute.name, attribute.type) == ("speed", "number")
+    assert read_block(Wider, {"speed": 50}, plugin=PluginOptions()).speed_percent == 50
+    assert read_block(Wider, {}, plugin=PluginOptions()).speed_percent == 40
+    with pytest.raises(ConfigError, match="a whole number from 10 to 90"):
+        read_block(Wider, {"speed": 91}, plugin=PluginOptions())
+    page = "\n".join(gen_reference.options(Wider))
+    assert "| [`speed`](#speed) | number |" in page
+    section = page.partition("## speed\n")[2]
+    assert "How fast `it` goes.\n\nNumber, 10 to 90; default: `40`." in section
+    assert "speed = 75" in section
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_have_the_types_of_their_fields(name: str) -> None:
+    """What the examples are read as is what the attrs class says, and so are the defaults."""
+    kind: type[Any] = KINDS[name]
+    config = examples(kind)
+    for options in (read_block(kind, config), read_block(kind, {}, plugin=PluginOptions())):
+        assert msgspec.json.decode(msgspec.json.encode(options), type=kind) == options
+
+
+def test_what_is_inherited_has_the_plugins_default() -> None:
+    """Without a job's word and without the plugin's, both classes say the same."""
+    for one in options_of(TaskOptions).values():
+        if one.inherits:
+            assert one.default == getattr(PluginOptions(), one.inherits), one.key
 
 
 def test_examples_of_a_job_are_valid() -> None:
@@ -72,16 +117,16 @@ def test_examples_of_a_job_are_valid() -> None:
 
     These are the ban on a timeout beside ``drop``, and the keys of the host's namespaces.
     """
-    config = examples(TASK_SCHEMA)
+    config = examples(TaskOptions)
     for key in ("log_block_timeout", "ipc_mode"):
         alone = {key: config.pop(key)}
-        parse_task_options(alone, PERMISSIVE)
-    parse_task_options(config, PERMISSIVE)
+        accepted(alone, PERMISSIVE)
+    accepted(config, PERMISSIVE)
 
 
 def test_examples_of_the_plugin_are_valid() -> None:
     """The same for the agent's configuration, without the ban on the host's namespaces."""
-    config = examples(PLUGIN_SCHEMA)
+    config = examples(PluginOptions)
     assert config.pop("allow_host_namespaces") is False
     parse_plugin_options(config)
 

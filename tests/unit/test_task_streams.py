@@ -12,7 +12,8 @@ import trio
 import trio.testing
 
 from milo.core import control
-from milo.core.launch import Launch, TaskOptions
+from milo.core.config.task_options import TaskOptions
+from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, ProcessId, StreamCounters, TaskRecord
 from milo.errors import FifoError
 from milo.task.journal import Journal

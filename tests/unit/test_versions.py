@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from milo.core import control, records
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import ProcessId
 from milo.core.report import ExitResult, TaskState
 from milo.errors import NewerVersionError, StateError, TaskNotFoundError

@@ -11,8 +11,7 @@ import attrs
 from milo.cli.doctor.agent_config import PLUGIN, AgentConfig
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.service_unit import ServiceUnit
-from milo.core.config.options import parse_plugin_options
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.errors import ConfigError
 
 MIN_NOMAD: Final = (1, 6)

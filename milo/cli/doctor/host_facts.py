@@ -16,8 +16,8 @@ from milo.cli.doctor.finding import Finding
 from milo.cli.doctor.trial import Trial, try_container
 from milo.core import cgroup
 from milo.core.cgroup import Mode
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.container import seccomp, userns
-from milo.core.launch import PluginOptions
 from milo.errors import ConfigError
 from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder

@@ -16,7 +16,7 @@ from milo.cli.doctor.directory_verdicts import check_data_dir
 from milo.cli.doctor.finding import Finding, Verdict, count, worst
 from milo.cli.doctor.host_facts import check_host, look_at
 from milo.cli.output import print_json, print_table
-from milo.core.launch import PluginOptions
+from milo.core.config.plugin_options import PluginOptions
 
 MARKS: Final = {
     Verdict.OK: ("✓", "ok"),

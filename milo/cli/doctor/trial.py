@@ -11,7 +11,9 @@ from typing import Final
 import attrs
 import trio
 
-from milo.core.launch import Application, JavaRuntime, Launch, PluginOptions, Resources, TaskOptions
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import TaskOptions
+from milo.core.launch import Application, JavaRuntime, Launch, Resources
 from milo.core.records import short_id
 from milo.errors import CrunError, MiloError
 from milo.proc import become_subreaper

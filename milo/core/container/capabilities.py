@@ -61,20 +61,16 @@ KNOWN: Final = (
 EXPECTED: Final = 'names of capabilities such as "net_bind_service", or "all"; see capabilities(7)'
 
 
-def parse_names(key: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return names of capabilities in lower case and without ``cap_``, each once.
+def parse_name(key: str, name: str) -> str:
+    """Return a capability's name in lower case and without ``cap_``.
 
     Raises:
-        ConfigError: one that Linux does not have.
+        ConfigError: Linux has no such capability.
     """
-    result: list[str] = []
-    for index, name in enumerate(names):
-        plain = name.strip().lower().removeprefix("cap_")
-        if plain not in KNOWN and plain != ALL:
-            raise ConfigError(f"{key}[{index}]", f"there is no capability {name[:40]!r}", EXPECTED)
-        if plain not in result:
-            result.append(plain)
-    return tuple(result)
+    plain = name.strip().lower().removeprefix("cap_")
+    if plain not in KNOWN and plain != ALL:
+        raise ConfigError(key, f"there is no capability {name[:40]!r}", EXPECTED)
+    return plain
 
 
 def check_allowed(add: Iterable[str], drop: Iterable[str], allowed: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from milo.core.config.reader import shown
+from milo.core.config.values import shown
 from milo.core.launch import Network
 from milo.errors import ConfigError
 
@@ -44,34 +44,25 @@ class NetworkView:
     """Whether ``::1`` can be used."""
 
 
-def check_hostname(value: str | None) -> str:
-    """Return the key ``hostname``; nothing for one that is not given. Raises `ConfigError`."""
-    if value is None:
-        return ""
+def check_hostname(key: str, value: str) -> str:
+    """Return a host name; raises `ConfigError`."""
     expected = (
         f"at most {MAX_HOSTNAME_BYTES} characters: letters, digits and hyphens, "
         'in parts separated by dots, such as "web-1"'
     )
     if len(value) > MAX_HOSTNAME_BYTES:
-        raise ConfigError("hostname", f"it is {len(value)} characters long", expected)
+        raise ConfigError(key, f"it is {len(value)} characters long", expected)
     if not _HOSTNAME.fullmatch(value):
-        raise ConfigError("hostname", f"got {shown(value)}", expected)
+        raise ConfigError(key, f"got {shown(value)}", expected)
     if value.rpartition(".")[2].isdigit():
         raise ConfigError(
-            "hostname", f"{shown(value)} would be taken for an address", "a letter in its last part"
+            key, f"{shown(value)} would be taken for an address", "a letter in its last part"
         )
     return value
 
 
-def check_extra_hosts(entries: Iterable[str]) -> tuple[str, ...]:
-    """Return the key ``extra_hosts``; raises `ConfigError` for the first that is not valid."""
-    checked = tuple(entries)
-    for index, entry in enumerate(checked):
-        _check_extra_host(f"extra_hosts[{index}]", entry)
-    return checked
-
-
-def _check_extra_host(key: str, entry: str) -> None:
+def check_extra_host(key: str, entry: str) -> str:
+    """Return an entry of ``extra_hosts``; raises `ConfigError`."""
     expected = (
         f'"name:address", the address being IPv4, IPv6 or {GATEWAY_WORD}, '
         'such as "db:10.0.0.5" or "db:fd00::5"'
@@ -81,13 +72,14 @@ def _check_extra_host(key: str, entry: str) -> None:
         raise ConfigError(key, f"got {shown(entry)}", expected)
     address = split_extra_host(entry)[1]
     if address == GATEWAY_WORD:
-        return
+        return entry
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError as exc:
         raise ConfigError(key, f"{shown(address)} is no address", expected) from exc
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.scope_id is not None:
         raise ConfigError(key, f"{shown(address)} has a zone, which /etc/hosts cannot", expected)
+    return entry
 
 
 def split_extra_host(entry: str) -> tuple[str, str]:

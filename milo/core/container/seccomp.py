@@ -40,6 +40,17 @@ OPERATORS: Final = {
 EXPECTED: Final = "a seccomp profile in the format of docker, podman or the OCI"
 
 
+def check_profile_name(key: str, value: str) -> str:
+    """Return the name of a profile for a key; raises `ConfigError`."""
+    if value != UNCONFINED and not value.startswith("/"):
+        raise ConfigError(
+            key,
+            f"got {value[:80]!r}",
+            'the absolute path of a seccomp profile (JSON), or "unconfined"',
+        )
+    return value
+
+
 @attrs.frozen
 class Machine:
     """What a profile's rules may depend on."""

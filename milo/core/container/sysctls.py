@@ -26,26 +26,37 @@ NET_PREFIX: Final = "net."
 EXPECTED: Final = f"one of {', '.join(IPC_NAMES)}, {IPC_PREFIX}* or {NET_PREFIX}*"
 
 
-def check_sysctls(sysctls: Mapping[str, str], *, ipc_mode: str) -> None:
-    """Refuse what is not the container's own; the network is left to `check_network`.
+def check_names(key: str, sysctls: dict[str, str]) -> dict[str, str]:
+    """Return the block ``sysctl``, each of it belonging to some namespace.
 
     Raises:
-        ConfigError: a name of the whole host, or of the IPC namespace with ``ipc_mode`` host.
+        ConfigError: a name of the whole host, or no name.
     """
     for name, value in sysctls.items():
-        key = f"sysctl.{name[:60]}"
+        within = f"{key}.{name[:60]}"
         # crun makes a path of the name; slashes and empty parts have no place in it.
         if not re.fullmatch(r"[a-z]+(\.[A-Za-z0-9_:@-]+)+", name):
-            raise ConfigError(key, "it is not the name of a sysctl", EXPECTED)
+            raise ConfigError(within, "it is not the name of a sysctl", EXPECTED)
         if "\n" in value:
-            raise ConfigError(key, "its value has more than one line", "one line")
-        if name in IPC_NAMES or name.startswith(IPC_PREFIX):
-            if ipc_mode == "host":
-                raise ConfigError(
-                    key, 'with ipc_mode = "host" it would change the host', 'ipc_mode = "private"'
-                )
-        elif not name.startswith(NET_PREFIX):
-            raise ConfigError(key, "it belongs to the whole host", EXPECTED)
+            raise ConfigError(within, "its value has more than one line", "one line")
+        if not (name in IPC_NAMES or name.startswith((IPC_PREFIX, NET_PREFIX))):
+            raise ConfigError(within, "it belongs to the whole host", EXPECTED)
+    return sysctls
+
+
+def check_ipc(sysctls: Mapping[str, str]) -> None:
+    """Refuse those of the IPC namespace, for a task that shares the host's.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    for name in sysctls:
+        if not name.startswith(NET_PREFIX):
+            raise ConfigError(
+                f"sysctl.{name[:60]}",
+                'with ipc_mode = "host" it would change the host',
+                'ipc_mode = "private"',
+            )
 
 
 def check_network(sysctls: Mapping[str, str], network_mode: str) -> None:

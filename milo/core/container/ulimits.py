@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from milo.errors import ConfigError
@@ -36,39 +36,45 @@ SCHEDULING: Final = ("nice", "rtprio")
 EXPECTED: Final = 'a number such as "4096", or "soft:hard"; "unlimited" or -1 for no limit'
 
 
-def parse_ulimits(
-    limits: Mapping[str, str], allowed_capabilities: Collection[str]
-) -> dict[str, tuple[int, int]]:
+def parse_ulimits(key: str, limits: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """Return OCI name to soft and hard limit.
 
-    ``allowed_capabilities`` is the plugin's ``allow_caps``.
-
     Raises:
-        ConfigError: an unknown name, a value that is no limit, a soft limit above the hard one,
-            or a scheduling privilege that the plugin does not allow.
+        ConfigError: an unknown name, a value that is no limit, or a soft limit above the hard.
     """
     result: dict[str, tuple[int, int]] = {}
     for given, text in limits.items():
         name = given.lower().removeprefix("rlimit_")
-        key = f"ulimit.{given[:40]}"
+        within = f"{key}.{given[:40]}"
         if name not in NAMES:
-            raise ConfigError(key, "there is no such limit", "one of " + ", ".join(NAMES))
+            raise ConfigError(within, "there is no such limit", "one of " + ", ".join(NAMES))
         if NAMES[name] in result:
-            raise ConfigError(key, "it is given twice", "each limit once")
-        if name in SCHEDULING and not {"sys_nice", "all"} & {*allowed_capabilities}:
+            raise ConfigError(within, "it is given twice", "each limit once")
+        words = text.split(":")
+        if len(words) > 2:
+            raise ConfigError(within, f"got {text[:40]!r}", EXPECTED)
+        soft, hard = (_limit(within, word, text) for word in (words[0], words[-1]))
+        if soft > hard:
             raise ConfigError(
-                key,
+                within, f"the soft limit of {text[:40]!r} is above the hard", EXPECTED
+            )
+        result[NAMES[name]] = (soft, hard)
+    return result
+
+
+def check_allowed(limits: Iterable[str], allowed_capabilities: Collection[str]) -> None:
+    """Hold parsed limits to the plugin's ``allow_caps``.
+
+    Raises:
+        ConfigError: one that raises a task's priority, without the capability for it.
+    """
+    for name in SCHEDULING:
+        if NAMES[name] in limits and not {"sys_nice", "all"} & {*allowed_capabilities}:
+            raise ConfigError(
+                f"ulimit.{name}",
                 "it raises a task's priority over the host's own processes",
                 "it only where the plugin's allow_caps holds sys_nice",
             )
-        words = text.split(":")
-        if len(words) > 2:
-            raise ConfigError(key, f"got {text[:40]!r}", EXPECTED)
-        soft, hard = (_limit(key, word, text) for word in (words[0], words[-1]))
-        if soft > hard:
-            raise ConfigError(key, f"the soft limit of {text[:40]!r} is above the hard", EXPECTED)
-        result[NAMES[name]] = (soft, hard)
-    return result
 
 
 def _limit(key: str, word: str, text: str) -> int:

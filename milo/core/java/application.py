@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import attrs
 
+from milo.core.config.task_options import TaskOptions
 from milo.core.container import capabilities
-from milo.core.launch import Application, JavaRuntime, TaskOptions
+from milo.core.launch import Application, JavaRuntime
 from milo.errors import ArtifactError
 
 SHOWN_NAMES = 10

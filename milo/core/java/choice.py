@@ -71,6 +71,12 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(text.strip(), tuple(alternatives))
 
 
+def check_requirement(key: str, text: str) -> str:
+    """Return the value of the key ``java_version``; raises `ConfigError`."""
+    parse_requirement(text)
+    return text
+
+
 def candidates(
     javas: Sequence[JavaRuntime], requirement: Requirement | None
 ) -> tuple[JavaRuntime, ...]:

@@ -72,9 +72,10 @@ def check_jvm_options(options: Sequence[str], *, class_path_free: bool = False) 
         )
 
 
-def check_class_name(name: str) -> None:
-    """Raise `ConfigError` when ``name``, of the key ``class``, cannot name a class."""
+def check_class_name(key: str, name: str) -> str:
+    """Return ``name``; raises `ConfigError` when it cannot name a class."""
     if name.endswith((".class", ".java")):
-        raise ConfigError("class", f"{name[:60]!r} names a file", _CLASS_EXPECTED)
+        raise ConfigError(key, f"{name[:60]!r} names a file", _CLASS_EXPECTED)
     if _CLASS_NAME.fullmatch(name) is None:
-        raise ConfigError("class", f"{name[:60]!r} is no name of a class", _CLASS_EXPECTED)
+        raise ConfigError(key, f"{name[:60]!r} is no name of a class", _CLASS_EXPECTED)
+    return name

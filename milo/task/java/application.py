@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import attrs
 
+from milo.core.config.task_options import TaskOptions
 from milo.core.container.mounts import is_inside, normalized
 from milo.core.java.application import (
     MAX_LISTED,
@@ -31,7 +32,7 @@ from milo.core.java.jar import (
     require_main_class,
 )
 from milo.core.java.versions import runtime_name, too_new
-from milo.core.launch import Application, JavaRuntime, Launch, TaskOptions
+from milo.core.launch import Application, JavaRuntime, Launch
 from milo.errors import ArtifactError, JavaError, NoJavaError
 from milo.task.java.task_java import find_task_java
 from milo.task.root.inside import OutsideError, list_names, open_inside

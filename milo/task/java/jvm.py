@@ -11,6 +11,7 @@ import trio
 
 from milo.core import cgroup
 from milo.core.cgroup import Mode
+from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
 from milo.core.java import hsperf
 from milo.core.java.heap import (
@@ -23,7 +24,7 @@ from milo.core.java.heap import (
     tune,
 )
 from milo.core.java.jvm_view import Limits, SelfTold, describe
-from milo.core.launch import Application, Launch, TaskOptions
+from milo.core.launch import Application, Launch
 from milo.task.journal import Journal
 from milo.task.oci.cgroup_placement import detect
 from milo.task.oci.container import Container

@@ -10,8 +10,9 @@ import attrs
 import trio
 
 from milo.core import control
+from milo.core.config.task_options import TaskOptions
 from milo.core.java import out_of_memory
-from milo.core.launch import Launch, TaskOptions
+from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
 from milo.task.journal import Journal
 from milo.task.logs.byte_counts import ByteCountsFile

@@ -12,12 +12,13 @@ import attrs
 import msgspec
 
 from milo.core import cgroup
+from milo.core.config.task_options import TaskOptions
 from milo.core.container import spec
 from milo.core.container.crun import container_name
 from milo.core.container.host_names import choose_hostname
 from milo.core.container.mounts import Bind, is_inside
 from milo.core.container.spec import ContainerPlan
-from milo.core.launch import Application, Launch, TaskOptions
+from milo.core.launch import Application, Launch
 from milo.errors import ConfigError, StateError
 from milo.task.oci import cgroup_placement, privileges, users
 from milo.task.root import devices, etc_files, network, rootfs, volumes, work_dir

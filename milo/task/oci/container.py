@@ -12,8 +12,9 @@ from typing import Final
 import trio
 
 from milo.core import cgroup
+from milo.core.config.task_options import TaskOptions
 from milo.core.container import crun as crun_args
-from milo.core.launch import Application, Launch, TaskOptions
+from milo.core.launch import Application, Launch
 from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord, short_id
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.proc import start_ticks

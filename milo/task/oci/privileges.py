@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import resource
+from collections.abc import Mapping
 from typing import Any, Final
 
-from milo.core.container import capabilities, seccomp, sysctls, ulimits, userns
+from milo.core.config.task_options import TaskOptions
+from milo.core.container import capabilities, seccomp, sysctls, userns
 from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
 from milo.core.container.spec import User
-from milo.core.launch import Launch, TaskOptions
+from milo.core.launch import Launch
 from milo.errors import ConfigError, UserError
 from milo.task.oci import cgroup_placement
 
@@ -57,12 +59,12 @@ def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
     granted = capabilities.granted(options.cap_add, options.cap_drop, _bounding_set())
     sysctls.check_network(options.sysctl, launch.network.mode)
     return Confinement(
-        pids_limit=options.pids_limit or launch.plugin.pids_limit,
+        pids_limit=options.pids_limit,
         nofile_limit=_hard_limit(resource.RLIMIT_NOFILE),
         nproc_limit=_hard_limit(resource.RLIMIT_NPROC),
-        rlimits=_rlimits(launch, options),
+        rlimits=_rlimits(options.ulimit),
         capabilities=granted,
-        seccomp=_seccomp(options.seccomp_profile or launch.plugin.seccomp_profile, granted),
+        seccomp=_seccomp(options.seccomp_profile, granted),
         masked_paths=tuple(sorted(glob.glob(THERMAL_GLOB))),
         sysctl=dict(options.sysctl),
         shm_size_bytes=options.shm_size_bytes or SHM_SIZE_BYTES,
@@ -202,9 +204,10 @@ def _read_profile(path: str) -> bytes:
     return data
 
 
-def _rlimits(launch: Launch, options: TaskOptions) -> dict[str, tuple[int, int]]:
-    result = ulimits.parse_ulimits(options.ulimit, launch.plugin.allow_caps)
-    for name, (soft, hard) in result.items():
+def _rlimits(wanted: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Return the job's limits, held to what this host can give."""
+    result = dict(wanted)
+    for name, (soft, hard) in wanted.items():
         most = _hard_limit(getattr(resource, name, resource.RLIMIT_NOFILE))
         if name == "RLIMIT_NOFILE":
             # The kernel has a bound for this one, so that "unlimited" is as much as there is.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from milo.core.config.task_options import TaskOptions
 from milo.core.container.host_names import (
     NetworkView,
     hosts_text,
@@ -16,7 +17,7 @@ from milo.core.container.host_names import (
     resolv_conf_text,
 )
 from milo.core.container.spec import HOME, User
-from milo.core.launch import Launch, TaskOptions
+from milo.core.launch import Launch
 from milo.task.oci.users import group_name
 
 MAX_ETC_BYTES: Final = 64 * 1024

@@ -6,8 +6,9 @@ import os
 
 import attrs
 
+from milo.core.config.task_options import TaskOptions
 from milo.core.container.mounts import Bind, is_inside, parents
-from milo.core.launch import Application, Launch, TaskOptions
+from milo.core.launch import Application, Launch
 from milo.errors import ConfigError
 from milo.task.root import hidden_paths, minimal_root, rootfs, volumes
 

@@ -6,8 +6,9 @@ import os
 import stat
 from typing import Final
 
+from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind, is_inside, normalized
-from milo.core.launch import JobMount, Launch, TaskOptions
+from milo.core.launch import Launch
 from milo.errors import ConfigError
 from milo.task.root import hidden_paths, rootfs
 
@@ -49,7 +50,7 @@ def job_binds(launch: Launch, options: TaskOptions) -> list[Bind]:
     for volume in launch.mounts:
         real = os.path.realpath(volume.host_path)
         binds.append(_bind("volume", real, volume.task_path, volume.readonly, volume.propagation))
-    if options.mounts and not launch.plugin.volumes_enabled:
+    if options.mounts and not launch.plugin.volumes.enabled:
         raise ConfigError(
             "mounts",
             "this client does not let jobs mount directories of the host",
@@ -70,7 +71,7 @@ def _permitted(key: str, source: str, launch: Launch) -> str:
     Nothing is said about what lies elsewhere, not even whether it is there.
     """
     real = os.path.realpath(source)
-    paths = launch.plugin.volume_paths
+    paths = launch.plugin.volumes.paths
     if any(is_inside(real, os.path.realpath(path)) for path in paths):
         return real
     what = f"{source} leads out of them" if any(is_inside(source, p) for p in paths) else source

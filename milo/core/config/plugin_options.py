@@ -1,0 +1,255 @@
+"""The agent's ``plugin "milo" { config { … } }`` block: every key with all that is known of it.
+
+Part of a `milo.core.launch.Launch`, and as that written to disk: a field that is new has a
+default, which is also what an older record means, and none changes its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from milo.core.config.options import option, read_block
+from milo.core.config.values import (
+    block,
+    check_directory,
+    directory,
+    duration,
+    flag,
+    one_of,
+    shown,
+    text,
+    texts,
+    whole_number,
+)
+from milo.core.container.capabilities import parse_name
+from milo.core.container.seccomp import check_profile_name
+from milo.errors import ConfigError
+
+MAX_STATE_DIR_BYTES: Final = 107 - len("/0123456789abcdef/control.sock")
+"""A unix socket's path has 108 bytes with its final NUL (unix(7)), and a task's is
+``<state_dir>/<16 characters>/control.sock``."""
+
+MAX_PIDS: Final = 4_194_304
+"""PID_MAX_LIMIT of a 64-bit kernel; proc(5)."""
+
+LOG_OVERFLOW: Final = one_of("block", "drop")
+LOG_BLOCK_TIMEOUT: Final = duration(
+    'a duration of 0s or more, such as "30s" or "1m30s" ("0s" waits for ever)'
+)
+ROOTFS: Final = one_of("host", "minimal")
+MODE: Final = one_of("private", "host")
+PROFILE: Final = text(
+    'the absolute path of a seccomp profile (JSON), or "unconfined"', check_profile_name
+)
+
+DEFAULT_ALLOW_CAPS: Final = (
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+)
+"""What Nomad's own java driver lets a job add unless its operator says otherwise."""
+
+
+def _check_crun_path(key: str, value: str) -> str:
+    if "/" in value and not value.startswith("/"):
+        raise ConfigError(
+            key,
+            f"{shown(value)} is relative, and the agent's working directory is not known",
+            "a name to look for on PATH, or an absolute path",
+        )
+    return value
+
+
+def _check_state_dir(key: str, value: str) -> str:
+    path = check_directory(key, value, "an absolute path, such as /run/milo")
+    size = len(path.encode())
+    if size > MAX_STATE_DIR_BYTES:
+        raise ConfigError(
+            key,
+            f"it is {size} bytes long, and the path of a unix socket has room for 108 in all",
+            f"a path of at most {MAX_STATE_DIR_BYTES} bytes",
+        )
+    return path
+
+
+def _check_volume_path(key: str, value: str) -> str:
+    expected = "the absolute path of a directory of the host"
+    return value if value == "/" else check_directory(key, value, expected)
+
+
+@attrs.frozen
+class Volumes:
+    """The block ``volumes``."""
+
+    enabled: bool = attrs.field(
+        default=False,
+        metadata=option(flag(), doc="Whether jobs may use `mounts` at all.", example="true"),
+    )
+    paths: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=option(
+            texts(_check_volume_path),
+            doc="The host's directories that a source may be, or lie below, once its symlinks "
+            "are resolved.",
+            unset="none, so that every source is refused",
+            example='["/srv/data"]',
+        ),
+    )
+    """Normalized."""
+
+
+@attrs.frozen
+class PluginOptions:
+    """The plugin's configuration."""
+
+    java_home: str = attrs.field(
+        default="",
+        metadata=option(
+            directory("the absolute path of a Java runtime"),
+            doc="The default Java, by its home; the others of the client are used as well.",
+            unset="the first of `JAVA_HOME` of the agent, `/usr/lib/jvm` (`default-java` first), "
+            "`/usr/local/openjdk*`, `/opt/java`, `/opt/*jdk*` and `java` on PATH",
+            example='"/usr/lib/jvm/temurin-25-jdk-amd64"',
+        ),
+    )
+    crun_path: str = attrs.field(
+        default="crun",
+        metadata=option(
+            text("a name to look for on PATH, or an absolute path", _check_crun_path),
+            doc="crun, by a name to look for on PATH or by its absolute path.",
+            example='"/usr/local/bin/crun"',
+        ),
+    )
+    state_dir: str = attrs.field(
+        default="/run/milo",
+        metadata=option(
+            text("an absolute path, such as /run/milo", _check_state_dir),
+            doc="Where bundles, control sockets and exit records are kept, by an absolute path "
+            "of at most 77 bytes; it must not survive a reboot.",
+            example='"/run/milo-test"',
+        ),
+    )
+    allow_root: bool = attrs.field(
+        default=False,
+        metadata=option(
+            flag(), doc='Whether a job may run as root, with `user = "root"`.', example="true"
+        ),
+    )
+    log_overflow: str = attrs.field(
+        default="block",
+        metadata=option(LOG_OVERFLOW, doc="For jobs that do not say.", example='"drop"'),
+    )
+    log_block_timeout_s: float = attrs.field(
+        default=30.0,
+        metadata=option(
+            LOG_BLOCK_TIMEOUT,
+            key="log_block_timeout",
+            doc="For jobs that do not say.",
+            example='"2m"',
+        ),
+    )
+    rootfs: str = attrs.field(
+        default="host",
+        metadata=option(ROOTFS, doc="For jobs that do not say.", example='"minimal"'),
+    )
+    volumes: Volumes = attrs.field(
+        factory=Volumes,
+        metadata=option(
+            block(Volumes), doc="Which of the host's directories jobs may mount with `mounts`."
+        ),
+    )
+    allow_caps: tuple[str, ...] = attrs.field(
+        default=DEFAULT_ALLOW_CAPS,
+        metadata=option(
+            texts(parse_name, once=True),
+            doc='What a job\'s `cap_add` may ask for; `["all"]` permits every capability, `[]` '
+            "none.",
+            example='["net_bind_service"]',
+        ),
+    )
+    """Lower case, without ``cap_``; may hold ``all``."""
+    default_pid_mode: str = attrs.field(
+        default="private",
+        metadata=option(MODE, doc="`pid_mode` for jobs that do not say.", example='"host"'),
+    )
+    default_ipc_mode: str = attrs.field(
+        default="private",
+        metadata=option(MODE, doc="`ipc_mode` for jobs that do not say.", example='"host"'),
+    )
+    allow_host_namespaces: bool = attrs.field(
+        default=True,
+        metadata=option(
+            flag(),
+            doc='Whether a job may set `pid_mode` and `ipc_mode` to `"host"`.',
+            example="false",
+        ),
+    )
+    seccomp_profile: str = attrs.field(
+        default="",
+        metadata=option(
+            PROFILE,
+            doc="A seccomp profile (JSON) for all jobs by its absolute path, used as it is, or "
+            '`"unconfined"`.',
+            unset="the containers project's profile, where it is installed, or a list of Milo's "
+            "own, with [more refused](../security.md)",
+            example='"/etc/milo/seccomp.json"',
+        ),
+    )
+    """A path on the host, ``unconfined``, or empty for the default profile."""
+    allow_seccomp_profiles: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=option(
+            texts(check_profile_name),
+            doc="What a job's `seccomp_profile` may name.",
+            unset="none",
+            example='["/etc/milo/strict.json", "unconfined"]',
+        ),
+    )
+    pids_limit: int = attrs.field(
+        default=4096,
+        metadata=option(
+            whole_number(1, MAX_PIDS),
+            doc="The most threads and processes that a job may ask for, and what it gets when it "
+            "does not say.",
+            example="1024",
+        ),
+    )
+    userns: bool = attrs.field(
+        default=False,
+        metadata=option(
+            flag(),
+            doc="Run each task in a user namespace, with ids of its own on the host; where crun "
+            "or the kernel cannot, no task starts.",
+            example="true",
+        ),
+    )
+
+
+def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
+    """Check the agent's configuration of the plugin and return its values.
+
+    Nothing is looked up on the host. Raises `ConfigError` for the first key that is not valid,
+    or that contradicts another.
+    """
+    options = read_block(PluginOptions, config)
+    if not options.allow_host_namespaces:
+        for key, mode in (
+            ("default_pid_mode", options.default_pid_mode),
+            ("default_ipc_mode", options.default_ipc_mode),
+        ):
+            if mode == "host":
+                raise ConfigError(key, "allow_host_namespaces is false", f'{key} = "private"')
+    return options
