@@ -14,6 +14,7 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.java.heap import MIB, default_heap_bytes
 from milo.core.records import short_id
+from milo.task.java.jvm import GIVE_UP_S
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes
 from tests.support.waiting import move_on_after
@@ -106,8 +107,9 @@ async def test_large_task_gets_g1(jar_dir: Path) -> None:
         ({}, {"JAVA_TOOL_OPTIONS": "-Dx=y -Xmx90m"}, 90, "-Xmx90m"),
         ({}, {"JDK_JAVA_OPTIONS": "-XX:MaxHeapSize=80m"}, 80, "MaxHeapSize=80m"),
         ({"jvm_options": ["@/local/options"]}, {}, 70, "-Xmx70m"),
-        ({"jvm_options": ["-Xms400m"]}, {}, 400, "400 MiB to begin with"),
-        ({"jvm_options": ["-XX:-UsePerfData"]}, {}, 355, "own figures"),
+        ({"jvm_options": ["-Xms400m"]}, {}, 400, "-Xms400m is above the 355 MiB"),
+        ({}, {"JAVA_TOOL_OPTIONS": "-Dpw=abc#123 -Xmx64m"}, 64, "its option -Xmx64m"),
+        ({"jvm_options": ["-XX:SoftMaxHeapSize=100m"]}, {}, 355, "by default"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -122,6 +124,38 @@ async def test_users_options_win(
         found, _, text = await view(rig, task)
     assert max_mib * 0.95 <= found <= max_mib + 2
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        (["-XX:-UsePerfData"], {}),
+        (["-XX:+PerfDisableSharedMem"], {}),
+        (["@/local/quiet"], {}),
+        (["-XX:Flags=/local/flags"], {}),
+        (["-XX:VMOptionsFile=/local/quiet"], {}),
+        ([], {"JAVA_TOOL_OPTIONS": "-Da=# -XX:-UsePerfData"}),
+        ([], {"JDK_JAVA_OPTIONS": "-Da=# -XX:+PerfDisableSharedMem"}),
+        ([], {"_JAVA_OPTIONS": "-XX:-UsePerfData"}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_jvm_that_says_nothing_is_not_waited_for(
+    jar_dir: Path, options: list[str], env: dict[str, str]
+) -> None:
+    """Whatever keeps a JVM from saying what it chose, the start event comes all the same, soon."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "jvm-view.jar", args=["600"], memory_mb=512, jvm_options=options)
+        (task.local / "quiet").write_text("-XX:-UsePerfData\n")
+        (task.local / "flags").write_text("-UsePerfData\n")
+        task = attrs.evolve(task, launch=attrs.evolve(task.launch, env={**task.launch.env, **env}))
+        await rig.registry.start(task.launch)
+        started_s = trio.current_time()
+        text = await event(rig, task, "Runs on Java")
+        waited_s = trio.current_time() - started_s
+        await rig.registry.destroy(task.id, force=True)
+    assert "own figures" in text
+    assert waited_s < GIVE_UP_S / 2
 
 
 async def test_heap_of_an_oversubscribed_task(jar_dir: Path) -> None:

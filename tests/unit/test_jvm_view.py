@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from milo.core.java import hsperf
 from milo.core.java.heap import MIB, Tuning
 from milo.core.java.jvm_view import Limits, SelfTold, describe, expected_collector, processors
+from milo.core.java.option_words import UserWords
 from milo.task.java.jvm import read_perf_data
+from milo.task.java.silent_jvm import past_perf_data
 
 RUNS = "Runs on Java 17.0.15 (/jdk), found by java_home"
 TUNING = Tuning(heap_bytes=361 * MIB, why="by default, for a task of 512 MiB")
@@ -176,7 +180,7 @@ def test_event_of_a_server() -> None:
     """Where there is nothing to warn of, one sentence tells all."""
     told = SelfTold("17.0.15", "OpenJDK", "G1", 3587 * MIB + 24)
     tuning = Tuning(why="by default, for a task of 4096 MiB")
-    assert describe(RUNS, told, tuning, LARGE, 17, ()) == (
+    assert describe(RUNS, told, tuning, LARGE, 17, UserWords()) == (
         f"{RUNS}; heap up to 3587 MiB, set by default, for a task of 4096 MiB; "
         "collector G1; 4 processors"
     )
@@ -186,17 +190,17 @@ def test_event_warns_of_the_serial_collector() -> None:
     """A Serial collector that nobody asked for is named with its reasons and the remedy."""
     told = SelfTold("17.0.15", "OpenJDK", "Serial", 361 * MIB)
     limits = Limits(memory_bytes=512 * MIB, cpus=4, quota_us=50_000, period_us=100_000)
-    text = describe(RUNS, told, TUNING, limits, 17, ())
+    text = describe(RUNS, told, TUNING, limits, 17, UserWords())
     assert "1 processor." in text
     assert "fewer than 2 processors and less than 1792 MiB" in text
     assert "-XX:+UseG1GC or -XX:ActiveProcessorCount=2" in text
-    wanted = describe(RUNS, told, TUNING, limits, 17, ("-XX:+UseSerialGC",))
+    wanted = describe(RUNS, told, TUNING, limits, 17, UserWords(("-XX:+UseSerialGC",)))
     assert "UseG1GC" not in wanted
 
 
 def test_event_without_the_jvms_word() -> None:
     """What only Milo computed is called that."""
-    text = describe(RUNS, None, TUNING, LARGE, 17, ())
+    text = describe(RUNS, None, TUNING, LARGE, 17, UserWords())
     assert "heap up to 361 MiB" in text
     assert "collector G1" in text
     assert "Milo's own figures" in text
@@ -205,9 +209,22 @@ def test_event_without_the_jvms_word() -> None:
 def test_event_of_another_jvm() -> None:
     """A JVM of another version than its files said is named as it names itself."""
     told = SelfTold("21.0.1", "Other VM", "G1", 361 * MIB, "-XX:ActiveProcessorCount=7")
-    text = describe(RUNS, told, TUNING, LARGE, 17, ())
+    text = describe(RUNS, told, TUNING, LARGE, 17, UserWords())
     assert "says that it is Other VM 21.0.1" in text
-    assert "7 processors" in text
+
+
+@pytest.mark.parametrize(
+    ("user", "count"),
+    [
+        (UserWords(), 4),
+        (UserWords(("-XX:VMOptionsFile=/local/options",)), 7),
+        (UserWords(("-Dx=y",), unread="@/opt/options"), 7),
+    ],
+)
+def test_the_jvms_own_list_of_options(user: UserWords, count: int) -> None:
+    """What the JVM lists, blanks in values and all, counts only where Milo has not read it all."""
+    told = SelfTold("17", "VM", "G1", 0, "-Dx=a -XX:ActiveProcessorCount=7")
+    assert f"{count} processors" in describe(RUNS, told, TUNING, LARGE, 17, user)
 
 
 # ---- finding the data -------------------------------------------------------------------
@@ -260,3 +277,41 @@ def test_large_data_is_cut(tmp_path: Path, place: Path) -> None:
     with open(place / "1", "wb") as file:
         file.truncate(1 << 40)
     assert len(read_perf_data(str(tmp_path), 0)) == hsperf.MAX_BYTES
+
+
+# ---- a JVM that will not say ------------------------------------------------------------
+
+
+def test_thread_of_a_jvm_is_seen() -> None:
+    """A process with HotSpot's VM thread is past the making of its performance data."""
+    assert not past_perf_data(os.getpid())
+    begun, end = threading.Event(), threading.Event()
+
+    def body() -> None:
+        with open("/proc/thread-self/comm", "w", encoding="ascii") as file:
+            file.write("VM Thread")
+        begun.set()
+        end.wait()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        assert past_perf_data(os.getpid())
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_library_of_openj9_is_seen(tmp_path: Path) -> None:
+    """A process with OpenJ9's library never makes performance data."""
+    library = tmp_path / "libj9vm29.so"
+    library.write_bytes(b"x" * mmap.PAGESIZE)
+    with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        assert past_perf_data(os.getpid())
+    assert not past_perf_data(os.getpid())
+
+
+def test_process_that_is_gone() -> None:
+    """Of a process that has ended nothing is known."""
+    assert not past_perf_data(2**22 + 1)

@@ -7,11 +7,12 @@ docs/memory.md has the measurements that the numbers here come from.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
+
+from milo.core.java.option_words import VM_FILE, UserWords
 
 MIB: Final = 1024 * 1024
 
@@ -33,37 +34,23 @@ _DECISIVE: Final = (
     "-Xmx",
     "-mx",
     "-XX:MaxHeapSize=",
-    "-XX:SoftMaxHeapSize=",
     "-XX:MaxRAM=",
     "-XX:MaxRAMPercentage=",
     "-XX:MinRAMPercentage=",
     "-XX:MaxRAMFraction=",
     "-XX:MinRAMFraction=",
+    "-XX:DefaultMaxRAMFraction=",
     "-XX:+AggressiveHeap",
-    "-XX:Flags=",
-    "-XX:VMOptionsFile=",
-    "-XX:+ReadVMOptionsFile",
-    "-Xoptionsfile=",
+    *VM_FILE,
 )
 """Options that size the heap, or that name a file which may."""
-_INITIAL: Final = ("-Xms", "-ms", "-XX:InitialHeapSize=", "-XX:MinHeapSize=")
+_WITHIN: Final = (
+    ("-Xms", "-ms", "-XX:InitialHeapSize="),
+    ("-Xms", "-ms", "-XX:MinHeapSize="),
+    ("-XX:SoftMaxHeapSize=",),
+)
+"""Sizes that the JVM refuses above the largest heap. Of each group the last word counts."""
 _UNITS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024 * 1024 * MIB}
-
-TOOL_VARIABLES: Final = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "OPENJ9_JAVA_OPTIONS")
-"""Read by the JVM itself, in every release."""
-LAUNCHER_VARIABLE: Final = "JDK_JAVA_OPTIONS"
-"""Read by the ``java`` launcher since Java 9; may name files of options, as ``@file``."""
-LAUNCHER_VARIABLE_SINCE: Final = 9
-
-
-@attrs.frozen
-class UserWords:
-    """Every option that the JVM will get from its user, from wherever."""
-
-    words: tuple[str, ...] = ()
-    """From the environment, then from files, then ``jvm_options``: the later one wins."""
-    unread: str = ""
-    """A file of options that could not be looked at; empty when all were."""
 
 
 @attrs.frozen
@@ -77,26 +64,6 @@ class Tuning:
     """For the start event, after "set": where the heap's size comes from."""
     dump_path: str = ""
     """Where a heap dump would be written, as the container has it; empty for none."""
-
-
-def environment_words(env: Mapping[str, str], java_major: int) -> tuple[str, ...]:
-    """Return the options in the variables that a JVM reads, in the order of their reading.
-
-    ``java_major`` 0 is an unknown release. A text with unbalanced quotes, which the JVM would
-    refuse, is split at its spaces.
-    """
-    names = list(TOOL_VARIABLES)
-    if java_major >= LAUNCHER_VARIABLE_SINCE or java_major == 0:
-        names.append(LAUNCHER_VARIABLE)
-    return tuple(word for name in names for word in split_options(env.get(name, "")))
-
-
-def split_options(text: str) -> list[str]:
-    """Return the words of a variable or of a file of options; ``#`` begins a comment there."""
-    try:
-        return shlex.split(text, comments=True)
-    except ValueError:
-        return text.split()
 
 
 def default_heap_bytes(memory_bytes: int) -> int:
@@ -125,11 +92,11 @@ def tune(
     heap_bytes, why = _heap(user, memory_bytes, heap_percent)
     if heap_bytes:
         arguments.append(f"-Xmx{heap_bytes // MIB}m")
-    if dump_path and not any("HeapDumpOnOutOfMemoryError" in word for word in user.words):
+    if dump_path and user.switch("HeapDumpOnOutOfMemoryError") is None:
         arguments.append("-XX:+HeapDumpOnOutOfMemoryError")
     if any(word.startswith("-XX:HeapDumpPath=") for word in user.words):
         dump_path = ""
-    if "-XX:-HeapDumpOnOutOfMemoryError" in user.words:
+    if user.switch("HeapDumpOnOutOfMemoryError") is False:
         dump_path = ""
     if dump_path:
         arguments.append(f"-XX:HeapDumpPath={dump_path}")
@@ -151,10 +118,13 @@ def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, s
         wanted = default_heap_bytes(memory_bytes)
         why = f"by default, for a task of {memory_bytes // MIB} MiB"
     wanted = max(wanted // MIB * MIB, LEAST_HEAP_BYTES)
-    initial = _initial_bytes(user.words)
-    if initial > wanted:
-        # The JVM refuses to start with an initial heap above the largest one.
-        return 0, f"by the JVM, as its options ask for {initial // MIB} MiB to begin with"
+    for word in _within(user.words):
+        if _size_bytes(word) > wanted:
+            # The JVM would refuse to start.
+            return 0, (
+                f"by the JVM, as its option {printable(word)} is above the {wanted // MIB} MiB "
+                "that Milo would set"
+            )
     return wanted, why
 
 
@@ -164,15 +134,20 @@ def printable(text: str, chars: int = 80) -> str:
     return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
-def _initial_bytes(words: Sequence[str]) -> int:
-    return max((_size_bytes(word) for word in words if word.startswith(_INITIAL)), default=0)
+def _within(words: Sequence[str]) -> list[str]:
+    """Return the words that the largest heap must not be below."""
+    last = (next((w for w in reversed(words) if w.startswith(group)), "") for group in _WITHIN)
+    return [word for word in last if word]
 
 
 def _size_bytes(word: str) -> int:
     """Return the size that an option ends with, such as 100m; 0 for what the JVM refuses."""
-    value = word
-    for prefix in _INITIAL:
-        value = value.removeprefix(prefix)
-    number = value[:-1] if value[-1:].isalpha() else value
+    value = word.partition("=")[2] or word.removeprefix("-Xms").removeprefix("-ms")
+    number = value[:-1] if value[-1:].lower() in _UNITS else value
     unit = _UNITS.get(value[len(number) :].lower(), 0)
-    return int(number) * unit if number.isdecimal() and len(number) <= 20 else 0
+    if len(number) > 20:
+        return 0
+    try:
+        return int(number, 16 if number[:2].lower() == "0x" else 10) * unit
+    except ValueError:
+        return 0

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from milo.core.java.heap import MIB, Tuning, printable
+from milo.core.java.option_words import UserWords
 
 SERVER_BYTES: Final = 1792 * MIB
 """With less memory, or fewer than `SERVER_PROCESSORS`, the JVM takes the Serial collector."""
@@ -130,14 +131,16 @@ def describe(
     tuning: Tuning,
     limits: Limits,
     major: int,
-    words: tuple[str, ...],
+    user: UserWords,
 ) -> str:
     """Return the sentences of the start event.
 
     ``runs_on`` is why this Java was taken. ``told`` is None when the JVM said nothing; then
-    the event says that these are Milo's own figures. ``words`` are the user's options.
+    the event says that these are Milo's own figures. What it took from files that Milo does not
+    read is known from it alone.
     """
-    if told is not None and told.arguments:
+    words = user.words
+    if told is not None and not user.complete:
         words = (*words, *told.arguments.split())
     version = told.version if told is not None else ""
     count = processors(limits, version or runs_on_version(runs_on), words)

@@ -14,17 +14,11 @@ from milo.core.cgroup import Mode
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
 from milo.core.java import hsperf
-from milo.core.java.heap import (
-    LAUNCHER_VARIABLE,
-    LAUNCHER_VARIABLE_SINCE,
-    Tuning,
-    UserWords,
-    environment_words,
-    split_options,
-    tune,
-)
+from milo.core.java.heap import Tuning, tune
 from milo.core.java.jvm_view import Limits, SelfTold, describe
+from milo.core.java.option_words import UserWords, gather
 from milo.core.launch import Application, Launch
+from milo.task.java.silent_jvm import past_perf_data
 from milo.task.journal import Journal
 from milo.task.oci.cgroup_placement import detect
 from milo.task.oci.container import Container
@@ -77,7 +71,7 @@ class Jvm:
             limits = read_limits(container.process.pid, container.cgroup_path, self._launch)
             told: SelfTold | None = None
             try:
-                told = await self._wait_until_told(started_at_s)
+                told = await self._wait_until_told(container.process.pid, started_at_s)
             finally:
                 journal.event(self._choice(self._app, told or self._look(started_at_s), limits))
         size = -1
@@ -101,27 +95,30 @@ class Jvm:
     def _choice(self, app: Application, told: SelfTold | None, limits: Limits) -> str:
         runs_on = app.notes[0] if app.notes else f"Runs on Java {app.java.version}"
         runs_on += f"; container {container_name(os.path.basename(self._launch.state_dir))}"
-        return describe(runs_on, told, self.tuning, limits, app.java.major, self._words.words)
+        return describe(runs_on, told, self.tuning, limits, app.java.major, self._words)
 
-    async def _wait_until_told(self, started_at_s: float) -> SelfTold | None:
+    async def _wait_until_told(self, pid: int, started_at_s: float) -> SelfTold | None:
         pause_s = FIRST_LOOK_S
-        if "-XX:-UsePerfData" in self._words.words:
-            return None
         deadline = trio.current_time() + GIVE_UP_S
         while trio.current_time() < deadline:
             await trio.sleep(pause_s)
-            told = self._look(started_at_s)
-            if told is not None:
+            # In this order: what is past it now had made the data before it was looked for.
+            is_past = past_perf_data(pid)
+            data = self._perf_data(started_at_s)
+            told = hsperf.self_told(data)
+            if told is not None or (is_past and not data):
                 return told
             pause_s = min(1.5 * pause_s, LAST_PAUSE_S)
         return None
 
     def _look(self, started_at_s: float) -> SelfTold | None:
+        return hsperf.self_told(self._perf_data(started_at_s))
+
+    def _perf_data(self, started_at_s: float) -> bytes:
         try:
-            data = read_perf_data(os.path.join(self._launch.task_dir, "tmp"), started_at_s)
+            return read_perf_data(os.path.join(self._launch.task_dir, "tmp"), started_at_s)
         except OSError:
-            return None
-        return hsperf.self_told(data)
+            return b""
 
 
 def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWords:
@@ -130,17 +127,14 @@ def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWor
     A file of options is read as the container has it, in the task's own directories alone;
     of any other, and of one that is too large, it is only said that it was not read.
     """
-    words = list(environment_words(launch.env, java_major))
-    from_launcher = set(split_options(launch.env.get(LAUNCHER_VARIABLE, "")))
-    unread = ""
-    for word in [*sorted(from_launcher), *options.jvm_options]:
-        if not word.startswith("@") or 0 < java_major < LAUNCHER_VARIABLE_SINCE:
-            continue
+
+    def read(path: str) -> str | None:
         try:
-            words += _read_argfile(launch, options, word[1:])
+            return _read_argfile(launch, options, path)
         except (OSError, OutsideError):
-            unread = unread or word[:100]
-    return UserWords((*words, *options.jvm_options), unread)
+            return None
+
+    return gather(launch.env, options.jvm_options, java_major, read)
 
 
 def dump_path(launch: Launch) -> str:
@@ -237,7 +231,7 @@ def _read_newest(directory: int, flags: int, not_before_s: float) -> bytes:
     return b""
 
 
-def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> list[str]:
+def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:
     names = ("local", "secrets", "tmp")
     places = {name: os.path.join(launch.task_dir, name) for name in names}
     places["alloc"] = launch.shared_dir
@@ -250,7 +244,7 @@ def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> list[str]:
         os.close(fd)
     if len(data) > MAX_ARGFILE_BYTES:
         raise OutsideError("it is too large")
-    return split_options(data.decode("utf-8", "replace"))
+    return data.decode("utf-8", "replace")
 
 
 def _read(path: str) -> str:
