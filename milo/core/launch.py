@@ -1,8 +1,8 @@
 """What a task process is told to run: plain values, encoded as JSON by msgspec.
 
-The driver fills a `Launch` from Nomad's StartTask request (or ``milo run`` from its
-command line), writes it to the task's state directory, and the task process works from it
-alone. Paths are the host's unless a name says otherwise.
+The driver makes a `Launch` of Nomad's StartTask request (or ``milo run`` of its command line),
+writes it to the task's state directory, and the task process works from it alone. Paths are the
+host's unless a name says otherwise.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Network:
 
 
 @attrs.frozen
-class Launch:
-    """Everything that is needed to run one task, once."""
+class TaskRequest:
+    """What is asked for: by Nomad's StartTask request, or by the command line of ``milo run``."""
 
     task_id: str
     task_name: str
@@ -93,12 +93,6 @@ class Launch:
     stdout_path: str
     """Nomad's FIFO, or /dev/null when log collection is disabled."""
     stderr_path: str
-    state_dir: str
-    """This task's own directory below the plugin's state_dir."""
-    crun_path: str
-    """Absolute."""
-    javas: tuple[JavaRuntime, ...]
-    """In the order of preference; the first one is the default JDK."""
     config: dict[str, Any] = attrs.field(factory=dict)
     """The job's ``config`` block as Nomad decoded it, not yet validated."""
     env: dict[str, str] = attrs.field(factory=dict)
@@ -112,13 +106,10 @@ class Launch:
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
     network: Network = attrs.field(factory=Network)
-    plugin: PluginOptions = attrs.field(factory=PluginOptions)
     log_dir: str = ""
     """Where ``milo run`` keeps what the task prints; empty under Nomad, which has a place."""
-    version: Int32 = RECORD_VERSION
-    """Of `milo.core.records`, which reads and writes it."""
 
-    def is_same_task(self, other: Launch) -> bool:
+    def is_same_task(self, other: TaskRequest) -> bool:
         """Whether both are instances of one task: Nomad never wants two of them at a time."""
         return (self.alloc_id, self.task_name) == (other.alloc_id, other.task_name)
 
@@ -131,6 +122,39 @@ class Launch:
     def shared_dir(self) -> str:
         """The allocation's shared directory, ``/alloc`` in the container."""
         return f"{self.alloc_dir}/alloc"
+
+
+@attrs.frozen(kw_only=True)
+class Launch(TaskRequest):
+    """Everything that is needed to run one task, once: the request, and what this host has.
+
+    The file `milo.core.records.LAUNCH_FILE` is this, all of it at one level.
+    """
+
+    state_dir: str
+    """This task's own directory below the plugin's state_dir."""
+    crun_path: str
+    """Absolute."""
+    javas: tuple[JavaRuntime, ...]
+    """In the order of preference; the first one is the default JDK."""
+    plugin: PluginOptions
+    """As they are at the start: a task keeps them."""
+    version: Int32 = RECORD_VERSION
+    """Of `milo.core.records`, which reads and writes it."""
+
+    @classmethod
+    def of(
+        cls,
+        request: TaskRequest,
+        *,
+        state_dir: str,
+        crun_path: str,
+        javas: tuple[JavaRuntime, ...],
+        plugin: PluginOptions,
+    ) -> Launch:
+        """Return the launch of ``request`` on this host."""
+        asked = {field.name: getattr(request, field.name) for field in attrs.fields(TaskRequest)}
+        return cls(**asked, state_dir=state_dir, crun_path=crun_path, javas=javas, plugin=plugin)
 
 
 @attrs.frozen

@@ -13,12 +13,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final
 
-import attrs
 import trio
 
 from milo.core import control, records
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.launch import Launch
+from milo.core.launch import Launch, TaskRequest
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
 from milo.core.signals import parse_signal
 from milo.errors import (
@@ -87,29 +86,29 @@ class Registry:
 
     # ---- starting -----------------------------------------------------------------------
 
-    async def start(self, launch: Launch) -> bytes:
+    async def start(self, request: TaskRequest) -> bytes:
         """Start a task and return the state that its recovery needs.
 
         Raises:
             MiloError: it did not start, and nothing of it is left.
         """
-        task_id = launch.task_id
+        task_id = request.task_id
         if task_id in self._tasks or task_id in self._starting:
             raise TaskRunningError(task_id, "it cannot be started a second time")
         self._starting.add(task_id)
         try:
-            return await self._start(launch)
+            return await self._start(request)
         finally:
             self._starting.discard(task_id)
 
-    async def _start(self, launch: Launch) -> bytes:
+    async def _start(self, request: TaskRequest) -> bytes:
         begun_s = time.monotonic()
-        if (state := await self._resume(launch)) is not None:
+        if (state := await self._resume(request)) is not None:
             return state
-        fifos = await self._remove_earlier(launch)
-        launch = attrs.evolve(
-            launch,
-            state_dir=self._store.task_dir(launch.task_id),
+        fifos = await self._remove_earlier(request)
+        launch = Launch.of(
+            request,
+            state_dir=self._store.task_dir(request.task_id),
             crun_path=find_program(self._options.crun_path, self._environ)
             or self._options.crun_path,
             javas=await self._fingerprinter.javas(),
@@ -133,7 +132,7 @@ class Registry:
             if isinstance(exc, TaskStartError):
                 self._tell(task, str(exc), time.time())
             raise
-        self._tasks[launch.task_id] = task
+        self._tasks[request.task_id] = task
         waited_s = time.monotonic() - forked_s
         own_s = {
             "look": found_s - begun_s,
@@ -146,13 +145,13 @@ class Registry:
             self._tell(task, note, started.started_at_s)
         return records.encode(task.handle(started))
 
-    async def _resume(self, launch: Launch) -> bytes | None:
+    async def _resume(self, request: TaskRequest) -> bytes | None:
         """Go on with what an earlier StartTask of the same id has begun; None if there is nothing.
 
         When the plugin dies inside StartTask, Nomad repeats it with the same id, and does not
         start its log collector again, which ends with the first instance's FIFOs.
         """
-        state_dir = self._store.task_dir(launch.task_id)
+        state_dir = self._store.task_dir(request.task_id)
         try:
             old = self._store.read_launch(state_dir)
         except StateError:
@@ -163,14 +162,14 @@ class Registry:
         record = await resume(self._store, task, self._connect, self._processes)
         if record is None:
             return None
-        _log.info("task %s has been started already", launch.task_id)
-        self._tasks[launch.task_id] = task
+        _log.info("task %s has been started already", request.task_id)
+        self._tasks[request.task_id] = task
         if task.started is not None:
             for note in task.started.notes:
                 self._tell(task, note, task.started.started_at_s)
         return records.encode(handle_of(record, state_dir))
 
-    async def _remove_earlier(self, launch: Launch) -> dict[str, int]:
+    async def _remove_earlier(self, request: TaskRequest) -> dict[str, int]:
         """Remove every other instance of the same task; return FIFOs that must stay open.
 
         When the agent dies inside StartTask, it comes back with a new id, and may find the
@@ -178,12 +177,12 @@ class Registry:
         """
         fifos: dict[str, int] = {}
         for task in list(self._tasks.values()):
-            if task.launch.is_same_task(launch) and not task.ended.is_set():
+            if task.launch.is_same_task(request) and not task.ended.is_set():
                 _log.warning("removing an earlier instance of the task: %s", task.task_id)
                 fifos = join_fifos(fifos, task.lend_fifos())
                 await self.destroy(task.task_id, force=True)
-        claimed = self._claimed() - {self._store.task_dir(launch.task_id)}
-        found = await self._leftovers.remove_unclaimed(self._store, launch, claimed)
+        claimed = self._claimed() - {self._store.task_dir(request.task_id)}
+        found = await self._leftovers.remove_unclaimed(self._store, request, claimed)
         return join_fifos(fifos, found)
 
     async def _connect(self, task: ManagedTask) -> None:

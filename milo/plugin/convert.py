@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec.msgpack
 
-from milo.core.launch import Device, Launch, Mount, Network, Resources
+from milo.core.launch import Device, Mount, Network, Resources, TaskRequest
 from milo.core.report import (
     ExitResult,
     Fingerprint,
@@ -41,24 +41,20 @@ NETWORK_MODES = ("HOST", "GROUP", "NONE")
 # ---- what comes in
 
 
-def launch_from_task(task: drivers.TaskConfig) -> Launch:
-    """The launch that a StartTask request asks for.
+def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
+    """What a StartTask request asks for.
 
-    What only the host knows (``state_dir``, ``crun_path``, ``javas``, ``plugin``) is left
-    empty for the registry. Raises `ConfigError` when the config block is not msgpack.
+    Raises `ConfigError` when the config block is not msgpack.
     """
     linux = task.resources.linux_resources
     cgroup_parent, cpuset_cgroup = cgroup_paths(linux.cpuset_cgroup, task.alloc_id, task.name)
-    return Launch(
+    return TaskRequest(
         task_id=task.id,
         task_name=task.name,
         alloc_id=task.alloc_id,
         alloc_dir=task.alloc_dir,
         stdout_path=task.stdout_path,
         stderr_path=task.stderr_path,
-        state_dir="",
-        crun_path="",
-        javas=(),
         config=decode_config(task.msgpack_driver_config, "config"),
         env=dict(task.env),
         user=task.user,

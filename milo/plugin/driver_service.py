@@ -75,7 +75,7 @@ class DriverService(drivers.DriverBase):
 
     async def start_task(self, request: drivers.StartTaskRequest) -> drivers.StartTaskResponse:
         """Start a task. Nomad learns of a failure by the error status alone."""
-        state = await self._registry.start(convert.launch_from_task(request.task))
+        state = await self._registry.start(convert.request_from_task(request.task))
         return drivers.StartTaskResponse(
             result=drivers.StartTaskResponseResult.from_string("SUCCESS"),
             handle=convert.handle(request.task, state),

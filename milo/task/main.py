@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import trio
 
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
 from milo.core.records import LAUNCH_FILE, TASK_FILE, TaskRecord, decode
 from milo.errors import MiloError, StateError
@@ -74,7 +75,16 @@ def _launch_to_clean(state_dir: str) -> Launch:
     except StateError:
         null = os.devnull
         return Launch(
-            "", "", "", "", null, null, state_dir, crun_path=f"{state_dir}/none", javas=()
+            "",
+            "",
+            "",
+            "",
+            null,
+            null,
+            state_dir=state_dir,
+            crun_path=f"{state_dir}/none",
+            javas=(),
+            plugin=PluginOptions(),
         )
 
 

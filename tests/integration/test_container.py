@@ -22,6 +22,7 @@ from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources
 from milo.host.stats import sampling
 from milo.task.oci import bundle, cgroup_placement
 from tests.support import jars
+from tests.support.launches import make_launch
 from tests.support.waiting import scaled
 
 CRUN = shutil.which("crun") or ""
@@ -100,7 +101,7 @@ def launch(tmp_path: Path) -> Launch:
     state.mkdir(parents=True, mode=0o700)
     homes = find_javas()
     java = JavaRuntime(home=homes[0] if homes else "/usr", version="", major=0, source="test")
-    return Launch(
+    return make_launch(
         task_id="a1/web/x",
         task_name="web",
         alloc_id="a1",

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"
 
 async def started(rig: DriverRig, task: Task, line: bytes) -> int:
     """Start ``task``, wait for ``line`` on its stdout, return its process id on the host."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     await trio.to_thread.run_sync(task.out.wait_for, line)
     status = await rig.registry.inspect(task.id)
     return int(status.attributes["container_pid"])
@@ -41,7 +41,7 @@ async def test_exit_code_is_exact(jar_dir: Path) -> None:
     """An application that exits with 42 is reported with exit code 42, in an event as well."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
         await until_event(rig, task, "Task failed with exit code 42")
 
@@ -50,7 +50,7 @@ async def test_success_is_told(jar_dir: Path) -> None:
     """Exit code 0 gives the event "Task completed successfully"."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "hello.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         await until_event(rig, task, "Task completed successfully")
 
@@ -66,7 +66,7 @@ async def test_code_137_is_no_signal(
     async with open_rig() as rig:
         if arguments is not None:
             task = rig.task(jar_dir / "last-words.jar", args=arguments)
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         else:
             task = rig.task(jar_dir / "stubborn.jar")
             os.kill(await started(rig, task, b"running"), signal.SIGKILL)
@@ -78,7 +78,7 @@ async def test_output_of_the_last_instant_is_there_before_the_exit(jar_dir: Path
     async with open_rig() as rig:
         for _ in range(5):
             task = rig.task(jar_dir / "last-words.jar", args=["20000", "3"])
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
             assert (await rig.registry.wait(task.id)).exit_code == 3
             await trio.to_thread.run_sync(task.out.wait_end)
             await trio.to_thread.run_sync(task.err.wait_end)
@@ -161,7 +161,7 @@ async def test_stop_after_exit_and_two_waits(jar_dir: Path) -> None:
     """Two WaitTasks get the same answer, and a StopTask after the exit succeeds."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         results: list[ExitResult] = []
 
         async def wait() -> None:
@@ -182,7 +182,7 @@ async def test_a_living_id_is_not_started_twice(jar_dir: Path) -> None:
         task = rig.task(jar_dir / "stubborn.jar")
         pid = await started(rig, task, b"running")
         with pytest.raises(TaskRunningError):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         assert Path(f"/proc/{pid}").exists()
 
 
@@ -192,8 +192,8 @@ async def test_an_unclaimed_instance_is_removed_by_the_next_start(jar_dir: Path)
         task = rig.task(jar_dir / "stubborn.jar")
         pid = await started(rig, task, b"running")
         await rig.restart()
-        again = rig.task(None, alloc_id=task.launch.alloc_id, readers=False)
-        await rig.registry.start(again.launch)
+        again = rig.task(None, alloc_id=task.request.alloc_id, readers=False)
+        await rig.registry.start(again.request)
         assert start_ticks(pid) is None
 
 
@@ -207,7 +207,7 @@ async def test_a_failed_start_leaves_nothing_and_tells_everywhere(
         task = rig.task(script)
         text = "Error: Artifact must be a .jar file, got: my-script.py"
         with pytest.raises(TaskStartError) as caught:
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         assert str(caught.value) == text and not caught.value.recoverable
         await trio.to_thread.run_sync(task.err.wait_end)
         assert task.err.text.decode() == text + "\n"
@@ -221,7 +221,7 @@ async def test_missing_crun_is_told(jar_dir: Path) -> None:
     async with open_rig(PluginOptions(crun_path="/nonexistent/crun")) as rig:
         task = rig.task(jar_dir / "hello.jar")
         with pytest.raises(TaskStartError, match=r"/nonexistent/crun.*Install"):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         async with aclosing(rig.registry.fingerprints()) as fingerprints:
             assert (await anext(fingerprints)).health == "unhealthy"
 
@@ -236,7 +236,7 @@ async def test_crun_that_fails_is_quoted(jar_dir: Path, tmp_path: Path) -> None:
     async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
         task = rig.task(jar_dir / "hello.jar")
         with pytest.raises(TaskStartError, match=r"exit code 3.*wrong phase"):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         assert list(rig.state_dir.iterdir()) == []
 
 
@@ -248,7 +248,7 @@ async def test_a_dead_spawner_is_replaced(jar_dir: Path) -> None:
         killed = rig.spawner.pid
         os.kill(killed, signal.SIGKILL)
         other = rig.task(jar_dir / "hello.jar", name="other")
-        await rig.registry.start(other.launch)
+        await rig.registry.start(other.request)
         assert rig.spawner.pid != killed and not Path(f"/proc/{killed}").exists()  # no zombie
         assert (await rig.registry.wait(other.id)).exit_code == 0
         assert Path(f"/proc/{pid}").exists()
@@ -294,7 +294,7 @@ async def test_memory_killer_is_named(jar_dir: Path) -> None:
             jar_dir / "probe.jar", memory_mb=32, jvm_options=["-Xms512m", "-XX:+AlwaysPreTouch"]
         )
         try:
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         except TaskStartError:
             pytest.fail(f"crun cannot start in 32 MiB: {task.err.text!r}")
         result = await rig.registry.wait(task.id)
@@ -321,7 +321,7 @@ async def test_recover_by_another_driver(jar_dir: Path) -> None:
     """A new driver takes a running task over by its handle: same JVM, waited for, stoppable."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         before = await rig.registry.inspect(task.id)
         await trio.to_thread.run_sync(task.out.wait_for, b"running")
         await rig.restart()

@@ -44,7 +44,7 @@ async def test_a_running_task_is_taken_over(jar_dir: Path) -> None:
     """A new driver process has the same JVM, its stats, its signals and its whole output."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 20 ")
         await rig.restart()
@@ -63,7 +63,7 @@ async def test_a_task_that_ended_meanwhile_has_its_true_exit(jar_dir: Path) -> N
     """What ended while there was no driver is recovered with its exit code and last output."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["20", "50"])
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         rig.pause()
         await until_gone(pid)
@@ -81,7 +81,7 @@ async def test_a_successor_takes_over_from_a_killed_task_process(jar_dir: Path) 
     """The JVM runs on, streamed without a gap and stoppable; its exit is unknown, no success."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["2", "0"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         for round_number in range(1, 4):
             await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (round_number * 100))
@@ -106,14 +106,14 @@ async def test_a_container_that_dies_with_its_task_process_loses_no_output(jar_d
     """When task process and JVM are killed together, what the pipe held is still delivered."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "both.jar", args=["3000"], readers=False)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         supervisor = await rig.supervisor(task)
         os.kill(supervisor, signal.SIGSTOP)
         await until_gone_or_zombie(pid)
         os.kill(supervisor, signal.SIGKILL)
-        task.stdout = LogReader(Path(task.launch.stdout_path))
-        task.stderr = LogReader(Path(task.launch.stderr_path))
+        task.stdout = LogReader(Path(task.request.stdout_path))
+        task.stderr = LogReader(Path(task.request.stderr_path))
         assert (await rig.registry.wait(task.id)).error
         await trio.to_thread.run_sync(task.out.wait_end)
         assert task.out.text.decode().splitlines() == [f"out {i}" for i in range(3000)]
@@ -128,7 +128,7 @@ async def test_driver_and_task_process_killed_at_once(jar_dir: Path) -> None:
     """The next driver finds the JVM by its record and streams on from its own descriptors."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 10 ")
         supervisor = await rig.supervisor(task)
@@ -136,7 +136,7 @@ async def test_driver_and_task_process_killed_at_once(jar_dir: Path) -> None:
         os.kill(supervisor, signal.SIGKILL)
         await until_gone(supervisor)
         await trio.to_thread.run_sync(task.out.wait_end)  # logmon would stop reading here
-        task.stdout = LogReader(Path(task.launch.stdout_path))
+        task.stdout = LogReader(Path(task.request.stdout_path))
         await rig.restart()
         await rig.registry.recover(task.id, handle)
         assert await container_pid(rig, task) == pid
@@ -149,7 +149,7 @@ async def test_a_container_that_is_gone_is_a_clear_answer(jar_dir: Path) -> None
     """After a reboot RecoverTask fails, and leaves nothing behind."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         supervisor = await rig.supervisor(task)
         rig.pause()
@@ -168,7 +168,7 @@ async def test_a_recycled_process_id_is_not_the_task(jar_dir: Path) -> None:
     """A process with the recorded id but another start is left alone."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         supervisor = await rig.supervisor(task)
         rig.pause()
@@ -204,7 +204,7 @@ async def test_destroy_of_an_id_from_before_finds_it_on_disk(jar_dir: Path) -> N
     """DestroyTask(force) of an id that this driver never knew removes everything of it."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         supervisor = await rig.supervisor(task)
         await rig.restart()
@@ -219,9 +219,9 @@ async def test_a_task_without_its_allocation_ends(
     """A task whose allocation's directory is gone stops its container and ends by itself."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
-        os.rename(task.launch.alloc_dir, task.launch.alloc_dir + ".gone")
+        os.rename(task.request.alloc_dir, task.request.alloc_dir + ".gone")
         with fail_after(60):
             await until_gone_slowly(pid)
 

@@ -24,7 +24,7 @@ async def container_pid(rig: DriverRig, task_id: str) -> int:
 
 def again(task: Task, task_id: str) -> Task:
     """Return the same task of the same allocation under another id, as Nomad gives at a restart."""
-    return attrs.evolve(task, launch=attrs.evolve(task.launch, task_id=task_id))
+    return attrs.evolve(task, request=attrs.evolve(task.request, task_id=task_id))
 
 
 async def until_gone(pid: int) -> None:
@@ -38,11 +38,11 @@ async def test_a_repeated_start_goes_on_with_the_first_one(jar_dir: Path) -> Non
     """After the plugin died inside StartTask, its repetition finds the JVM that runs already."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         pid = await container_pid(rig, task.id)
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 10 ")
         await rig.restart()
-        handle = await rig.registry.start(task.launch)
+        handle = await rig.registry.start(task.request)
         assert await container_pid(rig, task.id) == pid
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 100 ")
         await rig.restart()
@@ -56,13 +56,13 @@ async def test_a_repeated_start_of_a_task_that_has_ended_has_its_exit(jar_dir: P
     """A task that ran to its end before StartTask was repeated is not run a second time."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         pid = await container_pid(rig, task.id)
         rig.pause()
         await until_gone(pid)
         await trio.to_thread.run_sync(task.out.wait_end)
         await rig.restart()
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
         assert task.out.text == b"About to fail\n"
 
@@ -77,13 +77,13 @@ async def test_a_start_under_a_new_id_ends_the_first_one(jar_dir: Path, known: b
     """
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         first = await container_pid(rig, task.id)
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 10 ")
         if not known:
             await rig.restart()
         other = again(task, f"{task.id}-other")
-        await rig.registry.start(other.launch)
+        await rig.registry.start(other.request)
         assert start_ticks(first) is None
         second = await container_pid(rig, other.id)
         with fail_after(20):

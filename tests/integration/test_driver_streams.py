@@ -24,7 +24,7 @@ async def test_stdout_is_captured(jar_dir: Path) -> None:
     """Integration 7: StartTask captures what the application prints on stdout."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "hello.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert await rig.registry.wait(task.id) == ExitResult()
         await trio.to_thread.run_sync(task.out.wait_end)
         lines = task.out.text.decode().splitlines()
@@ -35,7 +35,7 @@ async def test_stderr_is_captured(jar_dir: Path) -> None:
     """Integration 8: StartTask captures what the application prints on stderr."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "both.jar", args=["10"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.err.wait_end)
         assert task.err.text.decode().splitlines() == [f"err {i}" for i in range(10)]
@@ -45,7 +45,7 @@ async def test_both_streams_are_captured_apart(jar_dir: Path) -> None:
     """Integration 9: both streams are captured at once, whole, in order and unmixed."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "both.jar", args=["5000"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.out.wait_end)
         await trio.to_thread.run_sync(task.err.wait_end)
@@ -57,7 +57,7 @@ async def test_output_arrives_in_real_time(jar_dir: Path) -> None:
     """Integration 10: a line is at the FIFO's reader within 250 ms of being printed."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["100", "20"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         delays = []
         for number in range(20):
             await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % number)
@@ -73,7 +73,7 @@ async def test_large_volumes_neither_block_nor_deadlock(jar_dir: Path) -> None:
     """Integration 11: 1 GiB on each stream at once arrives whole, the task process staying flat."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "volume.jar", args=[str(GIB)])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         supervisor = await rig.supervisor(task)
         before = _resident_bytes(supervisor)
         peak = before
@@ -96,7 +96,7 @@ async def test_binary_data_passes_unchanged(jar_dir: Path) -> None:
     """Integration 12: every byte value passes unchanged on both streams."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "binary.jar", args=["4096"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.out.wait_end)
         await trio.to_thread.run_sync(task.err.wait_end)
@@ -113,9 +113,9 @@ async def test_start_does_not_wait_for_a_reader(jar_dir: Path) -> None:
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["20", "0"], readers=False)
         with fail_after(10):
-            await rig.registry.start(task.launch)
-        task.stdout = LogReader(Path(task.launch.stdout_path))
-        task.stderr = LogReader(Path(task.launch.stderr_path))
+            await rig.registry.start(task.request)
+        task.stdout = LogReader(Path(task.request.stdout_path))
+        task.stderr = LogReader(Path(task.request.stderr_path))
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 0 ")
 
 
@@ -125,7 +125,7 @@ async def test_disabled_collection_has_no_pump(jar_dir: Path) -> None:
 
     async with open_rig() as rig:
         task = rig.task(jar_dir / "both.jar", args=["10"], readers=False)
-        launch = attrs.evolve(task.launch, stdout_path="/dev/null", stderr_path="/dev/null")
+        launch = attrs.evolve(task.request, stdout_path="/dev/null", stderr_path="/dev/null")
         await rig.registry.start(launch)
         assert (await rig.registry.wait(task.id)).exit_code == 0
         status = await rig.registry.inspect(task.id)

@@ -59,7 +59,7 @@ async def nothing() -> AsyncGenerator[ExecInput, None]:
 async def running(rig: DriverRig, jar_dir: Path, **config: Any) -> Task:
     """Start a task that runs until it is stopped."""
     task = rig.task(jar_dir / "clock.jar", **config)
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     return task
 
 
@@ -385,7 +385,7 @@ async def test_a_task_that_does_not_run_takes_no_command(jar_dir: Path) -> None:
     """The error says that the task has ended."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "hello.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         with pytest.raises(ControlError):
             await run(rig, task, "true")

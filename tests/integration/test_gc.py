@@ -36,7 +36,7 @@ async def gc(rig: DriverRig, *arguments: str, status: int = 0) -> str:
 
 async def started(rig: DriverRig, task: Task) -> tuple[int, int, Path]:
     """Start ``task``; return the ids of its container and its own process, and its directory."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     await trio.to_thread.run_sync(task.out.wait_for, b"\n")
     attributes = (await rig.registry.inspect(task.id)).attributes
     pid = int(attributes["container_pid"])
@@ -63,7 +63,7 @@ async def test_the_living_are_left_alone(jar_dir: Path) -> None:
         task = rig.task(jar_dir / "stubborn.jar")
         pid, supervisor, directory = await started(rig, task)
         ended = rig.task(jar_dir / "exit42.jar", name="ended")
-        await rig.registry.start(ended.launch)
+        await rig.registry.start(ended.request)
         await rig.registry.wait(ended.id)
         age(directory)
         assert "Nothing without an owner" in await gc(rig, "--yes")
@@ -80,9 +80,9 @@ async def test_a_task_without_its_allocation(jar_dir: Path) -> None:
         pid, supervisor, directory = await started(rig, task)
         rig.pause()
         os.kill(supervisor, signal.SIGKILL)
-        shutil.rmtree(task.launch.alloc_dir)
+        shutil.rmtree(task.request.alloc_dir)
         shown = await gc(rig)
-        assert f"orphan   {directory}: task 'app' of allocation {task.launch.alloc_id}" in shown
+        assert f"orphan   {directory}: task 'app' of allocation {task.request.alloc_id}" in shown
         assert f"its container runs (process {pid})" in shown and "milo gc --yes" in shown
         assert start_ticks(pid) is not None and directory.exists()
         assert f"removed  {directory}" in await gc(rig, "--yes")
@@ -98,7 +98,7 @@ async def test_a_task_process_that_stands_still(jar_dir: Path) -> None:
         pid, supervisor, directory = await started(rig, task)
         await rig.restart()
         os.kill(supervisor, signal.SIGSTOP)
-        shutil.rmtree(task.launch.alloc_dir)
+        shutil.rmtree(task.request.alloc_dir)
         assert f"its process {supervisor} runs" in await gc(rig)
         await gc(rig, "--yes")
         await until_gone(pid, supervisor)
@@ -125,13 +125,13 @@ async def test_an_exit_record_goes_with_its_allocation(jar_dir: Path) -> None:
     """What DestroyTask leaves is kept while the allocation is there, and no longer."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
         await rig.registry.destroy(task.id, force=False)
         (directory,) = rig.state_dir.iterdir()
         age(directory)
         assert "Nothing without an owner" in await gc(rig, "--yes")
-        shutil.rmtree(task.launch.alloc_dir)
+        shutil.rmtree(task.request.alloc_dir)
         assert f"removed  {directory}: exit record of {task.id}" in await gc(rig, "--yes")
 
 
@@ -163,7 +163,7 @@ async def test_a_task_process_without_a_state_directory(jar_dir: Path) -> None:
         os.kill(supervisor, signal.SIGSTOP)
         shutil.rmtree(directory)
         assert f"kept     process {supervisor}" in await gc(rig, "--yes")
-        shutil.rmtree(task.launch.alloc_dir)
+        shutil.rmtree(task.request.alloc_dir)
         shown = await gc(rig, "--yes")
         assert f"removed  {supervisor}: task process of {directory}, which is gone" in shown
         await until_gone(pid, supervisor)
@@ -183,10 +183,10 @@ async def test_a_mount_in_an_orphan_is_detached_not_emptied(tmp_path: Path, jar_
     """What somebody mounted inside of an orphan is unmounted, and its content is left alone."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         (directory,) = rig.state_dir.iterdir()
-        shutil.rmtree(task.launch.alloc_dir)
+        shutil.rmtree(task.request.alloc_dir)
         precious = tmp_path / "precious"
         with small_tmpfs(precious):
             (precious / "file").write_text("precious")

@@ -104,7 +104,7 @@ async def test_planted_and_exchanged_paths(jar_dir: Path, jdks: Path) -> None:
             if number >= 10 and started:
                 break  # each start may be refused: what changed places was noticed
             task = rig.task(jar_dir / "hello.jar", readers=False, alloc_id=f"{number:08}")
-            own, shared = Path(task.launch.task_dir), Path(task.launch.shared_dir)
+            own, shared = Path(task.request.task_dir), Path(task.request.shared_dir)
             planted = rig.base / f"planted{number}"
             planted.mkdir()
             fifo = ".app.stdout.fifo"
@@ -122,11 +122,11 @@ async def test_planted_and_exchanged_paths(jar_dir: Path, jdks: Path) -> None:
                 swapped.append((place, link))
             with (
                 trio.fail_after(120),
-                drained(Path(task.launch.stdout_path), Path(task.launch.stderr_path)),
+                drained(Path(task.request.stdout_path), Path(task.request.stderr_path)),
                 Swapper(*swapped),
             ):
                 try:
-                    handle = await rig.registry.start(task.launch)
+                    handle = await rig.registry.start(task.request)
                 except MiloError:
                     await rig.registry.destroy(task.id, force=True)
                     continue
@@ -158,12 +158,12 @@ async def test_source_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> No
         canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
         for name in ("local", "secrets", "tmp"):
             task = rig.task(jar_dir / "hello.jar")
-            place = f"{task.launch.task_dir}/{name}"
+            place = f"{task.request.task_dir}/{name}"
             (jdks / "attack").write_text(
                 f"mv {place} {place}.away; ln -s {canary.top}/{name} {place}\n"
             )
             with trio.fail_after(60), pytest.raises(MiloError, match="something else took"):
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
         assert not canary.touched()
 
 
@@ -182,7 +182,7 @@ async def test_mount_point_exchanged_after_the_check(jar_dir: Path, jdks: Path) 
         task = rig.task(jar_dir / "hello.jar")
         (rig.base / "volume").mkdir()
         launch = attrs.evolve(
-            task.launch,
+            task.request,
             mounts=(Mount(host_path=str(rig.base / "volume"), task_path="/local/in/volume"),),
         )
         (jdks / "attack").write_text(
@@ -208,11 +208,11 @@ async def test_jdk_exchanged(jar_dir: Path, jdks: Path) -> None:
             task = rig.task(jar_dir / "hello.jar", readers=False, alloc_id=f"{number:08}")
             with (
                 trio.fail_after(120),
-                drained(Path(task.launch.stdout_path), Path(task.launch.stderr_path)),
+                drained(Path(task.request.stdout_path), Path(task.request.stderr_path)),
                 Swapper((home, jdks / "link")),
             ):
                 try:
-                    await rig.registry.start(task.launch)
+                    await rig.registry.start(task.request)
                     await rig.registry.stop(task.id, "SIGKILL", 0)
                 except MiloError:
                     pass
@@ -249,7 +249,7 @@ async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
         canary = Canary(base, jar_dir / "hello.jar")
         tasks = [rig.task(jar_dir / "hello.jar", args=[name]) for name in TAMPERINGS]
         with trio.fail_after(180):
-            handles = {task.id: await rig.registry.start(task.launch) for task in tasks}
+            handles = {task.id: await rig.registry.start(task.request) for task in tasks}
             for task in tasks:
                 await line(task.out, b"open\n")
                 (task.local / "go").touch()
@@ -289,9 +289,9 @@ async def test_fork_bomb(jar_dir: Path, jdks: Path) -> None:
     async with open_rig(scripted(jdks, ONE_OF_TWO + bomb)) as rig:
         with trio.fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
-            await rig.registry.start(good.launch)
+            await rig.registry.start(good.request)
             task = rig.task(jar_dir / "hello.jar", args=["attack"], pids_limit=48)
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
             await line(task.err, b"fork")  # "Cannot fork", in the shell's words
             await goes_on(good)
             await rig.registry.stop(task.id, "SIGTERM", 0.2)
@@ -306,10 +306,10 @@ async def test_memory_bomb(jar_dir: Path, jdks: Path) -> None:
     async with open_rig(scripted(jdks, ONE_OF_TWO + "exec tail /dev/zero")) as rig:
         with trio.fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
-            await rig.registry.start(good.launch)
+            await rig.registry.start(good.request)
             pid = await container_pid(rig, good)
             task = rig.task(jar_dir / "hello.jar", args=["attack"], memory_mb=64)
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
             result = await rig.registry.wait(task.id)
             assert (result.signal, result.oom_killed) == (9, True)
             await goes_on(good)
@@ -334,7 +334,7 @@ async def test_full_disk(jar_dir: Path, jdks: Path) -> None:
             mounted = rig.task(jar_dir / "hello.jar", name="mounted")
             task = rig.task(jar_dir / "hello.jar", args=["attack"])
             tasks = [good, other, mounted, task]
-            handles = {one.id: await rig.registry.start(one.launch) for one in (good, task)}
+            handles = {one.id: await rig.registry.start(one.request) for one in (good, task)}
             await line(task.err, b"No space left on device")
             await line(task.out, b"full\n")
             await goes_on(good)
@@ -342,11 +342,11 @@ async def test_full_disk(jar_dir: Path, jdks: Path) -> None:
             for one in (good, task):
                 await rig.registry.recover(one.id, handles[one.id])
             await goes_on(good)
-            await rig.registry.start(other.launch)
+            await rig.registry.start(other.request)
             await goes_on(other)
             volume = Mount(host_path=str(rig.base / "volume"), task_path="/local/volume")
             with pytest.raises(MiloError, match="No space left on device"):
-                await rig.registry.start(attrs.evolve(mounted.launch, mounts=(volume,)))
+                await rig.registry.start(attrs.evolve(mounted.request, mounts=(volume,)))
             for one in (task, other, good):
                 await rig.registry.stop(one.id, "SIGTERM", 0.5)
                 assert (await rig.registry.wait(one.id)).signal
@@ -361,9 +361,9 @@ async def test_log_flood(jar_dir: Path, jdks: Path) -> None:
     async with open_rig(scripted(jdks, ONE_OF_TWO + flood)) as rig:
         with trio.fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
-            await rig.registry.start(good.launch)
+            await rig.registry.start(good.request)
             read = rig.task(jar_dir / "hello.jar", name="read", args=["attack"])
-            await rig.registry.start(read.launch)
+            await rig.registry.start(read.request)
             unread = rig.task(
                 jar_dir / "hello.jar",
                 name="unread",
@@ -373,9 +373,9 @@ async def test_log_flood(jar_dir: Path, jdks: Path) -> None:
             )
             stuck = [
                 os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-                for path in (unread.launch.stdout_path, unread.launch.stderr_path)
+                for path in (unread.request.stdout_path, unread.request.stderr_path)
             ]
-            await rig.registry.start(unread.launch)
+            await rig.registry.start(unread.request)
             while min(read.out.length, read.err.length) < 100 * MIB:  # noqa: ASYNC110
                 await trio.sleep(0.02)
             await goes_on(good)
@@ -418,7 +418,7 @@ async def test_reach(jar_dir: Path, jdks: Path, user: str) -> None:
         task = rig.task(jar_dir / "hello.jar")
         shutil.copy(reach.__file__, task.local / "reach.py")
         with trio.fail_after(180):
-            await rig.registry.start(attrs.evolve(task.launch, user=user))
+            await rig.registry.start(attrs.evolve(task.request, user=user))
             await trio.to_thread.run_sync(task.out.wait_end, 150)
         found = [text.split(maxsplit=1) for text in task.out.text.decode().splitlines()]
         assert found[-1] == ["end"], task.err.text
@@ -450,7 +450,7 @@ async def test_command_with_files_of_the_host(jar_dir: Path, jdks: Path) -> None
         canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
         task = rig.task(jar_dir / "hello.jar")
         with trio.fail_after(60):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
             [state_dir] = [path for path in rig.state_dir.iterdir() if path.is_dir()]
             sock, _ = await open_control(str(state_dir), control.ROLE_EXEC)
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -473,7 +473,7 @@ async def test_null_device_in_a_user_namespace(jar_dir: Path, jdks: Path, collec
     async with open_rig(scripted(jdks, script, userns=True)) as rig:
         canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
         task = rig.task(jar_dir / "hello.jar")
-        launch = task.launch
+        launch = task.request
         if not collected:
             launch = attrs.evolve(launch, stdout_path=os.devnull, stderr_path=os.devnull)
         with trio.fail_after(60):

@@ -77,7 +77,7 @@ def places(tmp_path: Path, jdk_11: Path, jdk_21: Path) -> Path:
 async def runs_on(rig: DriverRig, jar: Path, **config: object) -> tuple[str, list[str]]:
     """Run ``jar`` to its end; return what it printed, and the task's events."""
     task = rig.task(jar, **config)  # type: ignore[arg-type]
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     await rig.registry.wait(task.id)
     await trio.to_thread.run_sync(task.out.wait_end)
     return task.out.text.decode(), rig.texts(task)
@@ -133,7 +133,7 @@ async def test_a_jdk_that_came_with_the_task(
     async with open_rig() as rig:
         task = rig.task(version_jar("8"), java_home="local/jdk", rootfs=rootfs)
         shutil.copytree(jdk_11, task.local / "jdk", symlinks=True)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.out.wait_end)
         assert task.out.text.startswith(b"runs on 11."), task.err.text
@@ -153,7 +153,7 @@ async def test_a_jdk_that_came_with_the_task_never_runs_on_the_host(
         java = task.local / "jdk/bin/java"
         java.write_text(f"#!/bin/sh\necho ran >{mark}\necho in the container\n")
         java.chmod(0o755)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.out.wait_end)
         assert task.out.text == b"in the container\n"

@@ -50,7 +50,7 @@ async def test_an_uncaught_error_is_named(jar_dir: Path) -> None:
     """It is told as it appears, with advice that fits, and again with the exit code it led to."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "java-oom.jar", args=["uncaught"], jvm_options=SMALL_HEAP)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         result = await rig.registry.wait(task.id)
         assert (result.exit_code, result.oom_killed) == (1, False)
         end = await event(rig, task, "Task failed")
@@ -64,7 +64,7 @@ async def test_a_caught_error_is_told_while_the_task_goes_on(jar_dir: Path) -> N
     """Once, however often it comes again; a successor of the task's process sees it too."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "java-oom.jar", args=["caught"], jvm_options=SMALL_HEAP)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await event(rig, task, f"stderr names {HEAP}")
         await trio.to_thread.run_sync(lambda: task.err.wait_for(b"caught java.lang.Out"))
         os.kill(await rig.supervisor(task), signal.SIGKILL)
@@ -83,7 +83,7 @@ async def test_exit_on_out_of_memory_is_named(jar_dir: Path) -> None:
     async with open_rig() as rig:
         options = [*SMALL_HEAP, "-XX:+ExitOnOutOfMemoryError"]
         task = rig.task(jar_dir / "java-oom.jar", args=["uncaught"], jvm_options=options)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert (await rig.registry.wait(task.id)).exit_code == 3
         end = await event(rig, task, "Task failed with exit code 3")
         assert HEAP in end and "-XX:+ExitOnOutOfMemoryError" in end
@@ -94,7 +94,7 @@ async def test_the_kernels_kill_is_another_thing(jar_dir: Path) -> None:
     """A task beyond its memory limit is killed by the kernel, and no Java error is named."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "native-hog.jar", jvm_options=["-XX:MaxDirectMemorySize=4g"])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         result = await rig.registry.wait(task.id)
         assert (result.signal, result.oom_killed) == (9, True)
         assert "java.lang" not in await event(rig, task, "killed by the kernel")
@@ -107,7 +107,7 @@ async def test_an_error_after_much_output_is_named(jar_dir: Path) -> None:
     async with open_rig() as rig:
         args = ["uncaught", str(50 * MIB)]
         task = rig.task(jar_dir / "java-oom.jar", args=args, jvm_options=SMALL_HEAP)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert (await rig.registry.wait(task.id)).exit_code == 1
         await event(rig, task, f"exit code 1; its output had named {HEAP}")
         await trio.to_thread.run_sync(task.err.wait_end)
@@ -118,7 +118,7 @@ async def test_the_stream_arrives_byte_for_byte(jar_dir: Path) -> None:
     """Writes of all sizes arrive unchanged; a name in two writes is found, and is no failure."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "java-oom.jar", args=["mixed", str(8 * MIB)])
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert (await rig.registry.wait(task.id)).exit_code == 0
         await trio.to_thread.run_sync(task.out.wait_end)
         pattern = bytes(range(251))

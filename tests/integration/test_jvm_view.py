@@ -27,7 +27,7 @@ CORES = len(os.sched_getaffinity(0))
 
 async def view(rig: DriverRig, task: Task) -> tuple[int, int, str]:
     """Run the task; return the JVM's largest heap in MiB, its processors, and the start event."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     await trio.to_thread.run_sync(task.out.wait_for, b"ready")
     text = await event(rig, task, "Runs on Java")
     await rig.registry.destroy(task.id, force=True)
@@ -70,12 +70,12 @@ async def test_hard_limit_is_the_processors(jar_dir: Path, home: str) -> None:
     """A hard limit below one core makes one processor, and the event warns of what follows."""
     async with open_rig(PluginOptions(java_home=home)) as rig:
         task = rig.task(jar_dir / "jvm-view.jar", args=["600"], cpu_hard_limit=True)
-        launch = task.launch
+        launch = task.request
         half = attrs.evolve(
             launch.resources, cpu_percent_ticks=0.5 / (os.cpu_count() or 1), memory_bytes=2048 * MIB
         )
         _, processors, text = await view(
-            rig, attrs.evolve(task, launch=attrs.evolve(launch, resources=half))
+            rig, attrs.evolve(task, request=attrs.evolve(launch, resources=half))
         )
     assert processors == 1
     assert "1 processor" in text and "1 processors" not in text
@@ -120,7 +120,9 @@ async def test_users_options_win(
     async with open_rig() as rig:
         task = rig.task(jar_dir / "jvm-view.jar", args=["600"], memory_mb=512, **config)
         (task.local / "options").write_text("# of the application\n-Xss512k -Xmx70m\n")
-        task = attrs.evolve(task, launch=attrs.evolve(task.launch, env={**task.launch.env, **env}))
+        task = attrs.evolve(
+            task, request=attrs.evolve(task.request, env={**task.request.env, **env})
+        )
         found, _, text = await view(rig, task)
     assert max_mib * 0.95 <= found <= max_mib + 2
     assert words in text
@@ -148,8 +150,10 @@ async def test_jvm_that_says_nothing_is_not_waited_for(
         task = rig.task(jar_dir / "jvm-view.jar", args=["600"], memory_mb=512, jvm_options=options)
         (task.local / "quiet").write_text("-XX:-UsePerfData\n")
         (task.local / "flags").write_text("-UsePerfData\n")
-        task = attrs.evolve(task, launch=attrs.evolve(task.launch, env={**task.launch.env, **env}))
-        await rig.registry.start(task.launch)
+        task = attrs.evolve(
+            task, request=attrs.evolve(task.request, env={**task.request.env, **env})
+        )
+        await rig.registry.start(task.request)
         started_s = trio.current_time()
         text = await event(rig, task, "Runs on Java")
         waited_s = trio.current_time() - started_s
@@ -163,10 +167,10 @@ async def test_heap_of_an_oversubscribed_task(jar_dir: Path) -> None:
     async with open_rig() as rig:
         task = rig.task(jar_dir / "jvm-view.jar", args=["600"])
         resources = attrs.evolve(
-            task.launch.resources, memory_bytes=256 * MIB, memory_max_bytes=1024 * MIB
+            task.request.resources, memory_bytes=256 * MIB, memory_max_bytes=1024 * MIB
         )
         max_mib, _, text = await view(
-            rig, attrs.evolve(task, launch=attrs.evolve(task.launch, resources=resources))
+            rig, attrs.evolve(task, request=attrs.evolve(task.request, resources=resources))
         )
     expected = default_heap_bytes(256 * MIB) // MIB
     assert expected * 0.95 <= max_mib <= expected
@@ -182,14 +186,14 @@ async def test_heap_dump(jar_dir: Path, home: str) -> None:
             task = rig.task(
                 jar_dir / "hog.jar", alloc_id=alloc, memory_mb=128, heap_dump_on_oom=True
             )
-            alloc = task.launch.alloc_id
-            await rig.registry.start(task.launch)
+            alloc = task.request.alloc_id
+            await rig.registry.start(task.request)
             result = await rig.registry.wait(task.id)
             assert (result.exit_code, result.oom_killed) == (1, False)
             text = await event(rig, task, "heap dump")
             path = re.search(r"/alloc/data/app-[0-9a-f]+\.hprof", text)
             assert path, text
-            dump = Path(task.launch.shared_dir + path[0].removeprefix("/alloc"))
+            dump = Path(task.request.shared_dir + path[0].removeprefix("/alloc"))
             assert dump.read_bytes().startswith(b"JAVA PROFILE")
             assert dump.stat().st_size > default_heap_bytes(128 * MIB) // 2
             assert len(list(dump.parent.iterdir())) == number + 1
@@ -205,17 +209,17 @@ async def test_own_heap_dump_path_wins(jar_dir: Path) -> None:
             heap_dump_on_oom=True,
             jvm_options=["-XX:HeapDumpPath=/local/mine.hprof"],
         )
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
         assert (task.local / "mine.hprof").stat().st_size > MIB
-        assert not list(Path(task.launch.shared_dir, "data").iterdir())
+        assert not list(Path(task.request.shared_dir, "data").iterdir())
 
 
 async def test_quick_end_is_told_of_all_the_same(jar_dir: Path) -> None:
     """An application that ends at once has its start event, before that of its end."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         assert (await rig.registry.wait(task.id)).exit_code == 42
         await event(rig, task, "exit code 42")
         texts = rig.texts(task)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"
 
 async def started(rig: DriverRig, task: Task, line: bytes = b"running") -> int:
     """Start ``task``, wait for ``line`` on its stdout, return its process id on the host."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     await trio.to_thread.run_sync(task.out.wait_for, line)
     return int((await rig.registry.inspect(task.id)).attributes["container_pid"])
 
@@ -92,7 +92,7 @@ async def test_children_hold_stdout(jar_dir: Path, tmp_path: Path) -> None:
         with fail_after(40):
             task = rig.task(jar_dir / "hello.jar")
             begun = time.monotonic()
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
             assert await rig.registry.wait(task.id) == ExitResult(exit_code=3)
             assert time.monotonic() - begun < 5
             await trio.to_thread.run_sync(task.out.wait_end)
@@ -127,7 +127,7 @@ async def test_exit_in_the_first_millisecond(jar_dir: Path, tmp_path: Path) -> N
         with fail_after(60):
             for number in range(20):
                 task = rig.task(jar_dir / "hello.jar", name=f"app{number}")
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
                 assert await rig.registry.wait(task.id) == ExitResult(exit_code=7)
                 await trio.to_thread.run_sync(task.out.wait_end)
                 assert task.out.text == b"there\n"
@@ -156,7 +156,7 @@ async def test_crun_start_fails(jar_dir: Path, tmp_path: Path) -> None:
         with fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             with pytest.raises(TaskStartError, match=r"crun start failed \(exit code 1\): no luck"):
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
             assert list(rig.state_dir.iterdir()) == []
             await until_event(rig, task, "no luck today")
 
@@ -173,7 +173,7 @@ async def test_crun_hangs_at_the_start(
             task = rig.task(jar_dir / "stubborn.jar")
             text = rf"crun {command} failed \(no answer in 1 s, so it was killed\)"
             with pytest.raises(TaskStartError, match=text):
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
             assert list(rig.state_dir.iterdir()) == []
             await trio.to_thread.run_sync(task.err.wait_for, b"no answer in 1 s")
             for pid in running("sleep 4004"):
@@ -242,12 +242,12 @@ async def test_full_before_the_start(jar_dir: Path) -> None:
             filler = fill(rig.state_dir)
             task = rig.task(jar_dir / "stubborn.jar")
             with pytest.raises(StateError, match=r"No space left.*Free space there") as caught:
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
             assert caught.value.recoverable
             assert list(rig.state_dir.iterdir()) == [filler]
             filler.unlink()
             again = rig.task(jar_dir / "exit42.jar", name="again")
-            await rig.registry.start(again.launch)
+            await rig.registry.start(again.request)
             assert (await rig.registry.wait(again.id)).exit_code == 42
             await rig.registry.destroy(again.id, force=False)
 
@@ -260,7 +260,7 @@ async def test_too_small_for_the_bundle(jar_dir: Path) -> None:
             os.truncate(filler, filler.stat().st_size - 8192)
             task = rig.task(jar_dir / "stubborn.jar")
             with pytest.raises((TaskStartError, StateError), match="No space left"):
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
             assert list(rig.state_dir.iterdir()) == [filler]
 
 
@@ -288,7 +288,7 @@ async def test_read_only_before_the_start(jar_dir: Path) -> None:
         with small_tmpfs(rig.state_dir), fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             with read_only(rig.state_dir), pytest.raises(StateError, match="Read-only"):
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
             assert list(rig.state_dir.iterdir()) == []
 
 
@@ -341,7 +341,7 @@ async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
             assert (await rig.registry.wait(task.id)).exit_code == 143
             assert start_ticks(pid) is None
             again = rig.task(jar_dir / "exit42.jar", name="again")
-            await rig.registry.start(again.launch)
+            await rig.registry.start(again.request)
             assert (await rig.registry.wait(again.id)).exit_code == 42
             await until_event(rig, again, "Runs on Java")
             assert not any(str(jdk) in text for text in rig.texts(again))
@@ -353,7 +353,7 @@ async def test_task_directory_removed(jar_dir: Path) -> None:
         with fail_after(60):
             task = rig.task(jar_dir / "clock.jar", args=["20", "0"])
             pid = await started(rig, task, b"tick 5 ")
-            shutil.rmtree(task.launch.task_dir)
+            shutil.rmtree(task.request.task_dir)
             seen = task.out.text.count(b"\n")
             await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (seen + 20))
             await rig.registry.stop(task.id, "SIGTERM", 10)
@@ -361,7 +361,7 @@ async def test_task_directory_removed(jar_dir: Path) -> None:
             assert start_ticks(pid) is None
             await rig.registry.destroy(task.id, force=False)
             with pytest.raises(TaskStartError, match="local"):
-                await rig.registry.start(task.launch)
+                await rig.registry.start(task.request)
 
 
 async def test_allocation_removed(jar_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +371,7 @@ async def test_allocation_removed(jar_dir: Path, monkeypatch: pytest.MonkeyPatch
         with fail_after(40):
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task)
-            shutil.rmtree(task.launch.alloc_dir)
+            shutil.rmtree(task.request.alloc_dir)
             assert (await rig.registry.wait(task.id)).exit_code == 143
             await until_gone(pid)
             await until_event(rig, task, "its allocation's directory is gone")

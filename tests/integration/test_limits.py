@@ -39,13 +39,13 @@ def scripted(tmp_path: Path, script: str) -> PluginOptions:
 
 def with_resources(task: Task, resources: Resources, cgroup_parent: str = "") -> Task:
     """Return the task with other limits, in a group of Nomad's."""
-    launch = attrs.evolve(task.launch, resources=resources, cgroup_parent=cgroup_parent)
-    return attrs.evolve(task, launch=launch)
+    launch = attrs.evolve(task.request, resources=resources, cgroup_parent=cgroup_parent)
+    return attrs.evolve(task, request=launch)
 
 
 async def start(rig: DriverRig, task: Task) -> tuple[int, Source]:
     """Start the task; return its first process on the host, and where its figures are."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     attributes = (await rig.registry.inspect(task.id)).attributes
     return int(attributes["container_pid"]), locate(rig, task)
 
@@ -108,7 +108,7 @@ async def test_memory_hog_is_killed_at_its_limit(jar_dir: Path) -> None:
         )
         other = rig.task(jar_dir / "jvm-view.jar", args=["600"])
         other_pid, _ = await start(rig, other)
-        await rig.registry.start(hog.launch)
+        await rig.registry.start(hog.request)
         with fail_after(120):
             result = await rig.registry.wait(hog.id)
         assert result.oom_killed
@@ -138,7 +138,7 @@ async def test_memory_max_is_the_limit(jar_dir: Path) -> None:
         hog = with_resources(
             hog, Resources(memory_bytes=128 * MIB, memory_max_bytes=192 * MIB, cpu_shares=500)
         )
-        await rig.registry.start(hog.launch)
+        await rig.registry.start(hog.request)
         with fail_after(120):
             result = await rig.registry.wait(hog.id)
         assert result.oom_killed
@@ -241,11 +241,11 @@ async def test_reserved_cores(tmp_path: Path, jar_dir: Path) -> None:
     try:
         async with open_rig(scripted(tmp_path, "nproc; sleep 600")) as rig:
             task = rig.task(jar_dir / "hello.jar")
-            resources = attrs.evolve(task.launch.resources, cpuset_cpus=core)
+            resources = attrs.evolve(task.request.resources, cpuset_cpus=core)
             launch = attrs.evolve(
-                task.launch, resources=resources, cpuset_cgroup=str(group) if group else ""
+                task.request, resources=resources, cpuset_cgroup=str(group) if group else ""
             )
-            task = attrs.evolve(task, launch=launch)
+            task = attrs.evolve(task, request=launch)
             pid, _ = await start(rig, task)
             assert os.sched_getaffinity(pid) == {int(core)}
             await trio.to_thread.run_sync(task.out.wait_for, b"1\n")
@@ -287,7 +287,7 @@ async def test_thread_bomb_gets_javas_own_error(jar_dir: Path) -> None:
     """A JVM that starts threads without end is refused them, and can say so."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "thread-bomb.jar", pids_limit=100)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         with fail_after(60):
             result = await rig.registry.wait(task.id)
         assert result.exit_code == 3

@@ -34,8 +34,8 @@ class Logged:
     def __init__(self, rig: DriverRig, jar: Path, args: list[str], **config: Any) -> None:
         self.rig = rig
         self.task: Task = rig.task(jar, args=args, readers=False, **config)
-        self.out = Collector(self.task.launch.stdout_path)
-        self.err = Collector(self.task.launch.stderr_path)
+        self.out = Collector(self.task.request.stdout_path)
+        self.err = Collector(self.task.request.stderr_path)
 
     async def counter(self, name: str) -> float:
         """Return one of InspectTask's counters, e.g. ``stdout.bytes_moved``."""
@@ -78,7 +78,7 @@ async def logged(
         with fail_after(60):
             one = Logged(rig, jar, args, **config)
             try:
-                await rig.registry.start(one.task.launch)
+                await rig.registry.start(one.task.request)
                 yield one
             finally:
                 one.out.close()
@@ -188,7 +188,7 @@ async def test_reader_that_wakes_up_ends_the_dropping(jar_dir: Path) -> None:
 async def test_fifo_replaced(jar_dir: Path) -> None:
     """When the path names another FIFO the pump changes over and takes along what was unread."""
     async with logged(jar_dir / "clock.jar", ["5", "0"]) as one:
-        path = Path(one.task.launch.stdout_path)
+        path = Path(one.task.request.stdout_path)
         await one.out.read_until(b"tick 20 ")
         one.out.close()
         path.unlink()
@@ -233,7 +233,7 @@ def _nothing(path: Path, victim: Path) -> None:
 async def test_fifo_swapped(jar_dir: Path, swap: Callable[[Path, Path], None], words: str) -> None:
     """What a task puts in its FIFO's place is never written to, is told once, and passes."""
     async with logged(jar_dir / "clock.jar", ["5", "0"]) as one:
-        path = Path(one.task.launch.stdout_path)
+        path = Path(one.task.request.stdout_path)
         victim = one.rig.base / "victim"
         await one.out.read_until(b"tick 20 ")
         one.out.close()
@@ -259,7 +259,7 @@ async def test_fifo_swapped(jar_dir: Path, swap: Callable[[Path, Path], None], w
 async def test_log_directory_swapped(jar_dir: Path, tmp_path: Path) -> None:
     """A symlink in the place of the log directory is not followed either."""
     async with logged(jar_dir / "clock.jar", ["5", "0"]) as one:
-        path = Path(one.task.launch.stdout_path)
+        path = Path(one.task.request.stdout_path)
         os.mkfifo(tmp_path / path.name, 0o600)
         await one.out.read_until(b"tick 20 ")
         one.out.close()
@@ -353,7 +353,7 @@ async def test_a_splice_that_blocks_is_one_tasks_own(jar_dir: Path, stuck_crun: 
     async with logged(jar_dir / "hello.jar", ["STUCK_WRITER"], options) as one:
         registry = one.rig.registry
         other = one.rig.task(jar_dir / "clock.jar", args=["5", "0"], name="other")
-        await registry.start(other.launch)
+        await registry.start(other.request)
         pid = await block(one)
         slowest = 0.0
         for number in range(100, 300, 20):
@@ -367,7 +367,7 @@ async def test_a_splice_that_blocks_is_one_tasks_own(jar_dir: Path, stuck_crun: 
             slowest = max(slowest, time.monotonic() - begun)
         assert slowest < 1.0
         third = one.rig.task(jar_dir / "exit42.jar", name="third")
-        await registry.start(third.launch)
+        await registry.start(third.request)
         assert (await registry.wait(third.id)).exit_code == 42
         await registry.stop(other.id, "SIGTERM", 10)
         assert (await registry.wait(other.id)).exit_code == 143

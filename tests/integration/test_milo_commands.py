@@ -40,7 +40,7 @@ async def milo(
 async def running(rig: DriverRig, jar_dir: Path, name: str = "app") -> Task:
     """Start a task that prints until it is stopped."""
     task = rig.task(jar_dir / "clock.jar", name=name)
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     return task
 
 
@@ -53,7 +53,7 @@ async def test_ps_lists_what_runs_and_what_has_run(jar_dir: Path) -> None:
     async with open_rig() as rig:
         one = await running(rig, jar_dir)
         two = rig.task(jar_dir / "exit42.jar", name="brief")
-        await rig.registry.start(two.launch)
+        await rig.registry.start(two.request)
         await rig.registry.wait(two.id)
         await trio.to_thread.run_sync(one.out.wait_for, b"\n")
         plain = await milo(rig, "ps")
@@ -61,7 +61,7 @@ async def test_ps_lists_what_runs_and_what_has_run(jar_dir: Path) -> None:
         head, *lines = plain.stdout.decode().splitlines()
         assert head.split()[:4] == ["ID", "TASK", "ALLOC", "STATE"]
         mine = [line.split() for line in lines if short(rig, one) in line]
-        assert [line[1:4] for line in mine] == [["app", one.launch.alloc_id[:8], "running"]]
+        assert [line[1:4] for line in mine] == [["app", one.request.alloc_id[:8], "running"]]
         assert short(rig, two) not in plain.stdout.decode()
         everything = json.loads((await milo(rig, "ps", "--json", "--all")).stdout)
         states = {task["id"]: task for task in everything}
@@ -115,7 +115,7 @@ async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:
     """All rotated files in order, the last lines alone, and no file behind a symlink."""
     async with open_rig() as rig:
         task = await running(rig, jar_dir)
-        logs = Path(task.launch.alloc_dir) / "alloc/logs"
+        logs = Path(task.request.alloc_dir) / "alloc/logs"
         (logs / "app.stdout.9").write_text("one\ntwo\n")
         (logs / "app.stdout.10").write_text("three\n")
         (logs / "app.stderr.0").write_text("trouble\n")
@@ -167,7 +167,7 @@ async def test_logs_are_followed_to_the_end(jar_dir: Path) -> None:
     """-f goes on through rotated files, until the task has ended."""
     async with open_rig() as rig:
         task = await running(rig, jar_dir)
-        logs = Path(task.launch.alloc_dir) / "alloc/logs"
+        logs = Path(task.request.alloc_dir) / "alloc/logs"
         (logs / "app.stdout.0").write_text("one\n")
         words = ("logs", "--state-dir", str(rig.state_dir), "-f", short(rig, task))
         process = await trio.lowlevel.open_process(

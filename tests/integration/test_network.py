@@ -53,13 +53,13 @@ def wired(tmp_path: Path) -> Iterator[Network]:
 def net_task(rig: DriverRig, jar_dir: Path, net: Network, *args: str, **config: Any) -> Task:
     """Lay out a task on that network which does what ``args`` say; see Network.java."""
     task = rig.task(jar_dir / "network.jar", args=list(args), **config)
-    task.launch = attrs.evolve(task.launch, network=net)
+    task.request = attrs.evolve(task.request, network=net)
     return task
 
 
 async def lines(rig: DriverRig, task: Task) -> list[str]:
     """Run the task to its end and return what it printed."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     result = await rig.registry.wait(task.id)
     await trio.to_thread.run_sync(task.out.wait_end)
     assert result.exit_code == 0, task.err.text
@@ -68,7 +68,7 @@ async def lines(rig: DriverRig, task: Task) -> list[str]:
 
 async def started(rig: DriverRig, task: Task, line: bytes) -> None:
     """Start the task and return once it has printed ``line``."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     await trio.to_thread.run_sync(task.out.wait_for, line)
 
 
@@ -141,7 +141,7 @@ async def test_a_gateway_that_is_not_there(jar_dir: Path, bare: Network) -> None
     async with open_rig() as rig:
         task = net_task(rig, jar_dir, bare, "self", extra_hosts=["host:host-gateway"])
         with pytest.raises(TaskStartError, match=r"extra_hosts\[0\].*has none"):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
 
 
 async def test_mode_none(jar_dir: Path) -> None:
@@ -168,12 +168,12 @@ async def test_a_namespace_that_is_gone(jar_dir: Path, bare: Network) -> None:
     async with open_rig() as rig:
         task = net_task(rig, jar_dir, bare, "self")
         with pytest.raises(TaskStartError, match="is no network namespace any more") as caught:
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         assert not caught.value.recoverable
         os.unlink(bare.namespace_path)
         task = net_task(rig, jar_dir, bare, "self")
         with pytest.raises(TaskStartError, match="is gone"):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
 
 
 async def test_no_dns_server_is_told(jar_dir: Path, wired: Network, tmp_path: Path) -> None:

@@ -165,10 +165,10 @@ async def test_task_processes_import_nothing(
     monkeypatch.setattr(spawner_client, "CODE", f"{code}; import colorsys; main()")
     async with open_rig() as rig:
         ending = rig.task(jar_dir / "exit42.jar")
-        await rig.registry.start(ending.launch)
+        await rig.registry.start(ending.request)
         await rig.registry.wait(ending.id)
         lasting = rig.task(jar_dir / "stubborn.jar", args=["100"])
-        await rig.registry.start(lasting.launch)
+        await rig.registry.start(lasting.request)
         await trio.to_thread.run_sync(lasting.out.wait_for, b"running")
         first = await rig.supervisor(lasting)
         os.kill(first, signal.SIGKILL)

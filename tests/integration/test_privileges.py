@@ -57,7 +57,7 @@ async def scripted(
 
 async def output(rig: DriverRig, task: Task) -> str:
     """Run a task to its end, and return what it printed."""
-    await rig.registry.start(task.launch)
+    await rig.registry.start(task.request)
     result = await rig.registry.wait(task.id)
     text = task.out.text.decode()
     assert not result.error, text
@@ -158,7 +158,7 @@ async def test_unconfined_where_the_operator_allows_it(tmp_path: Path, jar_dir: 
         assert status(await output(rig, task))["Seccomp"] == "0"
         with pytest.raises(MiloError, match="allow_seccomp_profiles does not hold '/x'"):
             await rig.registry.start(
-                rig.task(jar_dir / "hello.jar", seccomp_profile="/x", readers=False).launch
+                rig.task(jar_dir / "hello.jar", seccomp_profile="/x", readers=False).request
             )
 
 
@@ -177,7 +177,7 @@ async def test_own_profile_is_used_as_it_is_and_a_bad_one_is_named(
         assert "No space left on device" in text
         profile.write_text('{"defaultAction": "SCMP_ACT_MAYBE"}')
         with pytest.raises(MiloError, match="SCMP_ACT_MAYBE"):
-            await rig.registry.start(rig.task(jar_dir / "hello.jar", readers=False).launch)
+            await rig.registry.start(rig.task(jar_dir / "hello.jar", readers=False).request)
 
 
 @pytest.mark.parametrize("home", java_homes.all_homes(), ids=os.path.basename)
@@ -220,7 +220,7 @@ async def test_limits_sysctls_and_shared_memory_are_the_jobs(tmp_path: Path, jar
             shm_size="96m",
             pids_limit=321,
         )
-        task = attrs.evolve(task, launch=attrs.evolve(task.launch, network=Network(mode="none")))
+        task = attrs.evolve(task, request=attrs.evolve(task.request, network=Network(mode="none")))
         words = (await output(rig, task)).split()
     limits = ["2048", "4096", *(("1024", "64", "unlimited") if mighty else ("0", "64", "4096"))]
     assert words == [*limits, "123", "77", "999", str(96 * 1024), "321"]
@@ -248,7 +248,7 @@ async def test_what_the_operator_does_not_allow_fails_the_start(
     async with scripted(tmp_path, "echo ran", plugin) as rig:
         task = rig.task(jar_dir / "hello.jar", **config)
         with pytest.raises(MiloError, match=words):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         assert b"ran" not in task.out.text
 
 
@@ -270,7 +270,7 @@ async def test_with_the_hosts_pids_nothing_outlives_the_application(
     last = "exit 7" if ending == "exit" else "trap '' TERM; while :; do sleep 1000000; done"
     async with scripted(tmp_path, DAEMONS + last) as rig:
         task = rig.task(jar_dir / "hello.jar", pid_mode="host")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await trio.to_thread.run_sync(task.out.wait_for, b"started")
         if ending == "stop":
             await rig.registry.stop(task.id, "SIGTERM", 0.1)
@@ -321,7 +321,7 @@ async def test_init_passes_signals_and_exit_codes_on_and_reaps(
     )
     async with scripted(tmp_path, script) as rig:
         task = rig.task(jar_dir / "hello.jar", init=True)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         await trio.to_thread.run_sync(task.out.wait_for, b"init\n")
         await rig.registry.signal(task.id, "SIGUSR1")
         result = await rig.registry.wait(task.id)
@@ -329,7 +329,7 @@ async def test_init_passes_signals_and_exit_codes_on_and_reaps(
         pid, parent, name = task.out.text.decode().split()
         assert (pid, parent, name) == ("2", "1", "init")
         killed = rig.task(jar_dir / "hello.jar", init=True)
-        await rig.registry.start(killed.launch)
+        await rig.registry.start(killed.request)
         await trio.to_thread.run_sync(killed.out.wait_for, b"init\n")
         await rig.registry.stop(killed.id, "SIGTERM", 30)
         result = await rig.registry.wait(killed.id)
@@ -360,7 +360,7 @@ async def test_a_java_that_the_task_brings_runs_in_its_container_alone(
         for name in ("jcmd", "keytool"):
             shutil.copy(home / "bin/java", home / "bin" / name)
         words = (await output(rig, task)).split()
-        in_container = Path(task.launch.task_dir, "tmp", mark.name)
+        in_container = Path(task.request.task_dir, "tmp", mark.name)
         assert in_container.read_text().split() == words
     assert words[0] == "ran"
     assert words[1] != os.readlink("/proc/self/ns/mnt")
@@ -386,8 +386,8 @@ async def test_ids_are_mapped_away_from_the_hosts(tmp_path: Path, jar_dir: Path,
     plugin = PluginOptions(userns=True, allow_root=True)
     async with scripted(tmp_path, script, plugin) as rig:
         task = rig.task(jar_dir / "hello.jar")
-        task = attrs.evolve(task, launch=attrs.evolve(task.launch, user=user))
-        await rig.registry.start(task.launch)
+        task = attrs.evolve(task, request=attrs.evolve(task.request, user=user))
+        await rig.registry.start(task.request)
         await trio.to_thread.run_sync(task.out.wait_for, b"ready")
         attributes = (await rig.registry.inspect(task.id)).attributes
         on_host = os.stat(f"/proc/{attributes['container_pid']}").st_uid
@@ -420,7 +420,7 @@ async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, roo
             jvm_options=["-Xlog:gc:file=/volume/gc.log"],
             mounts=[{"source": str(volume), "target": "/volume", "readonly": False}],
         )
-        task = attrs.evolve(task, launch=attrs.evolve(task.launch, network=Network(mode="none")))
+        task = attrs.evolve(task, request=attrs.evolve(task.request, network=Network(mode="none")))
         lines = (await output(rig, task)).splitlines()
     assert [line for line in lines if line.startswith("FAILED")] == []
     assert lines[-1] == "done"
@@ -436,4 +436,4 @@ async def test_a_user_namespace_shares_nothing_of_the_hosts(
     async with scripted(tmp_path, "echo ran", PluginOptions(userns=True)) as rig:
         task = rig.task(jar_dir / "hello.jar", readers=False, **config)
         with pytest.raises(MiloError, match="userns = true"):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)

@@ -36,7 +36,7 @@ async def look(
     ``change`` is called with the launch and returns the one to start.
     """
     task = rig.task(jar_dir / "look.jar", args=list(questions), **config)
-    await rig.registry.start(change(task.launch) if change else task.launch)
+    await rig.registry.start(change(task.request) if change else task.request)
     with trio.fail_after(120):
         await rig.registry.wait(task.id)
     await trio.to_thread.run_sync(task.out.wait_end)
@@ -246,10 +246,10 @@ async def test_artifact_jdk_is_only_run_inside(jar_dir: Path, form: str) -> None
             rootfs=form,
             java_home="local/jdk",
         )
-        home = Path(task.launch.task_dir, "local/jdk")
+        home = Path(task.request.task_dir, "local/jdk")
         shutil.copytree(all_homes()[-1], home, symlinks=True, copy_function=os.link)
         (home / "lib/libshadow.so").symlink_to("/etc/shadow")
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         with trio.fail_after(120):
             await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.out.wait_end)

@@ -26,7 +26,7 @@ pytestmark = [
 async def probe(rig: DriverRig, jar_dir: Path, **config: Any) -> dict[str, str]:
     """Run the probe in a task beside another one's secrets, and return its facts."""
     other = rig.task(None, name="other", readers=False)
-    neighbour = Path(other.launch.task_dir) / "secrets/token"
+    neighbour = Path(other.request.task_dir) / "secrets/token"
     security_probe.plant(neighbour, 0o644)
     (rig.state_dir).mkdir(exist_ok=True)
     in_state = rig.state_dir / "token"
@@ -45,8 +45,8 @@ async def probe(rig: DriverRig, jar_dir: Path, **config: Any) -> dict[str, str]:
     }
     with security_probe.host(rig.base, secrets) as host:
         task = rig.task(jar_dir / security_probe.JAR, **config)
-        Path(task.launch.shared_dir).chmod(0o777)  # as Nomad does
-        launch = attrs.evolve(task.launch, env={**task.launch.env, **host.environment()})
+        Path(task.request.shared_dir).chmod(0o777)  # as Nomad does
+        launch = attrs.evolve(task.request, env={**task.request.env, **host.environment()})
         security_probe.let_go(task.local)
         await rig.registry.start(launch)
         with fail_after(120):
@@ -100,11 +100,11 @@ async def test_with_the_hosts_pids_tasks_of_one_user_are_open(
     home = scripted_java.make(tmp_path / "jdk", READ_NEIGHBOUR)
     async with open_rig(PluginOptions(java_home=str(home))) as rig:
         neighbour = rig.task(jar_dir / "hello.jar", args=["stay"])
-        security_probe.plant(Path(neighbour.launch.task_dir) / "secrets/token", 0o644)
-        await rig.registry.start(neighbour.launch)
+        security_probe.plant(Path(neighbour.request.task_dir) / "secrets/token", 0o644)
+        await rig.registry.start(neighbour.request)
         await trio.to_thread.run_sync(neighbour.out.wait_for, b"ready")
         task = rig.task(jar_dir / "hello.jar", pid_mode=pid_mode)
-        await rig.registry.start(task.launch)
+        await rig.registry.start(task.request)
         with fail_after(60):
             await rig.registry.wait(task.id)
         words = task.out.text.decode().split()

@@ -64,7 +64,7 @@ async def at_once(rig: DriverRig, tasks: list[Task], what: str, latencies: Laten
         async with trio.open_nursery() as nursery:
             for task in tasks:
                 if what == "start":
-                    nursery.start_soon(rig.registry.start, task.launch)
+                    nursery.start_soon(rig.registry.start, task.request)
                 else:
                     nursery.start_soon(rig.registry.stop, task.id, "SIGTERM", 60.0)
         asking.cancel_scope.cancel()

@@ -167,17 +167,17 @@ async def test_figures_are_the_kernels(tmp_path: Path, jar_dir: Path) -> None:
     async with open_rig(PluginOptions(java_home=str(java))) as rig:
         busy = rig.task(jar_dir / "hello.jar", name="busy", cpu_hard_limit=True)
         share = 0.4 / (os.cpu_count() or 1)
-        limits = attrs.evolve(busy.launch.resources, cpu_percent_ticks=share, cpu_shares=100_000)
-        busy = attrs.evolve(busy, launch=attrs.evolve(busy.launch, resources=limits))
+        limits = attrs.evolve(busy.request.resources, cpu_percent_ticks=share, cpu_shares=100_000)
+        busy = attrs.evolve(busy, request=attrs.evolve(busy.request, resources=limits))
         large = rig.task(jar_dir / "hello.jar", name="large")
         (large.local / "be-large").write_text("")
         for task in (busy, large):
-            await rig.registry.start(task.launch)
+            await rig.registry.start(task.request)
         await trio.to_thread.run_sync(large.out.wait_for, b"written")
         found: dict[str, list[tuple[TaskUsage, Kernel]]] = {}
 
         async def collect(task: Task) -> None:
-            found[task.launch.task_name] = await follow(rig, task)
+            found[task.request.task_name] = await follow(rig, task)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(collect, busy)

@@ -18,7 +18,7 @@ import trio
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.container.crun import container_name
-from milo.core.launch import Launch, Resources
+from milo.core.launch import Resources, TaskRequest
 from milo.core.records import short_id
 from milo.core.report import TaskEvent
 from milo.host.registry import Registry
@@ -84,17 +84,17 @@ class LogReader:
 class Task:
     """One task that the rig can start, with the readers of its FIFOs."""
 
-    launch: Launch
+    request: TaskRequest
     stdout: LogReader | None
     stderr: LogReader | None
 
     @property
     def id(self) -> str:
-        return self.launch.task_id
+        return self.request.task_id
 
     @property
     def local(self) -> Path:
-        return Path(self.launch.task_dir) / "local"
+        return Path(self.request.task_dir) / "local"
 
     @property
     def out(self) -> LogReader:
@@ -193,16 +193,13 @@ class DriverRig:
             if not fifo.exists():
                 os.mkfifo(fifo, 0o600)
         task = Task(
-            Launch(
+            TaskRequest(
                 task_id=f"{alloc_id}/{name}/{uuid.uuid4().hex[:8]}",
                 task_name=name,
                 alloc_id=alloc_id,
                 alloc_dir=str(alloc_dir),
                 stdout_path=str(fifos[0]),
                 stderr_path=str(fifos[1]),
-                state_dir="",
-                crun_path="",
-                javas=(),
                 config={"args": args or [], **config},
                 env={"NOMAD_TASK_DIR": "/local"},
                 resources=Resources(memory_bytes=memory_mb << 20, cpu_shares=500),

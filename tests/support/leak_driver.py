@@ -23,7 +23,7 @@ import trio
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.container.crun import container_name
-from milo.core.launch import Launch, Resources
+from milo.core.launch import Resources, TaskRequest
 from milo.core.records import short_id
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
@@ -102,20 +102,17 @@ class Allocation:
         for fifo in fifos:
             os.mkfifo(fifo, 0o600)
         self.readers = [os.open(fifo, os.O_RDONLY | os.O_NONBLOCK) for fifo in fifos]
-        self.launch = Launch(
+        self.request = TaskRequest(
             task_id=f"{self.path.name}/app/1",
             task_name="app",
             alloc_id=self.path.name,
             alloc_dir=str(self.path),
             stdout_path=str(fifos[0]),
             stderr_path=str(fifos[1]),
-            state_dir="",
-            crun_path="",
-            javas=(),
             config={"jvm_options": JVM},
             resources=Resources(memory_bytes=128 << 20, cpu_shares=500),
         )
-        driver.names.append(container_name(short_id(self.launch.task_id)))
+        driver.names.append(container_name(short_id(self.request.task_id)))
 
     async def until(self, text: bytes) -> None:
         """Read stdout until ``text`` has come."""
@@ -134,8 +131,8 @@ class Allocation:
 async def cycle(driver: Driver) -> None:
     """Start, stop and destroy one task, and collect its allocation as Nomad does."""
     allocation = Allocation(driver)
-    task_id = allocation.launch.task_id
-    await driver.registry.start(allocation.launch)
+    task_id = allocation.request.task_id
+    await driver.registry.start(allocation.request)
     await allocation.until(b"running")
     await driver.registry.inspect(task_id)
     await driver.registry.stop(task_id, "SIGTERM", 20)
@@ -150,8 +147,8 @@ async def recoveries(driver: Driver, count: int) -> dict[str, Any]:
     Returns what the task's own process had in the second and in the last of them.
     """
     allocation = Allocation(driver)
-    task_id = allocation.launch.task_id
-    handle = await driver.registry.start(allocation.launch)
+    task_id = allocation.request.task_id
+    handle = await driver.registry.start(allocation.request)
     await allocation.until(b"running")
     supervisor = driver.registry._tasks[task_id].require_client().welcome.supervisor.pid
     before: dict[str, Any] = {}

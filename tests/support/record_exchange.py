@@ -98,7 +98,7 @@ async def record(directory: Path) -> None:
         jars.build_all(Path(where))
         async with open_rig() as rig:
             task = rig.task(Path(where) / "clock.jar", args=["50", "0"])
-            handle = await rig.registry.start(task.launch)
+            handle = await rig.registry.start(task.request)
             await trio.to_thread.run_sync(task.out.wait_for, b"tick 5 ")
             await _record_task(directory, rig, task, handle)
 
@@ -111,7 +111,7 @@ async def _record_task(directory: Path, rig: DriverRig, task: Task, handle: byte
     processes = {"@SUPERVISOR@": found.supervisor, "@CONTAINER@": found.container}
     texts = {
         str(rig.state_dir): "@STATE@",
-        task.launch.alloc_dir: "@ALLOC@",
+        task.request.alloc_dir: "@ALLOC@",
         launch["crun_path"]: "@CRUN@",
     }
     relay = Relay(state_dir)

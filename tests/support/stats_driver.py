@@ -154,15 +154,15 @@ def open_files(pid: int) -> list[str]:
 
 def _make_registry(spawner: SpawnerProcess) -> Registry:
     from milo.core.control import Started
-    from milo.core.launch import Launch
     from milo.core.records import ProcessId
     from milo.host.managed import ManagedTask
     from milo.host.registry import Registry
     from milo.host.spawner_client import SpawnerClient
+    from tests.support.launches import make_launch
 
     registry = Registry(SpawnerClient(spawner))
     for task_id, path in json.loads(Path(sys.argv[1]).read_text()).items():
-        launch = Launch(task_id, "app", "alloc", "/no", "/no", "/no", "/no", "/no", ())
+        launch = make_launch(task_id=task_id)
         task = ManagedTask(launch, on_event=lambda *_: None, on_log=lambda *_: None)
         task.take(Started(ProcessId(0, 0), "", path, 0.0))
         registry._tasks[task_id] = task

@@ -24,10 +24,11 @@ from milo.core.java.application import (
     java_arguments,
     printable,
 )
-from milo.core.launch import Application, JavaRuntime, Launch, Mount
+from milo.core.launch import Application, JavaRuntime, Mount
 from milo.errors import ArtifactError, ConfigError, JavaError, NoJavaError
 from milo.task.java.application import resolve_application
 from milo.task.root.inside import OutsideError, open_inside
+from tests.support.launches import make_launch
 
 JAVA_17 = JavaRuntime("/usr/lib/jvm/java-17", "17.0.15", 17, "/usr/lib/jvm")
 JAVA_21 = JavaRuntime("/opt/jdk-21", "21.0.2", 21, "/opt")
@@ -44,7 +45,7 @@ class Task:
         self.shared = alloc / "alloc"
         for directory in (self.local, self.secrets, self.shared):
             directory.mkdir(parents=True)
-        self.launch = Launch(
+        self.launch = make_launch(
             task_id="alloc/web/1",
             task_name="web",
             alloc_id="alloc",

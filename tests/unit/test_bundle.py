@@ -19,6 +19,7 @@ from milo.core.config.task_options import TaskOptions
 from milo.core.launch import Application, Device, JavaRuntime, Launch, Mount, Network, Resources
 from milo.errors import ConfigError, MiloError, StateError, UserError
 from milo.task.oci import bundle, cgroup_placement, users
+from tests.support.launches import make_launch
 
 ARGV = ("/jdk/bin/java", "-jar", "/local/app.jar")
 
@@ -38,7 +39,7 @@ def launch(tmp_path: Path, java: JavaRuntime) -> Launch:
         (alloc / path).mkdir(parents=True)
     state = tmp_path / "state" / "0123abcd"
     state.mkdir(parents=True)
-    return Launch(
+    return make_launch(
         task_id="a1/web/x",
         task_name="web",
         alloc_id="a1",

@@ -29,8 +29,8 @@ def _over_the_wire(task: drivers.TaskConfig) -> drivers.TaskConfig:
     return drivers.TaskConfig().parse(bytes(task))
 
 
-def test_a_full_task_becomes_a_launch() -> None:
-    """Every part of the request that a task process needs is in the launch."""
+def test_a_full_task_becomes_a_request() -> None:
+    """Every part of the request that a task process needs is in the request."""
     config = {"jar_path": "local/app.jar", "args": ["a", "ü"], "class": None}
     task = drivers.TaskConfig(
         id=f"{ALLOC}/app/1234",
@@ -64,27 +64,27 @@ def test_a_full_task_becomes_a_launch() -> None:
         ),
         dns=drivers.DnsConfig(servers=["1.1.1.1"], searches=["lan"], options=["ndots:2"]),
     )
-    launch = convert.launch_from_task(_over_the_wire(task))
-    assert launch.task_id == f"{ALLOC}/app/1234"
-    assert launch.task_dir == f"/var/nomad/alloc/{ALLOC}/app"
-    assert launch.config == {"jar_path": "local/app.jar", "args": ["a", "ü"]}
-    assert (launch.env, launch.user) == ({"NOMAD_TASK_DIR": "/local"}, "www-data")
-    assert (launch.stdout_path, launch.stderr_path) == ("/out.fifo", "/err.fifo")
-    assert launch.resources == Resources(
+    request = convert.request_from_task(_over_the_wire(task))
+    assert request.task_id == f"{ALLOC}/app/1234"
+    assert request.task_dir == f"/var/nomad/alloc/{ALLOC}/app"
+    assert request.config == {"jar_path": "local/app.jar", "args": ["a", "ü"]}
+    assert (request.env, request.user) == ({"NOMAD_TASK_DIR": "/local"}, "www-data")
+    assert (request.stdout_path, request.stderr_path) == ("/out.fifo", "/err.fifo")
+    assert request.resources == Resources(
         memory_bytes=256 * 1024 * 1024,
         memory_max_bytes=512 * 1024 * 1024,
         cpu_shares=500,
         cpuset_cpus="0,2",
         cpu_percent_ticks=0.1,
     )
-    assert launch.cgroup_parent == V2_SCOPE.removeprefix("/sys/fs/cgroup")
-    assert launch.cpuset_cgroup == ""
-    assert launch.mounts == (Mount("/srv/data", "/data", True, "private"),)
-    assert launch.devices == (
+    assert request.cgroup_parent == V2_SCOPE.removeprefix("/sys/fs/cgroup")
+    assert request.cpuset_cgroup == ""
+    assert request.mounts == (Mount("/srv/data", "/data", True, "private"),)
+    assert request.devices == (
         Device("/dev/x", "/dev/x", "rw"),
         Device("/dev/y", "/dev/y", "rwm"),
     )
-    assert launch.network == Network(
+    assert request.network == Network(
         mode="group",
         namespace_path="/var/run/netns/x",
         hostname="box",
@@ -95,13 +95,13 @@ def test_a_full_task_becomes_a_launch() -> None:
     )
 
 
-def test_an_empty_task_becomes_a_launch_without_limits() -> None:
+def test_an_empty_task_becomes_a_request_without_limits() -> None:
     """Nothing that is left out is invented: no limits, no cgroup, the host's network."""
-    launch = convert.launch_from_task(_over_the_wire(drivers.TaskConfig(id="x")))
-    assert launch.resources == Resources()
-    assert (launch.config, launch.mounts, launch.devices) == ({}, (), ())
-    assert (launch.cgroup_parent, launch.cpuset_cgroup) == ("", "")
-    assert launch.network == Network(mode="host")
+    request = convert.request_from_task(_over_the_wire(drivers.TaskConfig(id="x")))
+    assert request.resources == Resources()
+    assert (request.config, request.mounts, request.devices) == ({}, (), ())
+    assert (request.cgroup_parent, request.cpuset_cgroup) == ("", "")
+    assert request.network == Network(mode="host")
 
 
 @pytest.mark.parametrize("mode", [2, 7])
@@ -109,7 +109,7 @@ def test_a_network_that_milo_does_not_offer_is_refused(mode: int) -> None:
     """A kind of isolation that is not among the capabilities never becomes the host's network."""
     spec = drivers.NetworkIsolationSpec(mode=mode)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="network mode"):
-        convert.launch_from_task(_over_the_wire(drivers.TaskConfig(network_isolation_spec=spec)))
+        convert.request_from_task(_over_the_wire(drivers.TaskConfig(network_isolation_spec=spec)))
 
 
 def test_the_modes_of_the_network_are_told_to_nomad() -> None:
@@ -122,7 +122,7 @@ def test_memory_max_without_limit_stays_negative() -> None:
     """Nomad's -1 for memory_max means no upper limit and is not multiplied."""
     memory = drivers.AllocatedMemoryResources(memory_mb=100, memory_max_mb=-1)
     resources = drivers.Resources(allocated_resources=drivers.AllocatedTaskResources(memory=memory))
-    launch = convert.launch_from_task(_over_the_wire(drivers.TaskConfig(resources=resources)))
+    launch = convert.request_from_task(_over_the_wire(drivers.TaskConfig(resources=resources)))
     assert launch.resources.memory_bytes == 100 * 1024 * 1024
     assert launch.resources.memory_max_bytes == -1
 

@@ -23,6 +23,7 @@ from milo.core.container.spec import User
 from milo.core.launch import Launch, Network
 from milo.errors import ConfigError, NetworkError
 from milo.task.root import etc_files, network
+from tests.support.launches import make_launch
 
 ALLOC = "12345678-9abc-def0-1234-56789abcdef0"
 GROUP = Network(mode="group", namespace_path="/run/netns/x")
@@ -225,7 +226,7 @@ def test_the_jobs_dns_block_wins_line_by_line() -> None:
 
 def a_launch(network: Network) -> Launch:
     """Return a launch of which only its network counts."""
-    return Launch(
+    return make_launch(
         task_id="a/web/1",
         task_name="web",
         alloc_id=ALLOC,

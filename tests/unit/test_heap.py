@@ -20,6 +20,7 @@ from milo.core.java.heap import (
 from milo.core.java.option_words import UserWords
 from milo.core.launch import Launch
 from milo.task.java.jvm import MAX_ARGFILE_BYTES, dump_bytes, dump_path, user_words
+from tests.support.launches import make_launch
 
 DUMP = "/alloc/data/app-1.hprof"
 
@@ -159,7 +160,7 @@ def launch(tmp_path: Path) -> Launch:
     alloc = tmp_path / "alloc"
     for path in ("alloc/data", "web/local", "web/secrets", "web/tmp"):
         (alloc / path).mkdir(parents=True)
-    return Launch(
+    return make_launch(
         task_id="a1/we b/12ab",
         task_name="web",
         alloc_id="a1",
@@ -210,7 +211,7 @@ def test_argfile_that_is_not_read(launch: Launch, what: str) -> None:
 def test_each_start_has_a_dump_path_of_its_own(launch: Launch) -> None:
     """The path has the task's name and the start's id, and no character of a special meaning."""
     assert dump_path(launch) == "/alloc/data/web-12ab.hprof"
-    odd = Launch(
+    odd = make_launch(
         task_id="a1/%p of x/34 %",
         task_name="%p of x" + "y" * 100,
         alloc_id="a1",

@@ -31,6 +31,7 @@ from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.task_processes import TaskProcesses, end_silent
 from milo.proc import passed_descriptors
+from tests.support import launches
 from tests.support.log_rig import descriptors, settle
 from tests.support.past_version import identity
 
@@ -50,7 +51,7 @@ def make_launch(root: Path, task_id: str = "alloc/app/1", **changes: Any) -> Lau
         "crun_path": "/bin/true",
         "javas": (),
     }
-    return Launch(**{**values, **changes})
+    return launches.make_launch(**{**values, **changes})
 
 
 # ---- events ----------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import trio
 import trio.testing
 
 from milo.core import control
-from milo.core.launch import Launch
 from milo.core.records import ExitRecord
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.task_client import TaskClient
 from milo.proc import start_ticks
+from tests.support.launches import make_launch
 
 
 class Answers:
@@ -37,7 +37,7 @@ class Answers:
 
 def make_task(client: Answers) -> ManagedTask:
     """Return a task whose process is ``client``."""
-    launch = Launch(
+    launch = make_launch(
         task_id="a/app/1",
         task_name="app",
         alloc_id="a",

@@ -15,6 +15,7 @@ from milo.core.container.mounts import Bind
 from milo.core.launch import Launch, Mount
 from milo.errors import ConfigError
 from milo.task.root import hidden_paths, layout, volumes, work_dir
+from tests.support.launches import make_launch
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def launch(tmp_path: Path) -> Launch:
         (alloc / path).mkdir(parents=True)
     for path in ("nomad/client", "srv/data", "state/0123"):
         (tmp_path / path).mkdir(parents=True)
-    return Launch(
+    return make_launch(
         task_id="a1/web/x",
         task_name="web",
         alloc_id="a1",

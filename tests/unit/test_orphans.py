@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from milo.core import records
-from milo.core.launch import Launch
 from milo.core.records import ExitRecord, ProcessId, TaskRecord
 from milo.host.leftovers.orphans import Findings, Kept, Orphan, judge_directory, look
 from milo.host.leftovers.traces import mount_entries
 from milo.host.state_store import StateStore
 from milo.proc import start_ticks
+from tests.support.launches import make_launch
 
 NAME = "0123456789abcdef"
 DEAD = ProcessId(1, 1)
@@ -37,7 +37,7 @@ class Layout:
         self.alloc_dir.mkdir(parents=True)
 
     def launch(self) -> None:
-        launch = Launch(
+        launch = make_launch(
             task_id="id",
             task_name="app",
             alloc_id="one",

@@ -15,11 +15,12 @@ from milo.core.config.task_options import parse_task_options
 from milo.core.container import userns
 from milo.core.container.confinement import Confinement
 from milo.core.container.spec import User
-from milo.core.launch import Launch, Network
+from milo.core.launch import Network
 from milo.errors import ConfigError, UserError
 from milo.task.oci import cgroup_placement, privileges
+from tests.support.launches import make_launch
 
-LAUNCH = Launch(
+LAUNCH = make_launch(
     task_id="a1/web/x",
     task_name="web",
     alloc_id="a1",

@@ -13,6 +13,7 @@ from milo.core import launch, records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import ExitRecord, Handle, ProcessId, StreamCounters, TaskRecord
 from milo.errors import NewerVersionError, StateError
+from tests.support.launches import make_launch
 
 KINDS: list[type[Any]] = [Handle, TaskRecord, ExitRecord, launch.Launch]
 
@@ -55,6 +56,7 @@ exits = st.builds(
 )
 launches = st.builds(
     launch.Launch,
+    plugin=st.builds(PluginOptions, java_home=text, allow_root=st.booleans()),
     task_id=text,
     task_name=text,
     alloc_id=text,
@@ -74,7 +76,7 @@ launches = st.builds(
     network=st.builds(launch.Network, text, text, text, text, texts, texts, texts),
 )
 
-LAUNCH = launch.Launch("a/b/c", "b", "a", "/alloc", "/out", "/err", "/state", "/usr/bin/crun", ())
+LAUNCH = make_launch()
 
 
 @settings(max_examples=100)

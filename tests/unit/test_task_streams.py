@@ -20,6 +20,7 @@ from milo.task.journal import Journal
 from milo.task.logs import streams
 from milo.task.logs.pump_policy import EventKind, PumpEvent
 from milo.task.logs.streams import Streams, Takeover, sentence
+from tests.support import launches
 from tests.support.log_rig import descriptors
 
 
@@ -30,7 +31,7 @@ def make_launch(tmp_path: Path, *, stdout: str = "", stderr: str = "") -> Launch
     for name in ("stdout", "stderr"):
         if not (logs / f"{name}.fifo").exists():
             os.mkfifo(logs / f"{name}.fifo", 0o600)
-    return Launch(
+    return launches.make_launch(
         task_id="id",
         task_name="app",
         alloc_id="alloc",

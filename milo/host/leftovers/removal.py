@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from milo.core import control, records
-from milo.core.launch import Launch
+from milo.core.launch import TaskRequest
 from milo.errors import ControlError, MiloError, NewerVersionError, NoAnswerError, StateError
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
@@ -34,7 +34,7 @@ class Leftovers:
         self._processes = processes
 
     async def remove_unclaimed(
-        self, store: StateStore, launch: Launch, claimed: Collection[str]
+        self, store: StateStore, request: TaskRequest, claimed: Collection[str]
     ) -> dict[str, int]:
         """Remove what an earlier start of the same task left, but nothing in ``claimed``.
 
@@ -50,8 +50,8 @@ class Leftovers:
             except StateError as exc:
                 _log.warning("a state directory is not readable: %s", exc)
                 old = None
-            same = old is not None and old.is_same_task(launch)
-            if same or path == store.task_dir(launch.task_id):
+            same = old is not None and old.is_same_task(request)
+            if same or path == store.task_dir(request.task_id):
                 _log.warning("removing an earlier instance of the task: %s", path)
                 fifos = join_fifos(fifos, await _lend_fifos(path))
                 await self.remove(path, keep_exit=False)
