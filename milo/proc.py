@@ -1,6 +1,12 @@
-"""Small facts about processes, from prctl(2) and proc(5). Linux only.
+"""The one way to read /proc and /sys, and prctl(2) beside it. Linux only.
 
-Used by the driver and by the task process, which may not import each other.
+What a process says of itself there (its name, its descriptors' targets, its mounts) may hold any
+byte, since tenants choose it: it is read as bytes and within bounds, split at the line feeds that
+the kernel itself writes, and freed of the kernel's escapes before it becomes text. Never by
+``str.splitlines``, which sees an end of a line in other characters too.
+
+Used by the driver and by the task process, which may not import each other. For the files of
+cgroups see `milo.cgroup_files`.
 """
 
 from __future__ import annotations
@@ -8,12 +14,19 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import glob
 import os
+import re
 import signal
 import socket
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
+
+import attrs
+
+from milo.core.records import ProcessId
 
 if sys.platform != "linux":  # pragma: no cover
     raise ImportError("Milo runs on Linux only")
@@ -22,6 +35,26 @@ PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 CLONE_NEWNET: Final = 0x40000000
 """linux/sched.h"""
+
+MAX_FILE_BYTES: Final = 1 << 20
+MAX_MOUNTINFO_BYTES: Final = 16 << 20
+"""100,000 mounts, which is what sysctl fs.mount-max permits, have some 15 MiB."""
+CHUNK_BYTES: Final = 1 << 16
+
+# linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
+NETLINK_SOCK_DIAG: Final = 4
+SOCK_DIAG_BY_FAMILY: Final = 20
+NLM_F_REQUEST: Final = 1
+UDIAG_SHOW_NAME: Final = 1
+UNIX_DIAG_NAME: Final = 0
+ANY_STATE: Final = 0xFFFFFFFF
+NO_COOKIE: Final = 0xFFFFFFFF
+_NETLINK_HEADER: Final = struct.Struct("=IHHII")
+_UNIX_DIAG_REQUEST: Final = struct.Struct("=BBHIIIII")
+_UNIX_DIAG_MESSAGE: Final = struct.Struct("=BBBxIII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+
+_ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,35 +83,89 @@ def set_process_name(name: str) -> None:
     prctl(PR_SET_NAME, name.encode())
 
 
+# ---- files of the kernel's
+
+
+def read(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
+    """Return what a file of the kernel's says, or None where that is nothing.
+
+    None when there is no such file, the process or device that it tells of has gone, or the
+    kernel refuses. What is longer than ``limit_bytes`` is cut after the last line that fits.
+    """
+    data = b""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            while len(data) <= limit_bytes and (part := os.read(fd, CHUNK_BYTES)):
+                data += part
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return data if len(data) <= limit_bytes else data[: data.rfind(b"\n", 0, limit_bytes) + 1]
+
+
+def write(path: str, text: str) -> None:
+    """Write to a file of the kernel's, all of ``text`` at once. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def lines(data: bytes | None) -> list[bytes]:
+    """Return the lines of what `read` returned, without their line feeds."""
+    return data.removesuffix(b"\n").split(b"\n") if data else []
+
+
+# ---- processes
+
+
+def pids() -> list[int]:
+    """Return the ids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
 def start_ticks(pid: int) -> int | None:
     """Return when ``pid`` started, in clock ticks since boot, or None when it does not run.
 
     A process and its start time together name one process for ever; field 22 of
-    /proc/<pid>/stat. A zombie does not run. The second field is the name in parentheses,
-    which may hold spaces and parentheses itself.
+    /proc/<pid>/stat. A zombie does not run.
     """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-    except OSError:
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    fields = _stat(pid)
+    return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def signal_process(pid: int, ticks: int, number: int) -> bool:
-    """Send a signal to the process ``pid`` that started at ``ticks``; False if it has ended.
+def identify(pid: int) -> ProcessId | None:
+    """Return the identity of the process ``pid``, or None when it does not run."""
+    ticks = start_ticks(pid)
+    return None if ticks is None else ProcessId(pid, ticks)
+
+
+def this_process() -> ProcessId:
+    """Return the identity of the calling process."""
+    return ProcessId(os.getpid(), start_ticks(os.getpid()) or 0)
+
+
+def lives(process: ProcessId | None) -> bool:
+    """Whether this very process runs, and not a later one with its number; None does not."""
+    return process is not None and start_ticks(process.pid) == process.start_ticks
+
+
+def signal_process(process: ProcessId, number: int) -> bool:
+    """Send a signal to ``process``; False if it has ended.
 
     Never to a later process with the same number, where the kernel has pidfds (Linux 5.3).
     """
     fd = None
     try:
         with contextlib.suppress(OSError):
-            fd = os.pidfd_open(pid)
-        if start_ticks(pid) != ticks:
+            fd = os.pidfd_open(process.pid)
+        if not lives(process):
             return False
         if fd is None:
-            os.kill(pid, number)
+            os.kill(process.pid, number)
         else:
             signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
@@ -89,20 +176,20 @@ def signal_process(pid: int, ticks: int, number: int) -> bool:
     return True
 
 
-def children(pid: int) -> list[int]:
-    """Return the children of ``pid``. Looks through all of /proc, some 10 ms on a busy host."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return [found for found in pids if parent(found) == pid]
+def comm(pid: int) -> bytes:
+    """Return the name of a process, which itself chooses it; empty when that has gone."""
+    return (read(f"/proc/{pid}/comm") or b"").removesuffix(b"\n")
 
 
 def parent(pid: int) -> int | None:
     """Return the parent of ``pid``, or None when that has gone; field 4 of /proc/<pid>/stat."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-    except OSError:
-        return None
-    return int(stat[stat.rindex(b")") + 2 :].split()[1])
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of ``pid``. Looks through all of /proc, some 10 ms on a busy host."""
+    return [found for found in pids() if parent(found) == pid]
 
 
 def session(pid: int) -> int | None:
@@ -111,6 +198,213 @@ def session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
+
+
+def root(pid: int) -> str:
+    """Return a path that leads to the root directory of ``pid``, in its mount namespace."""
+    return f"/proc/{pid}/root"
+
+
+def set_oom_score_adj(pid: int, score: int) -> None:
+    """Say how soon the OOM killer takes ``pid``, from -1000, never, to 1000. Raises OSError."""
+    write(f"/proc/{pid}/oom_score_adj", str(score))
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields of /proc/<pid>/stat from the third on; none when ``pid`` has gone.
+
+    The second is the name in parentheses, which may hold blanks, parentheses and line feeds.
+    """
+    data = read(f"/proc/{pid}/stat") or b""
+    return data[data.rindex(b")") + 2 :].split() if data else []
+
+
+# ---- descriptors
+
+
+def descriptors(pid: int | str = "self") -> Iterator[tuple[str, str]]:
+    """Yield each descriptor of a process: a path that opens the same, and what it names."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            path = f"/proc/{pid}/fd/{name}"
+            with contextlib.suppress(OSError):
+                yield path, os.readlink(path)
+
+
+def open_descriptors() -> list[int]:
+    """Return the descriptors that this process has open, and one that was open for looking."""
+    return [int(name) for name in os.listdir("/proc/self/fd")]
+
+
+def descriptor_path(fd: int) -> str:
+    """Return a path that leads to what ``fd``, a descriptor of this process, has open."""
+    return f"/proc/self/fd/{fd}"
+
+
+def reopen(fd: int, flags: int) -> int:
+    """Open anew what ``fd`` has open, which may be an O_PATH descriptor. Raises OSError."""
+    return os.open(descriptor_path(fd), flags | os.O_CLOEXEC)
+
+
+def socket_path(inode: int) -> str:
+    """Return the path that a unix socket was bound to; empty when it has none.
+
+    ``inode`` is its number in `descriptors`. Only sockets of this network namespace are found, and
+    none by a kernel that is built without CONFIG_UNIX_DIAG. The kernel answers with the very bytes
+    (sock_diag(7)), while a line of /proc/net/unix may be forged: whoever binds a socket to an
+    abstract name can put a line feed into it, and anything that looks like a line after that.
+    """
+    request = _UNIX_DIAG_REQUEST.pack(
+        socket.AF_UNIX, 0, 0, ANY_STATE, inode, UDIAG_SHOW_NAME, NO_COOKIE, NO_COOKIE
+    )
+    length = _NETLINK_HEADER.size + len(request)
+    header = _NETLINK_HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    try:
+        with socket.socket(socket.AF_NETLINK, kind, NETLINK_SOCK_DIAG) as sock:
+            sock.send(header + request)
+            answer = sock.recv(CHUNK_BYTES)
+    except OSError:
+        return ""
+    length, number, *_ = _NETLINK_HEADER.unpack_from(answer)
+    at = _NETLINK_HEADER.size + _UNIX_DIAG_MESSAGE.size
+    while number == SOCK_DIAG_BY_FAMILY and at + _ATTRIBUTE.size <= length:
+        size, attribute = _ATTRIBUTE.unpack_from(answer, at)
+        if attribute == UNIX_DIAG_NAME:
+            name = answer[at + _ATTRIBUTE.size : at + size]
+            return os.fsdecode(name.split(b"\0")[0])  # that of an abstract name is empty
+        at += max(size + 3 & ~3, _ATTRIBUTE.size)
+    return ""
+
+
+# ---- capabilities
+
+
+def effective_capabilities() -> int:
+    """Return the capabilities that this process has, as a bit mask; capabilities(7)."""
+    return int(_status_field(b"CapEff") or b"0", 16)
+
+
+def bounding_capabilities() -> int:
+    """Return the capabilities that this process and its children can ever have."""
+    return int(_status_field(b"CapBnd") or b"0", 16)
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process effectively has a capability."""
+    return bool(effective_capabilities() >> number & 1)
+
+
+def _status_field(name: bytes, pid: int | str = "self") -> bytes | None:
+    """Return a field of /proc/<pid>/status, of whose values the kernel escapes the line feeds."""
+    for line in lines(read(f"/proc/{pid}/status")):
+        key, _, value = line.partition(b":")
+        if key == name:
+            return value.strip()
+    return None
+
+
+# ---- mounts
+
+
+@attrs.frozen
+class Mount:
+    """One mount, as /proc/<pid>/mountinfo tells of it; proc(5)."""
+
+    device: str
+    """``major:minor``."""
+    root: str
+    """What of the file system is mounted."""
+    point: str
+    options: tuple[str, ...]
+    kind: str
+    """The type of the file system."""
+    super_options: tuple[str, ...]
+
+
+def mounts(pid: int | str = "self") -> list[Mount]:
+    """Return the mounts that a process sees, those on top last; none when it is gone."""
+    return parse_mountinfo(read(f"/proc/{pid}/mountinfo", MAX_MOUNTINFO_BYTES))
+
+
+def parse_mountinfo(data: bytes | None) -> list[Mount]:
+    """Return the mounts in a file of the form of /proc/<pid>/mountinfo."""
+    found = []
+    for line in lines(data):
+        fields = line.split(b" ")
+        # The sixth and what follows up to a lone hyphen are optional fields.
+        after = fields.index(b"-", 6) if b"-" in fields[6:] else len(fields)
+        if len(fields) < after + 4:
+            continue
+        device, top, point, options = map(_unescaped, fields[2:6])
+        kind, super_options = _unescaped(fields[after + 1]), _unescaped(fields[after + 3])
+        found.append(
+            Mount(
+                device, top, point, tuple(options.split(",")), kind, tuple(super_options.split(","))
+            )
+        )
+    return found
+
+
+def _unescaped(field: bytes) -> str:
+    r"""Undo the kernel's octal escapes, such as ``\040`` for a blank, among whatever bytes."""
+    return os.fsdecode(_ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), field))
+
+
+# ---- the host
+
+
+def uid_map() -> str:
+    """Return how the user ids of this process are mapped; user_namespaces(7)."""
+    return os.fsdecode(read("/proc/self/uid_map") or b"")
+
+
+def max_user_namespaces() -> str:
+    """Return the limit on user namespaces; empty where the kernel has none."""
+    return os.fsdecode(read("/proc/sys/user/max_user_namespaces") or b"")
+
+
+def max_open_files() -> int:
+    """Return the highest limit on descriptors that any process may have."""
+    return int(read("/proc/sys/fs/nr_open") or b"0")
+
+
+def thermal_throttle_directories() -> tuple[str, ...]:
+    """Return what tells of the load of others; docker and podman mask it since 2025."""
+    return tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")))
+
+
+def core_mhz(sysfs: str = "/sys/devices/system/cpu", cpuinfo: str = "/proc/cpuinfo") -> float:
+    """Return the speed of one core, averaged over all, in MHz; 0 when nothing tells.
+
+    Nomad takes base_frequency, else cpuinfo_max_freq (client/lib/numalib), both in kHz; virtual
+    machines have neither, and then /proc/cpuinfo says how fast a core was just now.
+    """
+    speeds = []
+    names = os.listdir(sysfs) if os.path.isdir(sysfs) else []
+    for name in (name for name in names if re.fullmatch(r"cpu[0-9]+", name)):
+        for file in ("base_frequency", "cpuinfo_max_freq"):
+            khz = read(f"{sysfs}/{name}/cpufreq/{file}") or b""
+            if khz.strip().isdigit() and int(khz):
+                speeds.append(int(khz) / 1000)
+                break
+    if not speeds:
+        text = read(cpuinfo, MAX_MOUNTINFO_BYTES) or b""
+        speeds = [float(speed) for speed in re.findall(rb"(?m)^cpu MHz\s*:\s*([0-9.]+)$", text)]
+    return sum(speeds) / len(speeds) if speeds else 0.0
+
+
+def has_ipv6() -> bool:
+    """Whether this process's network has IPv6."""
+    return os.path.exists("/proc/net/if_inet6")
+
+
+def network_table(name: str) -> list[list[bytes]]:
+    """Return the fields of a table of the calling thread's network namespace; proc_net(5)."""
+    return [line.split() for line in lines(read(f"/proc/thread-self/net/{name}")) if line]
+
+
+# ---- descriptors beside a packet
 
 
 def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 import attrs
 
-from milo.proc import passed_descriptors, set_process_name
+from milo.proc import open_descriptors, passed_descriptors, set_process_name
 from milo.task import main as task_main
 
 MAX_REQUEST_BYTES: Final = 4096
@@ -122,10 +122,10 @@ def _drop_descriptors(keep: list[int]) -> list[int]:
             os.dup2(null, standard)
     if null > 2:
         os.close(null)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in moved:
+    for fd in open_descriptors():
+        if fd > 2 and fd not in moved:
             with contextlib.suppress(OSError):
-                os.close(int(name))  # one of them is the listing's own, closed by now
+                os.close(fd)
     return moved
 
 

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from milo.cli.output import progress
+from milo.core.records import ProcessId
 from milo.host.leftovers import orphans
 from milo.host.leftovers.orphans import Findings
 from milo.host.leftovers.removal import Leftovers
@@ -19,7 +20,7 @@ from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses
 from milo.host.tasks import abandoned_runs
-from milo.proc import signal_process
+from milo.proc import lives, signal_process
 from milo.task.oci import cgroup_placement, cgroup_state
 
 LOOKS: Final = 3
@@ -96,8 +97,8 @@ async def _remove(state_dir: str, found: Findings) -> int:
                 await leftovers.remove(orphan.path, keep_exit=False)
             status |= _report(orphan, not os.path.lexists(orphan.path))
         for orphan, process in found.processes:
-            gone = not signal_process(process.pid, process.start_ticks, signal.SIGKILL)
-            status |= _report(orphan, gone or await _ended(process.pid, process.start_ticks))
+            gone = not signal_process(process, signal.SIGKILL)
+            status |= _report(orphan, gone or await _ended(process))
         for orphan in found.groups:
             status |= _report(orphan, await _group_removed(orphan.path))
     finally:
@@ -111,9 +112,9 @@ def unmount(point: str) -> bool:
     return bool(libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 
 
-async def _ended(pid: int, ticks: int) -> bool:
+async def _ended(process: ProcessId) -> bool:
     with trio.move_on_after(GONE_S):
-        while signal_process(pid, ticks, 0):  # noqa: ASYNC110 - the kernel has no event for it
+        while lives(process):  # noqa: ASYNC110 - the kernel has no event for it
             await trio.sleep(0.02)
         return True
     return False

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from milo import proc
 from milo.cli.output import print_json, print_table, progress, size, span
 from milo.core import control
 from milo.core.config.durations import parse_duration
@@ -215,7 +216,7 @@ def _print_stats(
     now: dict[str, sampling.Sample],
     options: Namespace,
 ) -> None:
-    mhz = sampling.core_mhz()
+    mhz = proc.core_mhz()
     rows, objects = [], []
     for task in tasks:
         cpu, memory = sampling.usage(before[task.id], now[task.id], mhz)

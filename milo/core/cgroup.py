@@ -1,4 +1,4 @@
-"""cgroup arithmetic and the text formats of cgroup files, on both hierarchies. Pure."""
+"""cgroup arithmetic, on both hierarchies. Pure; `milo.cgroup_files` reads and writes."""
 
 from __future__ import annotations
 
@@ -56,64 +56,6 @@ class Hierarchy:
         no such controller. On v2 all controllers share one directory."""
         root = self.mounts.get("" if self.mode is Mode.V2 else controller)
         return None if root is None else f"{root}/{path.strip('/')}".rstrip("/")
-
-
-def parse_mountinfo(text: str) -> Hierarchy:
-    """Return the hierarchy that ``/proc/<pid>/mountinfo`` describes; proc(5).
-
-    Only what is mounted below `CRUN_CGROUP_ROOT` counts, as it does for crun.
-    """
-    mounts: dict[str, str] = {}
-    unified = hybrid = False
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) < 6 or len(kind) < 3:
-            continue
-        point = fields[4]
-        if point != CRUN_CGROUP_ROOT and not point.startswith(CRUN_CGROUP_ROOT + "/"):
-            continue
-        if kind[0] == "cgroup2":
-            if point == CRUN_CGROUP_ROOT:
-                unified = True
-            else:
-                hybrid = True
-        elif kind[0] == "cgroup":
-            for option in kind[2].split(","):
-                if option not in ("rw", "ro", "xattr", "clone_children", "noprefix", "none"):
-                    mounts.setdefault(option, point)
-    if unified:
-        return Hierarchy(Mode.V2, {"": CRUN_CGROUP_ROOT})
-    if mounts:
-        return Hierarchy(Mode.HYBRID if hybrid else Mode.V1, mounts)
-    return Hierarchy(Mode.NONE, {})
-
-
-def parse_proc_cgroup(text: str) -> dict[str, str]:
-    """Return controller to path from ``/proc/<pid>/cgroup``; v2's entry has the key ``""``."""
-    result: dict[str, str] = {}
-    for line in text.splitlines():
-        parts = line.split(":", 2)
-        if len(parts) == 3:
-            for controller in parts[1].split(","):
-                result[controller] = parts[2]
-    return result
-
-
-def parse_value(text: str) -> int | None:
-    """Return the number of a single-value file, or None for ``max`` and for anything else."""
-    word = text.strip()
-    return int(word) if word.isdecimal() else None
-
-
-def parse_keyed(text: str) -> dict[str, int]:
-    """Return a flat-keyed file (``memory.stat``, ``cpu.stat``); what is no number is left out."""
-    result: dict[str, int] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        if value.isdecimal():
-            result[key] = int(value)
-    return result
 
 
 def container_path(parent: str, name: str) -> str:

@@ -209,8 +209,7 @@ class _Session:
             close_all(fds)
         except ControlError:
             # The task process was killed, and the command is nobody's now.
-            process = started.process
-            signal_process(process.pid, process.start_ticks, signal.SIGKILL)
+            signal_process(started.process, signal.SIGKILL)
             raise
         if not isinstance(answer, control.ExecEnded):
             raise ControlError("Error: The task process answered out of turn")

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 import milo
+from milo import proc
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.container import userns
 from milo.core.launch import JavaRuntime
@@ -138,8 +139,8 @@ class Fingerprinter:
             return False
         problem = userns.crun_problem(crun_version) or userns.host_problem(
             userns.kernel_version(os.uname().release),
-            _read("/proc/self/uid_map"),
-            _read("/proc/sys/user/max_user_namespaces"),
+            proc.uid_map(),
+            proc.max_user_namespaces(),
         )
         if problem and problem != self._userns_problem:
             _log.warning("no task can start, because userns = true: %s", problem)
@@ -198,12 +199,3 @@ class Fingerprinter:
                 return ""
             self._crun_versions[key] = match[1].decode(errors="replace")
         return self._crun_versions[key]
-
-
-def _read(path: str) -> str:
-    """Return a small file of the kernel's, or nothing where it has none."""
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -15,7 +15,7 @@ from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses
-from milo.proc import start_ticks
+from milo.proc import lives
 
 FIRST_RECONNECT_PAUSE_S: Final = 0.001
 RECONNECT_PAUSE_S: Final = 0.1
@@ -65,7 +65,7 @@ class Follower:
         identity = task.require_client().welcome.supervisor
         # A killed process closes its socket a moment before it is a zombie.
         pause_s = FIRST_RECONNECT_PAUSE_S
-        while start_ticks(identity.pid) == identity.start_ticks:
+        while lives(identity):
             try:
                 task.client = await TaskClient.connect(task.launch.state_dir, task.take)
             except ControlError:

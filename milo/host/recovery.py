@@ -10,7 +10,7 @@ from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartErr
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses, end_silent
-from milo.proc import start_ticks
+from milo.proc import lives
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def take_over(
         return
     old = store.read_task(state_dir)
     process = None if old is None else old.container
-    if process is None or start_ticks(process.pid) != process.start_ticks:
+    if not lives(process):
         raise ControlError("Error: Its container is gone")
     # Its own process died while no driver was there to keep its descriptors. One that lives
     # but does not answer is ended: two may not serve one task.

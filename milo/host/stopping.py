@@ -68,5 +68,4 @@ async def _kill_overdue(task: ManagedTask, timeout_s: float) -> None:
 def _signal(task: ManagedTask, number: int) -> None:
     """Signal the container's first process, if it lives; its end is the end of all."""
     if task.started is not None:
-        container = task.started.container
-        signal_process(container.pid, container.start_ticks, number)
+        signal_process(task.started.container, number)

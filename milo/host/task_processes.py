@@ -16,7 +16,7 @@ from milo.core import records
 from milo.errors import NoAnswerError, StateError
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
-from milo.proc import signal_process, start_ticks
+from milo.proc import lives, signal_process
 
 GONE_TIMEOUT_S: Final = 10.0
 """How long a process may take to end, by itself or when it was killed: one in the kernel may
@@ -85,23 +85,19 @@ async def end_silent(state_dir: str, silence: Exception) -> None:
         return
     if not isinstance(silence, NoAnswerError) and await _until_gone(record.supervisor):
         return
-    if _runs(record.supervisor):
+    if lives(record.supervisor):
         _log.error("the process of task %s does not answer and is killed", record.task_id)
-        signal_process(record.supervisor.pid, record.supervisor.start_ticks, signal.SIGKILL)
+        signal_process(record.supervisor, signal.SIGKILL)
         await _until_gone(record.supervisor)
 
 
 async def _until_gone(process: records.ProcessId) -> bool:
     """Wait until ``process`` has ended; False when it lives on after `GONE_TIMEOUT_S`."""
     with trio.move_on_after(GONE_TIMEOUT_S):
-        while _runs(process):  # noqa: ASYNC110 - the kernel has no event for it
+        while lives(process):  # noqa: ASYNC110 - the kernel has no event for it
             await trio.sleep(LOOK_S)
         return True
     return False
-
-
-def _runs(process: records.ProcessId) -> bool:
-    return start_ticks(process.pid) == process.start_ticks
 
 
 def _store(state_dir: str) -> StateStore:

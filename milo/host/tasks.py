@@ -17,7 +17,7 @@ from milo.core.launch import Launch
 from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS
 from milo.errors import MiloError, StateError
 from milo.host.state_store import StateStore
-from milo.proc import start_ticks
+from milo.proc import lives
 
 RUN_DIRECTORY: Final = "/run/milo-run"
 """Below it, each ``milo run`` has a directory that is a state directory of one task."""
@@ -68,12 +68,12 @@ class HostTask:
     @property
     def running(self) -> bool:
         """Whether the application's first process lives."""
-        return self.exit is None and _lives(self.record.container if self.record else None)
+        return self.exit is None and lives(self.record.container if self.record else None)
 
     @property
     def supervised(self) -> bool:
         """Whether its task process lives."""
-        return _lives(self.record.supervisor if self.record else None)
+        return lives(self.record.supervisor if self.record else None)
 
     @property
     def state(self) -> str:
@@ -161,10 +161,6 @@ def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
         if matches:
             raise NoSuchTaskError(wanted, matches)
     raise NoSuchTaskError(wanted, ())
-
-
-def _lives(process: records.ProcessId | None) -> bool:
-    return process is not None and start_ticks(process.pid) == process.start_ticks
 
 
 def _is_roots_own(path: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec.msgpack
 
+from milo.core.cgroup import CRUN_CGROUP_ROOT
 from milo.core.launch import Device, Mount, Network, Resources, TaskRequest
 from milo.core.report import (
     ExitResult,
@@ -27,8 +28,7 @@ _MIB = 1024 * 1024
 # Go's zero time. Nomad refuses a status without completed_at, so a running task gets this.
 _ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 
-_CGROUP_ROOT = "/sys/fs/cgroup"
-_V1_CPUSET_ROOT = f"{_CGROUP_ROOT}/cpuset"
+_V1_CPUSET_ROOT = f"{CRUN_CGROUP_ROOT}/cpuset"
 
 # Of TaskHandle; Nomad reserves 0. driver_state carries a version of its own.
 HANDLE_VERSION = 1
@@ -98,10 +98,10 @@ def cgroup_paths(cpuset_cgroup: str, alloc_id: str, task_name: str) -> tuple[str
     cores of its own, while the other controllers hold ``<parent>/<scope>``, the scope being
     ``<alloc id>.<task>``. Source: Nomad 2.0.5, client/lib/cgroupslib/{editor,init}.go.
     """
-    if not cpuset_cgroup.startswith(_CGROUP_ROOT + "/"):
+    if not cpuset_cgroup.startswith(CRUN_CGROUP_ROOT + "/"):
         return "", ""
     if not cpuset_cgroup.startswith(_V1_CPUSET_ROOT + "/"):
-        return cpuset_cgroup[len(_CGROUP_ROOT) :].rstrip("/"), ""
+        return cpuset_cgroup[len(CRUN_CGROUP_ROOT) :].rstrip("/"), ""
     scope = f"{alloc_id}.{task_name}"
     parent = cpuset_cgroup[len(_V1_CPUSET_ROOT) :].rstrip("/")
     parent = parent.removesuffix(f"/{scope}").rpartition("/")[0]

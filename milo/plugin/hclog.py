@@ -12,6 +12,8 @@ import logging
 import os
 import time
 
+from milo.proc import reopen
+
 # A write of at most PIPE_BUF bytes (4096 on Linux, pipe(7)) goes into a pipe whole or not at all.
 _LINE_BYTES = 4096
 _MESSAGE_CHARS = 3000
@@ -111,6 +113,6 @@ def _open_nonblocking(fd: int) -> int:
     is used as it is.
     """
     try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+        return reopen(fd, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
     except OSError:
         return fd

@@ -19,15 +19,16 @@ from typing import Final
 
 import trio
 
+from milo import cgroup_files
 from milo.core import control
 from milo.core.container import crun as crun_args
 from milo.core.launch import Launch
 from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, MiloError
 from milo.files import write_file
-from milo.proc import passed_descriptors, passing, session, start_ticks
+from milo.proc import identify, passed_descriptors, passing, session
 from milo.task.children import Reaper, WaitStatus
-from milo.task.oci import cgroup_placement, cgroup_state
+from milo.task.oci import cgroup_placement
 from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
 from milo.task.oci.container import Container
 from milo.task.oci.crun import Crun
@@ -99,7 +100,7 @@ class Commands:
             try:
                 await _answer(
                     sock,
-                    control.ExecStarted(process=ProcessId(pid, start_ticks(pid) or 0)),
+                    control.ExecStarted(process=identify(pid) or ProcessId(pid, 0)),
                     terminal,
                 )
             finally:
@@ -188,7 +189,7 @@ def _is_stream(fd: int) -> bool:
 
 def kill_sessions(cgroup_path: str, sessions: set[int]) -> None:
     """Send SIGKILL to the container's processes in ``sessions`` (session ids, of the host)."""
-    for pid in cgroup_state.processes(cgroup_path) if sessions else ():
+    for pid in cgroup_files.processes(cgroup_path) if sessions else ():
         if session(pid) in sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -24,7 +24,7 @@ from milo.core.launch import Launch
 from milo.core.lifecycle import Happening, Phase, advance
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
-from milo.proc import start_ticks
+from milo.proc import this_process
 from milo.task.children import Reaper, WaitStatus
 from milo.task.control_server import ControlServer
 from milo.task.exec_server import Commands
@@ -61,7 +61,7 @@ class Supervisor:
         self.phase = Phase.CREATING
         self._reaper = reaper
         self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE))
-        self._identity = records.ProcessId(os.getpid(), start_ticks(os.getpid()) or 0)
+        self._identity = this_process()
         self._server = None
         if listener is not None:
             alone = observe is not None  # `milo run`, where no driver will come

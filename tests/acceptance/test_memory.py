@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from milo.core import cgroup
+from milo import cgroup_files
 from milo.core.cgroup import Mode
-from milo.task.oci import cgroup_placement
 from tests.acceptance.conftest import RunJar
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
@@ -29,14 +28,14 @@ def test_start_is_told_and_weighed(run_jar: RunJar) -> None:
     assert re.search(r"heap up to \d+ MiB, set by default, for a task of 256 MiB", text), text
     assert "collector Serial" in text
     assert "processor" in text
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     if hierarchy.mode is Mode.V2:
         pattern, expected = "nomad.slice/*.slice/{}.app.scope/cpu.weight", 29
     else:
         pattern, expected = "nomad/{}.app*/cpu.shares", 300
     root = Path(hierarchy.directory("cpu", "/") or "")
     files = list(root.glob(pattern.format(job.allocation())))
-    assert [cgroup.parse_value(file.read_text()) for file in files] == [expected]
+    assert [cgroup_files.parse_number(file.read_bytes()) for file in files] == [expected]
 
 
 def test_memory_killer_tells_its_figures(nomad: Nomad, jar_url: str) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import attrs
 
-from milo.core.cgroup import Mode, parse_keyed
+from milo import cgroup_files
+from milo.core.cgroup import Mode
 from milo.core.java.heap import MIB, default_heap_bytes
-from milo.task.oci import cgroup_placement
 from tests.support import jars
 from tests.support.java_homes import all_homes
 
@@ -63,7 +63,7 @@ class Run:
 @contextlib.contextmanager
 def group(limit_mib: int) -> Iterator[Path]:
     """Make a cgroup with this memory limit, and remove it."""
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     directory = Path(hierarchy.directory("memory", GROUP) or "")
     v2 = hierarchy.mode is Mode.V2
     directory.mkdir()
@@ -95,7 +95,7 @@ def run(home: str, jar: Path, case: Case, heap_mib: int) -> Run:
 
 def firm_bytes(directory: Path) -> int:
     """Return the memory in a group that cannot be reclaimed."""
-    stat = parse_keyed((directory / "memory.stat").read_text())
+    stat = cgroup_files.read_keyed(str(directory), "memory.stat")
     if "anon" in stat:
         return stat["anon"] + stat.get("kernel", stat.get("slab_unreclaimable", 0))
     kernel = directory / "memory.kmem.usage_in_bytes"

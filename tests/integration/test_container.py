@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from milo import cgroup_files
 from milo.core import cgroup
 from milo.core.cgroup import Mode
 from milo.core.config.task_options import TaskOptions
@@ -22,6 +23,7 @@ from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources
 from milo.host.stats import sampling
 from milo.task.oci import bundle, cgroup_placement
 from tests.support import jars
+from tests.support.cgroups import groups_of
 from tests.support.launches import make_launch
 from tests.support.waiting import scaled
 
@@ -216,9 +218,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 30) -> bool:
 def groups() -> list[str]:
     """Return every cgroup of this host."""
     return [
-        path
-        for top in set(cgroup_placement.detect().mounts.values())
-        for path, _, _ in os.walk(top)
+        path for top in set(cgroup_files.detect().mounts.values()) for path, _, _ in os.walk(top)
     ]
 
 
@@ -372,7 +372,7 @@ def test_hard_limit_throttles(launch: Launch) -> None:
 def test_fork_bomb_stays_inside(launch: Launch) -> None:
     """A container cannot have more processes than its limit."""
     with created(launch, "/bin/sleep", "60") as running:
-        hierarchy = cgroup_placement.detect()
+        hierarchy = cgroup_files.detect()
         directory = hierarchy.directory("pids", running.bundle.cgroup_path)
         assert Path(f"{directory}/pids.max").read_text().strip() == "4096"
 
@@ -413,7 +413,7 @@ def test_daemons_end_with_the_application(launch: Launch) -> None:
 @pytest.fixture
 def nomad_v1() -> Iterator[tuple[str, str]]:
     """Nomad's groups of a task on cgroup v1: the scope, and the shared cpuset group."""
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     if hierarchy.mode is not Mode.V1:
         pytest.skip("cgroup v1 only")
     top = f"/{SCOPE}"
@@ -440,7 +440,7 @@ def test_nomads_groups_hold_the_container_and_stay(
     before = {path for path in groups() if SCOPE in path}
     inside = attrs.evolve(launch, cgroup_parent=scope, cpuset_cgroup=share)
     with created(inside, "/bin/sh", "-c", "grep Cpus_allowed_list /proc/self/status") as running:
-        paths = cgroup.parse_proc_cgroup(Path(f"/proc/{running.pid}/cgroup").read_text())
+        paths = groups_of(running.pid)
         assert paths["memory"] == paths["cpu"] == f"{scope}/{running.bundle.container_id}"
         assert paths["cpuset"] == f"/{SCOPE}/share"
         running.start()
@@ -465,7 +465,7 @@ def test_jvm_counts_the_cpus_of_nomads_cpuset(
 @pytest.fixture
 def nomad_v2() -> Iterator[str]:
     """Nomad's scope of a task on cgroup v2, below two groups that hand on their controllers."""
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     if hierarchy.mode is not Mode.V2:
         pytest.skip("cgroup v2 only")
     root = Path(hierarchy.mounts[""])
@@ -496,7 +496,7 @@ def test_nomads_scope_holds_the_container_and_stays(launch: Launch, nomad_v2: st
         "cd /sys/fs/cgroup; cat memory.max memory.low memory.swap.max pids.max"
     )
     with created(inside, "/bin/sh", "-c", script) as running:
-        paths = cgroup.parse_proc_cgroup(Path(f"/proc/{running.pid}/cgroup").read_text())
+        paths = groups_of(running.pid)
         assert paths[""] == f"{nomad_v2}/{running.bundle.container_id}"
         running.start()
         limits = [str(96 * MIB), str(64 * MIB), "0", "4096"]

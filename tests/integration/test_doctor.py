@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from milo import cgroup_files
 from milo.cli.doctor import host_facts
 from milo.cli.doctor.trial import try_container
 from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
 from milo.host.fingerprint import find_program
-from milo.task.oci import cgroup_placement
+from milo.task.oci import privileges
 from tests.support.waiting import scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a container needs root")
@@ -105,15 +106,15 @@ def test_a_container_in_a_user_namespace_is_tried_too() -> None:
     """The trial has the privileges that the plugin's configuration gives to tasks."""
     options = PluginOptions(userns=True)
     found = {finding.check: finding for finding in host_facts.check_host(options)}
-    wanted = "failed" if host_facts._userns_problem() else "ok"
+    wanted = "failed" if privileges.userns_problem() else "ok"
     assert found["user namespaces"].verdict.value == wanted
     assert found["container"].verdict.value == wanted, found["container"]
 
 
 def test_no_cgroup_of_the_trial_is_left() -> None:
     """Whether it went well or not."""
-    mounts = cgroup_placement.detect().mounts
-    assert cgroup_placement.detect().mode is not Mode.NONE
+    mounts = cgroup_files.detect().mounts
+    assert cgroup_files.detect().mode is not Mode.NONE
     before = {path: set(os.listdir(path)) for path in mounts.values()}
     try_container("/bin/false", PluginOptions())
     try_container(find_program("crun", os.environ), PluginOptions())

@@ -13,11 +13,11 @@ import attrs
 import pytest
 import trio
 
+from milo import cgroup_files
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ControlError
 from milo.host.exec_client import KEPT_BYTES, run_command, run_script
 from milo.proc import start_ticks
-from milo.task.oci import cgroup_state
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -220,7 +220,7 @@ async def processes_of(rig: DriverRig, task: Task) -> set[int]:
     started = rig.registry._tasks[task.id].started
     assert started is not None
     # The JVM reaps nobody, so what a killed shell leaves behind stays there as a zombie.
-    return {pid for pid in cgroup_state.processes(started.cgroup_path) if start_ticks(pid)}
+    return {pid for pid in cgroup_files.processes(started.cgroup_path) if start_ticks(pid)}
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -12,6 +12,7 @@ import attrs
 import pytest
 import trio
 
+from milo import cgroup_files
 from milo.core import cgroup
 from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
@@ -19,7 +20,6 @@ from milo.core.java.heap import MIB
 from milo.core.launch import Resources
 from milo.host.stats import sampling
 from milo.host.stats.sampling import Source
-from milo.task.oci import cgroup_placement
 from tests.support import scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after
@@ -77,7 +77,7 @@ def only_cpu() -> int:
 @pytest.fixture
 def scopes() -> Iterator[tuple[str, str]]:
     """Two groups side by side, as Nomad makes for two tasks: theirs to compete with."""
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     paths = (f"/{SCOPE}.slice/a1.web.scope", f"/{SCOPE}.slice/a2.web.scope")
     controllers = cgroup.NOMAD_V1_CONTROLLERS if hierarchy.mode is not Mode.V2 else ("",)
     directories = [f"{hierarchy.mounts[name]}{path}" for name in controllers for path in paths]
@@ -122,7 +122,7 @@ async def test_memory_hog_is_killed_at_its_limit(jar_dir: Path) -> None:
         found = re.search(r"it used up to ([\d.]+) MiB of its limit of 200 MiB", text)
         if found is None:
             # Before Linux 5.19 the second hierarchy does not tell the peak.
-            assert cgroup_placement.detect().mode is Mode.V2, text
+            assert cgroup_files.detect().mode is Mode.V2, text
             assert "its limit of 200 MiB" in text
         else:
             assert 0.9 * limit_mib <= float(found[1]) <= limit_mib
@@ -230,7 +230,7 @@ async def test_two_hogs_share_by_weight(
 
 async def test_reserved_cores(tmp_path: Path, jar_dir: Path) -> None:
     """A task with cores of its own runs on them alone."""
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     core = str(only_cpu())
     group = (
         Path(hierarchy.mounts.get("cpuset", ""), SCOPE) if hierarchy.mode is not Mode.V2 else None
@@ -263,7 +263,7 @@ async def test_fork_bomb_is_held(tmp_path: Path, jar_dir: Path) -> None:
     async with open_rig(scripted(tmp_path, script)) as rig:
         task = rig.task(jar_dir / "hello.jar", pids_limit=50)
         _, source = await start(rig, task)
-        where = cgroup_placement.detect()
+        where = cgroup_files.detect()
         started = rig.registry._tasks[task.id].started
         assert started is not None
         pids = Path(where.directory("pids", started.cgroup_path) or "")
@@ -280,7 +280,7 @@ async def test_fork_bomb_is_held(tmp_path: Path, jar_dir: Path) -> None:
 
 def _refused(pids: Path) -> int:
     """Return how often the kernel has refused a process to the group."""
-    return cgroup.parse_keyed((pids / "pids.events").read_text()).get("max", 0)
+    return cgroup_files.read_keyed(str(pids), "pids.events").get("max", 0)
 
 
 async def test_thread_bomb_gets_javas_own_error(jar_dir: Path) -> None:

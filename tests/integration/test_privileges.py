@@ -16,11 +16,12 @@ import attrs
 import pytest
 import trio
 
+from milo import proc
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.container import seccomp, userns
 from milo.core.launch import Network
 from milo.errors import ConfigError, MiloError
-from milo.task.oci import cgroup_placement, privileges
+from milo.task.oci import privileges
 from tests.support import java_homes, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
@@ -208,7 +209,7 @@ async def test_limits_sysctls_and_shared_memory_are_the_jobs(tmp_path: Path, jar
         "cat /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/net/core/somaxconn; "
         "df -k --output=size /dev/shm | tail -1; cd /sys/fs/cgroup; cat pids.max pids/pids.max; :"
     )
-    mighty = cgroup_placement.has_capability(privileges.CAP_SYS_RESOURCE)
+    mighty = proc.has_capability(privileges.CAP_SYS_RESOURCE)
     core, stack = ("1048576", "unlimited") if mighty else ("0", "4194304")
     async with scripted(tmp_path, script) as rig:
         task = rig.task(

@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trio
 
+from milo import proc
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import TaskUsage
 from milo.host.stats import sampling
@@ -194,7 +195,7 @@ async def test_figures_are_the_kernels(tmp_path: Path, jar_dir: Path) -> None:
         assert spent_s > 0.1 * used_s, "not what this test is about"
         assert seconds_used(samples, field) == pytest.approx(spent_s, rel=MAX_ERROR)
     cpu = samples[-1][0].cpu
-    assert cpu.total_ticks == pytest.approx(cpu.percent / 100 * sampling.core_mhz(), rel=MAX_ERROR)
+    assert cpu.total_ticks == pytest.approx(cpu.percent / 100 * proc.core_mhz(), rel=MAX_ERROR)
     assert cpu.throttled_periods == pytest.approx(last.throttled_periods, rel=MAX_ERROR)
     assert last.throttled_periods > 2 * WINDOW_S
     assert cpu.throttled_time_ns / 1e9 == pytest.approx(last.throttled_s, rel=MAX_ERROR)

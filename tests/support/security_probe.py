@@ -16,9 +16,9 @@ from pathlib import Path
 
 import attrs
 
+from milo import cgroup_files
 from milo.core.container.capabilities import KNOWN
 from milo.proc import start_ticks
-from milo.task.oci import cgroup_placement
 
 JAR = "security-probe.jar"
 CANARY = "MILO_TEST_CANARY"
@@ -171,4 +171,4 @@ def agents_limits() -> dict[str, str]:
 
 def hierarchy() -> str:
     """Return ``v1`` or ``v2``: the version of this machine's cgroups."""
-    return cgroup_placement.detect().mode.name.lower()
+    return cgroup_files.detect().mode.name.lower()

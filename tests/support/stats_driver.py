@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from milo import cgroup_files
 from milo.core import cgroup
 from milo.core.cgroup import Hierarchy
 from milo.plugin.handshake import COOKIE_NAME, COOKIE_VALUE
@@ -34,7 +35,7 @@ CONTROLLERS = ("cpu", "cpuacct", "memory")
 
 def hierarchy() -> Hierarchy:
     """Return what this process sees of the cgroup file systems."""
-    return cgroup.parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    return cgroup_files.detect()
 
 
 _SLEEP = 'for list; do echo $$ > "$list"; done; exec sleep infinity'

@@ -14,11 +14,12 @@ from typing import Any
 import attrs
 import pytest
 
+from milo import proc
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions
 from milo.core.launch import Application, Device, JavaRuntime, Launch, Mount, Network, Resources
 from milo.errors import ConfigError, MiloError, StateError, UserError
-from milo.task.oci import bundle, cgroup_placement, users
+from milo.task.oci import bundle, users
 from tests.support.launches import make_launch
 
 ARGV = ("/jdk/bin/java", "-jar", "/local/app.jar")
@@ -331,7 +332,9 @@ def test_removal_follows_no_symlink(launch: Launch, tmp_path: Path) -> None:
 def test_removal_never_enters_a_mount(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """While something is mounted inside, nothing is removed."""
     made, _ = write(launch)
-    monkeypatch.setattr(cgroup_placement, "mount_points", lambda: ["/", f"{made.path}/rootfs/usr"])
+    line = f"31 23 0:28 / {made.path}/rootfs/usr rw - tmpfs tmpfs rw\n"
+    inside = proc.parse_mountinfo(os.fsencode(line))
+    monkeypatch.setattr(proc, "mounts", lambda: inside)
     with pytest.raises(StateError, match="still mounted"):
         bundle.remove_bundle(launch.state_dir)
     assert Path(made.config_path).exists()

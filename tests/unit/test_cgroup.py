@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from milo import cgroup_files, proc
 from milo.core import cgroup
 from milo.core.cgroup import Hierarchy, Mode
 
@@ -23,9 +22,14 @@ V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 SCOPE = "/nomad/a1.web"
 
 
+def hierarchy_in(mountinfo: str) -> Hierarchy:
+    """Return the hierarchy that a mount table describes."""
+    return cgroup_files.hierarchy_in(proc.parse_mountinfo(mountinfo.encode()))
+
+
 def test_v1_is_known_by_its_controllers() -> None:
     """On v1 each controller, also one mounted with another, has its directory."""
-    hierarchy = cgroup.parse_mountinfo(V1)
+    hierarchy = hierarchy_in(V1)
     assert hierarchy.mode is Mode.V1
     assert hierarchy.mounts == {
         "cpu": "/sys/fs/cgroup/cpu,cpuacct",
@@ -40,52 +44,24 @@ def test_v1_is_known_by_its_controllers() -> None:
 
 def test_other_hierarchies_are_told_apart() -> None:
     """v2 alone, v2 beside v1, and none at all are three different modes."""
-    assert cgroup.parse_mountinfo(V2) == Hierarchy(Mode.V2, {"": "/sys/fs/cgroup"})
-    assert cgroup.parse_mountinfo(V1 + UNIFIED).mode is Mode.HYBRID
-    assert cgroup.parse_mountinfo("22 1 8:1 / / rw - ext4 /dev/a rw\nshort\n").mode is Mode.NONE
+    assert hierarchy_in(V2) == Hierarchy(Mode.V2, {"": "/sys/fs/cgroup"})
+    assert hierarchy_in(V1 + UNIFIED).mode is Mode.HYBRID
+    assert hierarchy_in("22 1 8:1 / / rw - ext4 /dev/a rw\nshort\n").mode is Mode.NONE
 
 
 def test_mounts_elsewhere_do_not_count() -> None:
     """A cgroup file system that a container runtime mounted for itself is not the host's."""
     elsewhere = V2.replace("/sys/fs/cgroup", "/var/lib/box/sys/fs/cgroup")
-    assert cgroup.parse_mountinfo(elsewhere).mode is Mode.NONE
+    assert hierarchy_in(elsewhere).mode is Mode.NONE
 
 
 def test_directory_joins_controller_and_path() -> None:
     """On v2 every controller has one directory, on v1 its own or none."""
-    v1, v2 = cgroup.parse_mountinfo(V1), cgroup.parse_mountinfo(V2)
+    v1, v2 = hierarchy_in(V1), hierarchy_in(V2)
     assert v1.directory("memory", "/a/b/") == "/sys/fs/cgroup/memory/a/b"
     assert v1.directory("hugetlb", "/a") is None
     assert v1.directory("memory", "/") == "/sys/fs/cgroup/memory"
     assert v2.directory("memory", "/a/b") == v2.directory("cpu", "a/b") == "/sys/fs/cgroup/a/b"
-
-
-def test_proc_cgroup_gives_a_path_for_each_controller() -> None:
-    """/proc/<pid>/cgroup is read with several controllers a line, and v2's with none."""
-    text = "3:cpu,cpuacct:/a:b\n1:name=systemd:/c\n0::/d\n"
-    assert cgroup.parse_proc_cgroup(text) == {
-        "cpu": "/a:b",
-        "cpuacct": "/a:b",
-        "name=systemd": "/c",
-        "": "/d",
-    }
-
-
-def test_values_and_keyed_files() -> None:
-    """Numbers are read; "max" and what is no number are left out."""
-    assert cgroup.parse_value("4096\n") == 4096
-    assert cgroup.parse_value("max\n") is None
-    assert cgroup.parse_value("") is None
-    assert cgroup.parse_keyed("anon 12\nfile 0\nbroken\nodd x\n") == {"anon": 12, "file": 0}
-
-
-@given(st.text())
-def test_parsers_take_any_text(text: str) -> None:
-    """No text makes a parser fail."""
-    cgroup.parse_mountinfo(text)
-    cgroup.parse_proc_cgroup(text)
-    cgroup.parse_keyed(text)
-    cgroup.parse_value(text)
 
 
 def test_a_container_has_a_group_of_its_own_below_nomads() -> None:
@@ -128,7 +104,7 @@ def test_memory_limits(memory: int, memory_max: int, limits: dict[str, int]) -> 
 
 def test_v1_leftovers_spare_what_nomad_made() -> None:
     """After a container, Nomad's scope goes only where Nomad itself has none."""
-    hierarchy = cgroup.parse_mountinfo(V1)
+    hierarchy = hierarchy_in(V1)
     root = "/sys/fs/cgroup"
     directories = cgroup.leftover_directories(hierarchy, f"{SCOPE}/milo-1", SCOPE)
     assert set(directories) == {
@@ -150,12 +126,12 @@ def test_v1_leftovers_spare_what_nomad_made() -> None:
 
 def test_v2_and_lonely_containers_leave_only_themselves() -> None:
     """On v2 all above the container's group is Nomad's; outside of Nomad there is nothing."""
-    v2 = cgroup.parse_mountinfo(V2)
+    v2 = hierarchy_in(V2)
     scope = "/nomad.slice/share.slice/a1.web.scope"
     assert cgroup.leftover_directories(v2, f"{scope}/milo-1", scope) == (
         f"/sys/fs/cgroup{scope}/milo-1",
     )
-    v1 = cgroup.parse_mountinfo(V1)
+    v1 = hierarchy_in(V1)
     lonely = cgroup.leftover_directories(v1, "/milo-1", "")
     assert all(path.endswith("/milo-1") for path in lonely)
     assert len(lonely) == len(set(v1.mounts.values()))
@@ -163,7 +139,7 @@ def test_v2_and_lonely_containers_leave_only_themselves() -> None:
 
 def test_parents_are_made_on_v1_only() -> None:
     """Nomad's scope is one group on v2, and on v1 one in every controller."""
-    v1, v2 = cgroup.parse_mountinfo(V1), cgroup.parse_mountinfo(V2)
+    v1, v2 = hierarchy_in(V1), hierarchy_in(V2)
     assert cgroup.parent_directories(v2, SCOPE) == ()
     assert cgroup.parent_directories(v1, "") == ()
     assert f"/sys/fs/cgroup/pids{SCOPE}" in cgroup.parent_directories(v1, SCOPE)

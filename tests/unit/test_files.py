@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from milo import proc
 from milo.core import control
 from milo.errors import StateError
 from milo.files import MAX_RECORD_BYTES, read_file, write_file
 from milo.task import journal
 from milo.task.journal import Journal
 from tests.support.log_rig import descriptors
-from tests.support.waiting import wait_for
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -59,46 +54,6 @@ def test_what_is_no_readable_file_is_a_state_error(tmp_path: Path) -> None:
             read_file(str(tmp_path / name))
     assert read_file(str(tmp_path / "fifo")) == b""  # and it does not wait for a writer
     assert descriptors() == before
-
-
-def test_a_process_has_a_start_time_until_it_has_ended() -> None:
-    """A running process has one, whatever its name; a zombie and a free number have none."""
-    assert proc.start_ticks(os.getpid()) == proc.start_ticks(os.getpid())
-    assert proc.start_ticks(2**22) is None
-    child = subprocess.Popen(["/bin/sleep", "100"])
-    assert proc.start_ticks(child.pid) is not None
-    assert proc.parent(child.pid) == os.getpid()
-    assert child.pid in proc.children(os.getpid())
-    child.kill()
-    wait_for("the zombie", lambda: proc.start_ticks(child.pid) is None)
-    child.wait()
-    assert proc.parent(child.pid) is None
-
-
-def test_a_signal_reaches_the_process_that_was_meant() -> None:
-    """Never a later one with the same number, and none that has ended."""
-    child = subprocess.Popen(["/bin/sleep", "100"])
-    ticks = proc.start_ticks(child.pid)
-    assert ticks is not None
-    assert not proc.signal_process(child.pid, ticks + 1, signal.SIGKILL)
-    assert child.poll() is None
-    assert proc.signal_process(child.pid, ticks, signal.SIGTERM)
-    assert child.wait() == -signal.SIGTERM
-    assert not proc.signal_process(child.pid, ticks, signal.SIGTERM)
-
-
-def test_names_with_parentheses_do_not_confuse() -> None:
-    """The second field of /proc/<pid>/stat may hold anything."""
-    code = (
-        "import os, sys; sys.path.insert(0, '.');"
-        "from milo.proc import *; set_process_name(') R 1 (');"
-        "become_subreaper(); print(start_ticks(os.getpid()), parent(os.getpid()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    ticks, parent = done.stdout.split()
-    assert int(ticks) > 0 and int(parent) == os.getpid()
-    with pytest.raises(OSError, match="Invalid"):
-        proc.prctl(-1, 0)
 
 
 def test_a_journal_is_a_bounded_file_and_messages(

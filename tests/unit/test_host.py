@@ -493,7 +493,7 @@ async def test_a_stop_goes_past_a_process_that_does_not_answer(
     """The application is signalled directly, and one that cannot be killed is an error."""
     sent: list[int] = []
 
-    def send(pid: int, ticks: int, number: int) -> bool:
+    def send(process: records.ProcessId, number: int) -> bool:
         sent.append(number)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[2] / "milo"
 MAX_LINES = 500
 
-SHARED = {"milo", "milo.errors", "milo.files", "milo.proc"}
+SHARED = {"milo", "milo.errors", "milo.files", "milo.proc", "milo.cgroup_files"}
 ALLOWED = {
     "milo.errors": set(),
     "milo.files": {"milo.errors"},
-    "milo.proc": set(),
+    "milo.proc": {"milo.core"},
+    "milo.cgroup_files": {"milo.core", "milo.proc"},
     "milo.core": {"milo.core", "milo.errors"},
     "milo.task": {"milo.task", "milo.core"} | SHARED,
     "milo.spawner": {"milo.task"} | SHARED,
@@ -76,3 +78,43 @@ def test_asyncio_is_only_where_grpclib_is(path: Path) -> None:
     text = path.read_text()
     if layer(name_of(path)) != "milo.plugin":
         assert "import asyncio" not in text and "trio_asyncio" not in text
+
+
+KERNEL_MODULES = {"milo.proc", "milo.cgroup_files"}
+KERNEL_PATH = re.compile(r"/(proc|sys)(/|$)")
+IN_THE_CONTAINER = {
+    "milo.task.root.rootfs": {"/proc", "/sys", "/proc/self/mounts"},
+    "milo.host.tasks": {"/proc/net/unix"},  # which goes
+}
+"""What is not opened, but made in the container."""
+
+
+def kernel_paths(tree: ast.AST) -> set[str]:
+    """Return the texts that begin like a path below /proc or /sys, docstrings left out."""
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+        and KERNEL_PATH.match(node.value)
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_of_the_kernel_are_read_in_one_place(path: Path) -> None:
+    """A path below /proc or /sys stands in milo.proc, and otherwise only where nothing is opened.
+
+    milo.core is pure, and names what is in a container.
+    """
+    name = name_of(path)
+    if name in KERNEL_MODULES or layer(name) == "milo.core":
+        return
+    found = kernel_paths(ast.parse(path.read_text())) - IN_THE_CONTAINER.get(name, set())
+    found.discard("/proc/self/fd/")  # until all go through milo.walk
+    assert not found, f"{name} names {found}: milo.proc and milo.cgroup_files read those"

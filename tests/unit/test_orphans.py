@@ -11,7 +11,6 @@ import pytest
 from milo.core import records
 from milo.core.records import ExitRecord, ProcessId, TaskRecord
 from milo.host.leftovers.orphans import Findings, Kept, Orphan, judge_directory, look
-from milo.host.leftovers.traces import mount_entries
 from milo.host.state_store import StateStore
 from milo.proc import start_ticks
 from tests.support.launches import make_launch
@@ -200,8 +199,3 @@ def test_two_looks_have_to_agree() -> None:
     after = Findings(directories=(one,), processes=((Orphan("7", "z"), ProcessId(7, 2)),))
     assert after.also_in(before) == Findings(directories=(one,))
     assert before.orphans == (one, two, Orphan("7", "z"), two)
-
-
-def test_mounts_of_a_process_that_is_gone() -> None:
-    """Where nobody is left to have mounts, none are found."""
-    assert mount_entries(0) == []

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
+from milo import proc
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import parse_task_options
 from milo.core.container import userns
@@ -17,7 +18,7 @@ from milo.core.container.confinement import Confinement
 from milo.core.container.spec import User
 from milo.core.launch import Network
 from milo.errors import ConfigError, UserError
-from milo.task.oci import cgroup_placement, privileges
+from milo.task.oci import privileges
 from tests.support.launches import make_launch
 
 LAUNCH = make_launch(
@@ -98,13 +99,13 @@ def test_profiles_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_limits_are_held_to_what_the_agent_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without CAP_SYS_RESOURCE no limit passes the agent's own; open files have an end anyway."""
-    monkeypatch.setattr(cgroup_placement, "has_capability", lambda number: False)
+    monkeypatch.setattr(proc, "has_capability", lambda number: False)
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (10, 1000))
     found = confine(ulimit={"nofile": "unlimited", "memlock": "5:1000"})
     assert found.rlimits == {"RLIMIT_NOFILE": (1000, 1000), "RLIMIT_MEMLOCK": (5, 1000)}
     with pytest.raises(ConfigError, match=r"1001 is more than .* at most 1000"):
         confine(ulimit={"memlock": "1001"})
-    monkeypatch.setattr(cgroup_placement, "has_capability", lambda number: True)
+    monkeypatch.setattr(proc, "has_capability", lambda number: True)
     assert confine(ulimit={"memlock": "unlimited"}).rlimits["RLIMIT_MEMLOCK"][1] == 2**64 - 1
 
 
@@ -157,8 +158,3 @@ def test_the_way_is_opened_for_a_user_namespace_alone(
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path, task, bundle)]
     assert modes == [0o711, 0o710, 0o711]
     assert owners == [(str(task), -1, 5)]
-
-
-def test_an_unreadable_kernel_file_is_empty() -> None:
-    """A kernel without the file has not the feature."""
-    assert privileges._read("/nonexistent") == ""

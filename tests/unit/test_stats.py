@@ -158,19 +158,6 @@ def test_source_follows_the_hierarchy() -> None:
     assert sampling.source(hierarchy, "/a/b") == Source(Mode.V1, "/c/a/b", "", "/m/a/b")
 
 
-def test_core_speed_is_the_base_frequency(tmp_path: Path) -> None:
-    """The base frequency is preferred, then the highest, then what /proc/cpuinfo says."""
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\ncpu MHz\t\t: 2596.144\nprocessor\t: 1\ncpu MHz\t\t: 2600\n")
-    sysfs = tmp_path / "cpu"
-    assert sampling.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2598.072)
-    write(sysfs / "cpu0" / "cpufreq", {"cpuinfo_max_freq": "3000000\n"})
-    write(sysfs / "cpu1" / "cpufreq", {"cpuinfo_max_freq": "9\n", "base_frequency": "2000000\n"})
-    write(sysfs / "cpuidle", {})
-    assert sampling.core_mhz(str(sysfs), str(cpuinfo)) == pytest.approx(2500)
-    assert sampling.core_mhz("/no", "/no") == 0
-
-
 def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
     """What is kept open says what the file says now; one that is missing is not looked for."""
     write(tmp_path, {"a": "1\n"})

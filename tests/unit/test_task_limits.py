@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from milo import cgroup_files
 from milo.core import cgroup
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.describe import exit_sentence
@@ -28,8 +29,7 @@ def hierarchy(
     found = Hierarchy(mode, {name: str(tmp_path / (name or "root")) for name in names})
     for path in found.mounts.values():
         Path(path + OWN).mkdir(parents=True)
-    monkeypatch.setattr(cgroup_placement, "detect", lambda: found)
-    monkeypatch.setattr(cgroup_state, "detect", lambda: found)
+    monkeypatch.setattr(cgroup_files, "detect", lambda: found)
     return found
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import subprocess
 from typing import Final
 
 import trio
 
+from milo import cgroup_files, proc
 from milo.cli.doctor import host_verdicts
 from milo.cli.doctor.directory_verdicts import Directory, check_state_dir
 from milo.cli.doctor.finding import Finding
@@ -17,15 +17,15 @@ from milo.cli.doctor.trial import Trial, try_container
 from milo.core import cgroup
 from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.container import seccomp, userns
+from milo.core.container import seccomp
 from milo.errors import ConfigError
 from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
-from milo.task.oci import cgroup_placement, privileges
+from milo.task.oci import privileges
 
 VERSION_TIMEOUT_S: Final = 10.0
-UNIFIED: Final = "/sys/fs/cgroup/unified"
-NOMAD_SLICE: Final = "/sys/fs/cgroup/nomad.slice"
+UNIFIED: Final = f"{cgroup.CRUN_CGROUP_ROOT}/unified"
+NOMAD_SLICE: Final = f"{cgroup.CRUN_CGROUP_ROOT}/nomad.slice"
 
 
 def check_host(options: PluginOptions) -> list[Finding]:
@@ -33,10 +33,10 @@ def check_host(options: PluginOptions) -> list[Finding]:
     root = os.geteuid() == 0
     crun = find_program(options.crun_path, os.environ)
     findings = [
-        host_verdicts.check_privileges(os.geteuid(), _capabilities()),
+        host_verdicts.check_privileges(os.geteuid(), proc.effective_capabilities()),
         host_verdicts.check_kernel(os.uname().release, has_pidfd=_has_pidfd()),
         _check_cgroups(),
-        host_verdicts.check_userns(_userns_problem(), wanted=options.userns),
+        host_verdicts.check_userns(privileges.userns_problem(), wanted=options.userns),
         host_verdicts.check_crun(
             options.crun_path,
             crun,
@@ -104,32 +104,25 @@ def _mount(path: str) -> tuple[str, frozenset[str]]:
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     best: tuple[int, str, frozenset[str]] = (-1, "", frozenset())
-    for line in _read("/proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) < 6 or len(kind) < 3:
-            continue
-        # Blanks in it are octal.
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
+    for mount in proc.mounts():
+        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
         # Of btrfs the device differs from what stat tells, so the path alone may decide.
-        weight = 2 * len(point) + (fields[2] == wanted)
+        weight = 2 * len(mount.point) + (mount.device == wanted)
         if inside and weight >= best[0]:
-            options = frozenset((*fields[5].split(","), *kind[2].split(",")))
-            best = (weight, kind[0], options)
+            best = (weight, mount.kind, frozenset((*mount.options, *mount.super_options)))
     return best[1], best[2]
 
 
 def _check_cgroups() -> Finding:
-    hierarchy = cgroup_placement.detect()
+    hierarchy = cgroup_files.detect()
     delegated = None
     if hierarchy.mode is Mode.V2:
-        available = _read(f"{cgroup.CRUN_CGROUP_ROOT}/cgroup.controllers").split()
+        available = cgroup_files.read_words(cgroup.CRUN_CGROUP_ROOT, "cgroup.controllers")
         if os.path.isdir(NOMAD_SLICE):
-            delegated = _read(f"{NOMAD_SLICE}/cgroup.subtree_control").split()
+            delegated = cgroup_files.read_words(NOMAD_SLICE, "cgroup.subtree_control")
     else:
         available = list(hierarchy.mounts)
-    unified = _read(f"{UNIFIED}/cgroup.controllers").split()
+    unified = cgroup_files.read_words(UNIFIED, "cgroup.controllers")
     return host_verdicts.check_cgroups(hierarchy.mode, available, unified, delegated)
 
 
@@ -163,32 +156,9 @@ def _init() -> str:
         return ""
 
 
-def _userns_problem() -> str:
-    return userns.host_problem(
-        userns.kernel_version(os.uname().release),
-        _read("/proc/self/uid_map"),
-        _read("/proc/sys/user/max_user_namespaces"),
-    )
-
-
 def _has_pidfd() -> bool:
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError:
         return False
     return True
-
-
-def _capabilities() -> int:
-    for line in _read("/proc/self/status").splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -31,7 +31,8 @@ from typing import Final
 
 import attrs
 
-from milo.core import cgroup, records
+from milo import cgroup_files
+from milo.core import records
 from milo.core.container.crun import CONTAINER_PREFIX
 from milo.core.launch import Launch
 from milo.errors import StateError
@@ -43,7 +44,7 @@ from milo.host.leftovers.traces import (
     task_processes,
 )
 from milo.host.state_store import StateStore
-from milo.proc import start_ticks
+from milo.proc import lives, root
 
 YOUNG_S: Final = 60.0
 """What StartTask and a takeover take at the very most between two signs of life."""
@@ -116,7 +117,7 @@ def look(state_dir: str) -> Findings:
         elif found is not None:
             kept.append(found)
     ended = {identity.pid for _, identity in processes}
-    for group in container_groups(cgroup.parse_mountinfo(_read("/proc/self/mountinfo")), state_dir):
+    for group in container_groups(cgroup_files.detect(), state_dir):
         name = os.path.basename(group.path).removeprefix(CONTAINER_PREFIX)
         judged = None if _is_claimed(store, name) else _judge_group(group, ended)
         if isinstance(judged, Orphan):
@@ -172,11 +173,11 @@ def _unless_young(orphan: Orphan) -> Orphan | Kept:
 
 
 def _signs_of_life(path: str, task: records.TaskRecord | None) -> Iterator[str]:
-    if task is not None and _runs(task.supervisor):
+    if task is not None and lives(task.supervisor):
         yield f"its process {task.supervisor.pid} runs"
     elif _served(path):
         yield "its process runs"
-    if task is not None and task.container is not None and _runs(task.container):
+    if task is not None and task.container is not None and lives(task.container):
         yield f"its container runs (process {task.container.pid})"
 
 
@@ -197,9 +198,9 @@ def _exists(alloc_dir: str, task: records.TaskRecord | None) -> bool:
     """Whether the allocation's directory is there, for us or for the task's own process."""
     if os.path.isdir(alloc_dir):
         return True
-    if task is None or not _runs(task.supervisor):
+    if task is None or not lives(task.supervisor):
         return False
-    return os.path.isdir(f"/proc/{task.supervisor.pid}/root{alloc_dir}")
+    return os.path.isdir(root(task.supervisor.pid) + alloc_dir)
 
 
 def _alloc_dir(launch: Launch | None, exit_record: records.ExitRecord | None) -> str:
@@ -212,10 +213,6 @@ def _whose(launch: Launch | None, exit_record: records.ExitRecord | None) -> str
     if launch is not None:
         return f"task {launch.task_name!r} of allocation {launch.alloc_id}"
     return f"exit record of {'' if exit_record is None else exit_record.task_id}"
-
-
-def _runs(process: records.ProcessId) -> bool:
-    return start_ticks(process.pid) == process.start_ticks
 
 
 def _judge_process(process: TaskProcess) -> Orphan | Kept | None:
@@ -265,9 +262,3 @@ def _owner(state_dir: str, point: str) -> str:
 
 def _few(pids: tuple[int, ...]) -> str:
     return ", ".join(map(str, pids[:5])) + (" ..." if len(pids) > 5 else "")
-
-
-def _read(path: str) -> str:
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-    return ""

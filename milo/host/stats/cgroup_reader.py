@@ -13,6 +13,8 @@ import resource
 from collections.abc import Sequence
 from typing import Final
 
+from milo.cgroup_files import parse_number
+
 MAX_FILE_BYTES: Final = 16 * 1024
 """memory.stat, the largest, has some 2 KiB."""
 
@@ -68,14 +70,6 @@ class CgroupFiles:
         return texts
 
 
-def number(text: bytes) -> int | None:
-    """Return the one number that a file holds; None for ``max`` and for anything else."""
-    try:
-        return int(text)
-    except ValueError:
-        return None
-
-
 def field(text: bytes, key: bytes) -> int | None:
     """Return the number after ``key`` in a flat-keyed file (``memory.stat``, ``cpu.stat``).
 
@@ -88,4 +82,4 @@ def field(text: bytes, key: bytes) -> int | None:
         return None
     start += len(key)
     end = text.find(b"\n", start)
-    return number(text[start:] if end < 0 else text[start:end])
+    return parse_number(text[start:] if end < 0 else text[start:end])

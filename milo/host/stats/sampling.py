@@ -10,17 +10,17 @@ cgroup-v1/{cpuacct,memory}.rst.
 from __future__ import annotations
 
 import os
-import re
 import time
 from contextlib import closing
 from typing import Any, Final
 
 import attrs
 
-from milo.core import cgroup
+from milo import cgroup_files
+from milo.cgroup_files import parse_number as number
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.report import CpuUsage, MemoryUsage
-from milo.host.stats.cgroup_reader import CgroupFiles, field, number
+from milo.host.stats.cgroup_reader import CgroupFiles, field
 
 NS_PER_US: Final = 1000
 NS_PER_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -53,7 +53,7 @@ class Sample:
 
 def locate(cgroup_path: str) -> Source:
     """Return where the container's figures are; ``cgroup_path`` as crun was given it."""
-    return source(cgroup.parse_mountinfo(_read("/proc/self/mountinfo")), cgroup_path)
+    return source(cgroup_files.detect(), cgroup_path)
 
 
 def source(hierarchy: Hierarchy, cgroup_path: str) -> Source:
@@ -171,7 +171,7 @@ def usage(
     """Return what was used between two samples, as Nomad's own drivers compute it.
 
     Percentages are of one core, so two busy cores are 200; without a previous sample they are
-    0. Ticks are percent of ``core_mhz`` (`core_mhz()`). Throttling is counted since the
+    0. Ticks are percent of ``core_mhz`` (`milo.proc.core_mhz`). Throttling is counted since the
     container's start.
     """
     figures: dict[str, Any] = {}
@@ -207,26 +207,6 @@ MEMORY_NAMES: Final = {
 """Fields of `MemoryUsage` to Nomad's names of what is measured."""
 
 
-def core_mhz(sysfs: str = "/sys/devices/system/cpu", cpuinfo: str = "/proc/cpuinfo") -> float:
-    """Return the speed of one core, averaged over all, in MHz; 0 when nothing tells.
-
-    Nomad takes base_frequency, else cpuinfo_max_freq (client/lib/numalib), both in kHz; virtual
-    machines have neither, and then /proc/cpuinfo says how fast a core was just now.
-    """
-    speeds = []
-    for name in _list(sysfs):
-        if re.fullmatch(r"cpu\d+", name):
-            for file in ("base_frequency", "cpuinfo_max_freq"):
-                khz = cgroup.parse_value(_read(f"{sysfs}/{name}/cpufreq/{file}"))
-                if khz:
-                    speeds.append(khz / 1000)
-                    break
-    if not speeds:
-        found = re.findall(r"^cpu MHz\s*:\s*([\d.]+)$", _read(cpuinfo), re.MULTILINE)
-        speeds = [float(speed) for speed in found]
-    return sum(speeds) / len(speeds) if speeds else 0.0
-
-
 def _percent(previous: Sample | None, current: Sample, field: str) -> float:
     before = getattr(previous, field, None)
     if previous is None or before is None:
@@ -238,18 +218,3 @@ def _percent(previous: Sample | None, current: Sample, field: str) -> float:
 
 def _times(number: int | None, factor: int) -> int | None:
     return None if number is None else number * factor
-
-
-def _list(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""

@@ -11,13 +11,14 @@ from typing import Final
 
 import trio
 
+from milo import proc
 from milo.core.report import TaskUsage
 from milo.host.stats import sampling
 
 MIN_INTERVAL_S: Final = 0.1
 """Nobody gets samples more often than that; Nomad's default is one a second."""
 
-_core_mhz = functools.cache(sampling.core_mhz)
+_core_mhz = functools.cache(proc.core_mhz)
 
 
 class Ticks:

@@ -9,8 +9,7 @@ from typing import Final
 
 import trio
 
-from milo.core import cgroup
-from milo.core.cgroup import Mode
+from milo import cgroup_files
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
 from milo.core.java import hsperf
@@ -20,7 +19,6 @@ from milo.core.java.option_words import UserWords, gather
 from milo.core.launch import Application, Launch
 from milo.task.java.silent_jvm import past_perf_data
 from milo.task.journal import Journal
-from milo.task.oci.cgroup_placement import detect
 from milo.task.oci.container import Container
 from milo.task.root.inside import OutsideError, list_names, open_inside
 
@@ -162,15 +160,7 @@ def dump_bytes(launch: Launch, path: str) -> int:
 
 def read_limits(pid: int, cgroup_path: str, launch: Launch) -> Limits:
     """Return the limits of a container's first process as the kernel has them."""
-    hierarchy = detect()
-    cpu = hierarchy.directory("cpu", cgroup_path) or ""
-    memory = hierarchy.directory("memory", cgroup_path) or ""
-    if hierarchy.mode is Mode.V2:
-        quota, _, period = _read(f"{cpu}/cpu.max").partition(" ")
-        limit = _read(f"{memory}/memory.max")
-    else:
-        quota, period = _read(f"{cpu}/cpu.cfs_quota_us"), _read(f"{cpu}/cpu.cfs_period_us")
-        limit = _read(f"{memory}/memory.limit_in_bytes")
+    quota_us, period_us = cgroup_files.cpu_quota(cgroup_path)
     try:
         cpus = len(os.sched_getaffinity(pid))
     except OSError:
@@ -178,10 +168,10 @@ def read_limits(pid: int, cgroup_path: str, launch: Launch) -> Limits:
     wanted = launch.resources
     limited = wanted.memory_bytes > 0 and wanted.memory_max_bytes >= 0
     return Limits(
-        memory_bytes=(cgroup.parse_value(limit) or 0) if limited else 0,
+        memory_bytes=cgroup_files.memory_limit_bytes(cgroup_path) if limited else 0,
         cpus=cpus,
-        quota_us=cgroup.parse_value(quota) or 0,
-        period_us=cgroup.parse_value(period) or 0,
+        quota_us=quota_us,
+        period_us=period_us,
         shares=wanted.cpu_shares,
     )
 
@@ -245,11 +235,3 @@ def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:
     if len(data) > MAX_ARGFILE_BYTES:
         raise OutsideError("it is too large")
     return data.decode("utf-8", "replace")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 
+from milo import cgroup_files
 from milo.core import control
 from milo.core.config.task_options import TaskOptions
 from milo.core.java import out_of_memory
@@ -19,7 +20,6 @@ from milo.task.logs.byte_counts import ByteCountsFile
 from milo.task.logs.fifo import FifoSink, LogTarget, check_log_path, write_text
 from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
-from milo.task.oci.cgroup_state import processes
 from milo.task.oci.non_child import reopen_pipe
 
 NAMES: Final = ("stdout", "stderr")
@@ -104,7 +104,7 @@ class Streams:
             source = takeover.descriptors.get(f"{name}.pipe")
             inode = takeover.record.pipes.get(name)
             if source is None and inode is not None:
-                source = reopen_pipe(processes(takeover.record.cgroup_path), inode)
+                source = reopen_pipe(cgroup_files.processes(takeover.record.cgroup_path), inode)
             if source is None:
                 journal.event(f"The output on {name} cannot be collected any more")
                 continue

@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from milo import cgroup_files, proc
 from milo.core import cgroup
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import spec
@@ -129,9 +130,9 @@ def remove_bundle(state_dir: str) -> None:
     path = f"{state_dir}/{BUNDLE_DIR}"
     if not os.path.lexists(path):
         return
-    for point in cgroup_placement.mount_points():
-        if is_inside(point, path):
-            raise StateError(path, f"{point} is still mounted. Unmount it")
+    for mount in proc.mounts():
+        if is_inside(mount.point, path):
+            raise StateError(path, f"{mount.point} is still mounted. Unmount it")
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path)
@@ -150,5 +151,5 @@ def _cpu_quota(launch: Launch, options: TaskOptions) -> int:
 
 
 def _cpuset(launch: Launch) -> str:
-    on_v2 = cgroup_placement.detect().mode is cgroup.Mode.V2
+    on_v2 = cgroup_files.detect().mode is cgroup.Mode.V2
     return launch.resources.cpuset_cpus if on_v2 else ""

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from typing import Final
 
+from milo import cgroup_files, proc
 from milo.core import cgroup
-from milo.core.cgroup import Hierarchy, Mode
+from milo.core.cgroup import Mode
 from milo.errors import StateError
-
-MOUNTINFO: Final = "/proc/self/mountinfo"
 
 MAKE_ATTEMPTS: Final = 5
 """Each failure takes another task's end in the very microseconds between two calls."""
-
-
-def detect() -> Hierarchy:
-    """Return the cgroup hierarchy that this process, and so crun, sees."""
-    return cgroup.parse_mountinfo(_read(MOUNTINFO))
-
-
-def mount_points() -> list[str]:
-    """Return every mount point of this process's mount namespace."""
-    return [
-        fields[4].encode().decode("unicode_escape") if "\\" in fields[4] else fields[4]
-        for fields in (line.split() for line in _read(MOUNTINFO).splitlines())
-        if len(fields) > 4
-    ]
-
-
-def has_capability(number: int) -> bool:
-    """Whether this process effectively has a capability; capabilities(7)."""
-    for line in _read("/proc/self/status").splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> number & 1)
-    return False
 
 
 def settle(pid: int, *, oom_score_adj: int, cpuset_cgroup: str = "", cpuset_cpus: str = "") -> None:
@@ -48,8 +24,13 @@ def settle(pid: int, *, oom_score_adj: int, cpuset_cgroup: str = "", cpuset_cpus
     Raises:
         StateError: the kernel refuses, or the process is gone.
     """
-    _write(f"/proc/{pid}/oom_score_adj", str(oom_score_adj))
-    if cpuset_cgroup and detect().mode is not Mode.V2:
+    try:
+        proc.set_oom_score_adj(pid, oom_score_adj)
+    except OSError as exc:
+        raise StateError(
+            f"process {pid}", f"the kernel refuses oom_score_adj {oom_score_adj}: {exc.strerror}"
+        ) from exc
+    if cpuset_cgroup and cgroup_files.detect().mode is not Mode.V2:
         join_cpuset(pid, cpuset_cgroup, cpuset_cpus)
 
 
@@ -79,7 +60,7 @@ def weigh(shares: int, cgroup_path: str, cgroup_parent: str) -> None:
     """
     if shares <= 0:
         return
-    hierarchy = detect()
+    hierarchy = cgroup_files.detect()
     v2 = hierarchy.mode is Mode.V2
     value = cgroup.shares_to_weight(shares) if v2 else cgroup.clamp_shares(shares)
     for path in (cgroup_path, cgroup_parent):
@@ -100,7 +81,7 @@ def make_parents(cgroup_parent: str) -> None:
     Raises:
         StateError: the kernel refuses.
     """
-    for directory in cgroup.parent_directories(detect(), cgroup_parent):
+    for directory in cgroup.parent_directories(cgroup_files.detect(), cgroup_parent):
         for attempt in range(MAKE_ATTEMPTS):
             try:
                 os.makedirs(directory, exist_ok=True)
@@ -123,7 +104,7 @@ def remove_leftovers(cgroup_path: str, cgroup_parent: str = "") -> tuple[str, ..
         What could not be removed, because processes or groups are still inside.
     """
     remaining = []
-    for directory in cgroup.leftover_directories(detect(), cgroup_path, cgroup_parent):
+    for directory in cgroup.leftover_directories(cgroup_files.detect(), cgroup_path, cgroup_parent):
         try:
             os.rmdir(directory)
         except OSError as exc:
@@ -132,18 +113,8 @@ def remove_leftovers(cgroup_path: str, cgroup_parent: str = "") -> tuple[str, ..
     return tuple(remaining)
 
 
-def _read(path: str) -> str:
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-    return ""
-
-
 def _write(path: str, text: str) -> None:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
+        proc.write(path, text)
     except OSError as exc:
         raise StateError(path, f"the kernel refuses {text!r}: {exc.strerror}") from exc

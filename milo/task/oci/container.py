@@ -11,13 +11,14 @@ from typing import Final
 
 import trio
 
+from milo import cgroup_files
 from milo.core import cgroup
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import crun as crun_args
 from milo.core.launch import Application, Launch
 from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord, short_id
 from milo.errors import ControlError, CrunError, MiloError, StateError
-from milo.proc import start_ticks
+from milo.proc import identify
 from milo.task.children import Reaper, WaitStatus
 from milo.task.oci import bundle, cgroup_placement, cgroup_state
 from milo.task.oci.bundle import Bundle
@@ -113,10 +114,9 @@ class Container:
         with open(pid_file, encoding="ascii") as file:
             pid = int(file.read())
         self._reaper.watch(pid)
-        ticks = start_ticks(pid)
-        if ticks is None:
+        self.process = identify(pid)
+        if self.process is None:
             raise CrunError("create", "its process ended at once", "")
-        self.process = ProcessId(pid, ticks)
         self.started_at_s = time.time()
         self._mount_check.verify(pid)
         self._mount_check.close()
@@ -175,7 +175,7 @@ class Container:
 
     def oom_killed(self, status: WaitStatus | None) -> bool:
         """Whether the kernel's OOM killer has ended the application, which ended so."""
-        if not self.cgroup_path or cgroup_state.oom_kills(self.cgroup_path) == 0:
+        if not self.cgroup_path or cgroup_files.oom_kills(self.cgroup_path) == 0:
             return False
         if status is None or status.signal == signal.SIGKILL:
             return True

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from milo.core.records import ProcessId
-from milo.proc import start_ticks
+from milo.proc import descriptors, lives
 
 LOOK_S: Final = 0.05
 """How often a process is looked at where the kernel has no pidfds (before Linux 5.3)."""
@@ -35,7 +35,7 @@ class NonChildProcess:
 
     def alive(self) -> bool:
         """Whether it still runs; a zombie does not."""
-        return start_ticks(self.identity.pid) == self.identity.start_ticks
+        return lives(self.identity)
 
     def signal(self, number: int) -> None:
         """Send a signal; raises ProcessLookupError when it has ended."""
@@ -69,11 +69,9 @@ def reopen_pipe(pids: Iterable[int], inode: int) -> int | None:
     container did with its descriptors. None when nobody has it open any more.
     """
     for pid in pids:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                path = f"/proc/{pid}/fd/{name}"
-                with contextlib.suppress(OSError):
-                    found = os.stat(path)
-                    if stat.S_ISFIFO(found.st_mode) and found.st_ino == inode:
-                        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        for path, _ in descriptors(pid):
+            with contextlib.suppress(OSError):
+                found = os.stat(path)
+                if stat.S_ISFIFO(found.st_mode) and found.st_ino == inode:
+                    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     return None

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import resource
 from collections.abc import Mapping
 from typing import Any, Final
 
+from milo import proc
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import capabilities, seccomp, sysctls, userns
 from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
 from milo.core.container.spec import User
 from milo.core.launch import Launch
 from milo.errors import ConfigError, UserError
-from milo.task.oci import cgroup_placement
 
 CAP_SYS_RESOURCE: Final = 24
 """Its holder may raise hard limits; capabilities(7)."""
@@ -45,9 +44,6 @@ LOADERS_32: Final = {
 }
 """What 32-bit programs name as their ELF interpreter."""
 
-THERMAL_GLOB: Final = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
-"""Tells of the load of others; docker and podman mask it since 2025."""
-
 
 def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
     """Return the container's privileges.
@@ -56,7 +52,7 @@ def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
         ConfigError: the job asks for what the plugin's configuration or this client does not
             allow, or a seccomp profile cannot be read.
     """
-    granted = capabilities.granted(options.cap_add, options.cap_drop, _bounding_set())
+    granted = capabilities.granted(options.cap_add, options.cap_drop, proc.bounding_capabilities())
     sysctls.check_network(options.sysctl, launch.network.mode)
     return Confinement(
         pids_limit=options.pids_limit,
@@ -65,7 +61,7 @@ def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
         rlimits=_rlimits(options.ulimit),
         capabilities=granted,
         seccomp=_seccomp(options.seccomp_profile, granted),
-        masked_paths=tuple(sorted(glob.glob(THERMAL_GLOB))),
+        masked_paths=proc.thermal_throttle_directories(),
         sysctl=dict(options.sysctl),
         shm_size_bytes=options.shm_size_bytes or SHM_SIZE_BYTES,
         host_pids=options.pid_mode == "host",
@@ -131,19 +127,7 @@ def _first_id(launch: Launch, options: TaskOptions, user: User) -> int:
 
 def userns_problem() -> str:
     """Return why this host cannot give user namespaces, or an empty text; crun apart."""
-    return userns.host_problem(
-        machine().kernel,
-        _read("/proc/self/uid_map"),
-        _read("/proc/sys/user/max_user_namespaces"),
-    )
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return userns.host_problem(machine().kernel, proc.uid_map(), proc.max_user_namespaces())
 
 
 def find_init() -> str:
@@ -223,21 +207,11 @@ def _rlimits(wanted: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]
     return result
 
 
-def _bounding_set() -> int:
-    """Return the capabilities that crun can give, as a bit mask."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.startswith("CapBnd:"):
-                return int(line.split()[1], 16)
-    return 0
-
-
 def _hard_limit(kind: int) -> int:
     """Return the highest limit that crun may set: it cannot pass its own without the capability."""
-    if cgroup_placement.has_capability(CAP_SYS_RESOURCE):
+    if proc.has_capability(CAP_SYS_RESOURCE):
         if kind != resource.RLIMIT_NOFILE:
             return RLIM_INFINITY
-        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
-            return int(file.read())
+        return proc.max_open_files()
     hard = resource.getrlimit(kind)[1]
     return RLIM_INFINITY if hard == resource.RLIM_INFINITY else hard

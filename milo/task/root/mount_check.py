@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
+from milo import proc
 from milo.core.container.mounts import Bind, is_inside
 from milo.errors import StateError
 
@@ -50,7 +51,7 @@ class MountCheck:
         Raises:
             StateError: a source, or a mount point in the task's directories, was exchanged.
         """
-        root = f"/proc/{pid}/root"
+        root = proc.root(pid)
         for source, destination, fd in self._held:
             mounted = _hold(root, root + destination)
             try:

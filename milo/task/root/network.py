@@ -13,7 +13,7 @@ from typing import Final
 from milo.core.container.host_names import NetworkView
 from milo.core.launch import Network
 from milo.errors import NetworkError
-from milo.proc import CLONE_NEWNET, enter_namespace
+from milo.proc import CLONE_NEWNET, enter_namespace, has_ipv6, network_table
 
 # linux/nsfs.h, linux/sockios.h, linux/if.h
 NS_GET_NSTYPE: Final = 0xB703
@@ -23,7 +23,7 @@ SIOCGIFADDR: Final = 0x8915
 IFF_UP: Final = 0x1
 IFF_LOOPBACK: Final = 0x8
 RTF_GATEWAY: Final = 0x2
-LINK_LOCAL_SCOPE: Final = "20"
+LINK_LOCAL_SCOPE: Final = b"20"
 """Of /proc/net/if_inet6, include/net/ipv6.h."""
 
 
@@ -40,7 +40,7 @@ def view_network(network: Network) -> NetworkView:
     if network.mode != "group":
         return NetworkView(
             gateway="127.0.0.1" if network.mode == "host" else "",
-            has_ipv6=os.path.exists("/proc/net/if_inet6"),
+            has_ipv6=has_ipv6(),
         )
     namespace = _open_namespace(network.namespace_path)
     found: list[NetworkView] = []
@@ -103,7 +103,7 @@ def _look() -> NetworkView:
 
 
 def _request(name: str, flags: int = 0) -> bytes:
-    return struct.pack("16sH22x", name.encode(), flags)
+    return struct.pack("16sH22x", os.fsencode(name), flags)
 
 
 def _flags(sock: socket.socket, name: str) -> int:
@@ -122,10 +122,10 @@ def _inet4(sock: socket.socket, name: str) -> list[str]:
 def _inet6() -> dict[str, list[str]]:
     """Return the IPv6 addresses of each interface, without link-local ones; proc_net(5)."""
     found: dict[str, list[str]] = {}
-    for address, _, _, scope, _, name in _table("if_inet6"):
+    for address, _, _, scope, _, name in network_table("if_inet6"):
         if scope != LINK_LOCAL_SCOPE:
             text = str(ipaddress.IPv6Address(int(address, 16)))
-            found.setdefault(name, []).append(text)
+            found.setdefault(os.fsdecode(name), []).append(text)
     return found
 
 
@@ -134,21 +134,12 @@ def _gateway() -> str:
 
     A link-local one is none: it means nothing without the name of an interface.
     """
-    for _, destination, gateway, flags, _, _, _, mask, *_ in _table("route")[1:]:
+    for _, destination, gateway, flags, _, _, _, mask, *_ in network_table("route")[1:]:
         if int(destination, 16) == int(mask, 16) == 0 and int(flags, 16) & RTF_GATEWAY:
             return socket.inet_ntop(socket.AF_INET, struct.pack("=I", int(gateway, 16)))
-    for destination, bits, _, _, gateway, _, _, _, flags, _ in _table("ipv6_route"):
+    for destination, bits, _, _, gateway, _, _, _, flags, _ in network_table("ipv6_route"):
         if int(destination, 16) == int(bits, 16) == 0 and int(flags, 16) & RTF_GATEWAY:
             address = ipaddress.IPv6Address(int(gateway, 16))
             if not address.is_link_local:
                 return str(address)
     return ""
-
-
-def _table(name: str) -> list[list[str]]:
-    """Return the fields of a table in the calling thread's own network namespace."""
-    try:
-        with open(f"/proc/thread-self/net/{name}", encoding="ascii") as file:
-            return [line.split() for line in file]
-    except FileNotFoundError:  # A kernel without IPv6.
-        return []

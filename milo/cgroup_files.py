@@ -1,0 +1,144 @@
+"""The one way to find, read and write the files of cgroups, on both hierarchies.
+
+Used by the driver and by the task process, which may not import each other. What the numbers mean
+is `milo.core.cgroup`'s business. `milo.host.stats.cgroup_reader` reads the same files again and
+again, by descriptors that it keeps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from milo import proc
+from milo.core.cgroup import CRUN_CGROUP_ROOT, NO_LIMIT_BYTES, Hierarchy, Mode
+
+NOT_CONTROLLERS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "none")
+"""What else stands among the options of a v1 cgroup file system; cgroups(7)."""
+
+
+def detect() -> Hierarchy:
+    """Return the cgroup hierarchy that this process, and so crun, sees."""
+    return hierarchy_in(proc.mounts())
+
+
+def hierarchy_in(mounts: Iterable[proc.Mount]) -> Hierarchy:
+    """Return the hierarchy that some mounts make up.
+
+    Only what is mounted below `CRUN_CGROUP_ROOT` counts, as it does for crun.
+    """
+    directories: dict[str, str] = {}
+    unified = hybrid = False
+    for mount in mounts:
+        point = mount.point
+        if point != CRUN_CGROUP_ROOT and not point.startswith(CRUN_CGROUP_ROOT + "/"):
+            continue
+        if mount.kind == "cgroup2":
+            if point == CRUN_CGROUP_ROOT:
+                unified = True
+            else:
+                hybrid = True
+        elif mount.kind == "cgroup":
+            for option in mount.super_options:
+                if option not in NOT_CONTROLLERS:
+                    directories.setdefault(option, point)
+    if unified:
+        return Hierarchy(Mode.V2, {"": CRUN_CGROUP_ROOT})
+    if directories:
+        return Hierarchy(Mode.HYBRID if hybrid else Mode.V1, directories)
+    return Hierarchy(Mode.NONE, {})
+
+
+def parse_number(data: bytes | None) -> int | None:
+    """Return the number of a single-value file, or None for ``max`` and for anything else."""
+    word = (data or b"").strip()
+    return int(word) if word.isdigit() else None
+
+
+def parse_keyed(data: bytes | None) -> dict[str, int]:
+    """Return a flat-keyed file (``memory.stat``, ``cpu.stat``); what is no number is left out."""
+    found: dict[str, int] = {}
+    for line in proc.lines(data):
+        key, _, value = line.partition(b" ")
+        if value.isdigit():
+            found[os.fsdecode(key)] = int(value)
+    return found
+
+
+def read_number(directory: str | None, name: str) -> int | None:
+    """Return what `parse_number` finds in a file, None also without a directory or file."""
+    return None if directory is None else parse_number(proc.read(f"{directory}/{name}"))
+
+
+def read_keyed(directory: str | None, name: str) -> dict[str, int]:
+    """Return what `parse_keyed` finds in a file, nothing also without a directory or file."""
+    return {} if directory is None else parse_keyed(proc.read(f"{directory}/{name}"))
+
+
+def read_words(directory: str | None, name: str) -> list[str]:
+    """Return the words of a file, such as the names of controllers."""
+    data = None if directory is None else proc.read(f"{directory}/{name}")
+    return [os.fsdecode(word) for word in (data or b"").split()]
+
+
+def memory_limit_bytes(cgroup_path: str) -> int:
+    """Return the memory limit of a group, 0 where it has none.
+
+    ``cgroup_path`` is relative to the hierarchy's root, as crun was given it; here and below.
+    """
+    hierarchy = detect()
+    name = "memory.max" if hierarchy.mode is Mode.V2 else "memory.limit_in_bytes"
+    limit = read_number(hierarchy.directory("memory", cgroup_path), name) or 0
+    return limit if limit < NO_LIMIT_BYTES else 0
+
+
+def memory_peak_bytes(cgroup_path: str) -> int:
+    """Return the most memory that a group has used, 0 where the kernel does not tell.
+
+    On v2 it does since Linux 5.19.
+    """
+    hierarchy = detect()
+    name = "memory.peak" if hierarchy.mode is Mode.V2 else "memory.max_usage_in_bytes"
+    return read_number(hierarchy.directory("memory", cgroup_path), name) or 0
+
+
+def cpu_quota(cgroup_path: str) -> tuple[int, int]:
+    """Return how many microseconds of CPU time a group may use in how many; 0 is no quota."""
+    hierarchy = detect()
+    directory = hierarchy.directory("cpu", cgroup_path)
+    if hierarchy.mode is Mode.V2:
+        words = [word.encode() for word in read_words(directory, "cpu.max")]
+        quota_us, period_us = (parse_number(word) for word in (*words, b"", b"")[:2])
+    else:
+        quota_us = read_number(directory, "cpu.cfs_quota_us")
+        period_us = read_number(directory, "cpu.cfs_period_us")
+    return quota_us or 0, period_us or 0
+
+
+def oom_kills(cgroup_path: str) -> int:
+    """Return how many processes of a group the kernel's OOM killer has ended.
+
+    It counts since the group was made, so each container needs one of its own.
+    """
+    hierarchy = detect()
+    # Linux 4.13 and later.
+    name = "memory.events" if hierarchy.mode is Mode.V2 else "memory.oom_control"
+    return read_keyed(hierarchy.directory("memory", cgroup_path), name).get("oom_kill", 0)
+
+
+def processes(cgroup_path: str, hierarchy: Hierarchy | None = None) -> set[int]:
+    """Return the ids of the processes in a group, in whatever controller it has them.
+
+    None are in the host's own groups, so that nobody ends them by mistake.
+    """
+    if not cgroup_path.strip("/"):
+        return set()
+    hierarchy = hierarchy or detect()
+    directories = {hierarchy.directory(name, cgroup_path) for name in hierarchy.mounts}
+    return {
+        int(word)
+        for directory in directories
+        for word in read_words(directory, "cgroup.procs")
+        if word.strip("0")  # 0 is a process outside of this PID namespace
+    }
