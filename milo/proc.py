@@ -181,6 +181,21 @@ def comm(pid: int) -> bytes:
     return (read(f"/proc/{pid}/comm") or b"").removesuffix(b"\n")
 
 
+def thread_names(pid: int) -> Iterator[bytes]:
+    """Yield the names of a process's threads, which it chooses itself; none when it has gone."""
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
+        for thread in threads:
+            yield (read(f"{thread.path}/comm") or b"").removesuffix(b"\n")
+
+
+def mapped_files(pid: int, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the beginning of /proc/<pid>/maps, to be searched for a file's name.
+
+    Not to be taken apart: the kernel escapes no backslash in it, so that a name can be forged.
+    """
+    return read(f"/proc/{pid}/maps", limit_bytes) or b""
+
+
 def parent(pid: int) -> int | None:
     """Return the parent of ``pid``, or None when that has gone; field 4 of /proc/<pid>/stat."""
     fields = _stat(pid)

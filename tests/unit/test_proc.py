@@ -111,6 +111,13 @@ def test_names_of_processes_do_not_confuse(name: str) -> None:
         proc.prctl(-1, 0)
 
 
+def test_threads_and_what_is_mapped() -> None:
+    """A process has a thread of its own name at least, and the C library; one that is gone none."""
+    assert proc.comm(os.getpid()) in set(proc.thread_names(os.getpid()))
+    assert b"libc" in proc.mapped_files(os.getpid())
+    assert list(proc.thread_names(2**22)) == [] and proc.mapped_files(2**22) == b""
+
+
 def test_capabilities_are_those_of_this_process() -> None:
     """Root has all that its bounding set has; nobody has what it does not hold."""
     bounding = proc.bounding_capabilities()

@@ -7,12 +7,12 @@ its options.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 from typing import Final
 
-VM_THREAD: Final = "VM Thread"
+from milo import proc
+
+VM_THREAD: Final = b"VM Thread"
 """HotSpot's name of the thread that it starts after its performance data is there."""
 OPENJ9_LIBRARY: Final = b"/libj9vm"
 MAX_THREADS: Final = 512
@@ -25,12 +25,6 @@ def past_perf_data(pid: int) -> bool:
 
     The names are of the task's making: nothing but the time of an event may hang on them.
     """
-    with contextlib.suppress(OSError):
-        with os.scandir(f"/proc/{pid}/task") as threads:
-            for thread in itertools.islice(threads, MAX_THREADS):
-                with open(f"{thread.path}/comm", encoding="utf-8", errors="replace") as file:
-                    if file.read().rstrip("\n") == VM_THREAD:
-                        return True
-        with open(f"/proc/{pid}/maps", "rb") as file:
-            return OPENJ9_LIBRARY in file.read(MAX_MAPS_BYTES)
-    return False
+    if VM_THREAD in itertools.islice(proc.thread_names(pid), MAX_THREADS):
+        return True
+    return OPENJ9_LIBRARY in proc.mapped_files(pid, MAX_MAPS_BYTES)
