@@ -7,6 +7,8 @@ wrong, what was expected and what to do.
 
 from __future__ import annotations
 
+import enum
+
 
 class MiloError(Exception):
     """Base of everything Milo raises on purpose.
@@ -109,6 +111,44 @@ class NetworkError(MiloError):
             f"Error: The allocation's network namespace {path!r} {problem}. Nomad makes it once "
             "an allocation: have another one placed, with nomad alloc stop"
         )
+
+
+class Reason(enum.Enum):
+    """Why a path was not followed to its end."""
+
+    MISSING = enum.auto()
+    NOT_DIRECTORY = enum.auto()
+    """A part on the way is no directory: a symlink that is not followed, say."""
+    SYMLINK = enum.auto()
+    """The end is a symlink, which is not followed."""
+    KIND = enum.auto()
+    """The end is of another kind than was asked for."""
+    OUTSIDE = enum.auto()
+    """It leads out of where it may lead."""
+    TOO_LONG = enum.auto()
+    """More symlinks, directories or entries than are looked at."""
+    NOT_PLAIN = enum.auto()
+    """It names nothing, climbs by ``..``, or holds what no path can."""
+    REFUSED = enum.auto()
+    """The kernel refuses; `PathError.errno` says why."""
+
+
+class PathError(MiloError):
+    """`milo.walk` has not followed a path. Who asked says, in another error, what that means."""
+
+    def __init__(self, part: str, reason: Reason, words: str, errno: int = 0) -> None:
+        self.path = part
+        """What was asked for."""
+        self.part = part
+        """The part of it that was refused: its place on the host, as far as that is known."""
+        self.reached = part
+        """Where it leads, without symlinks as far as there is anything."""
+        self.reason = reason
+        self.words = words
+        """What is wrong with the part: ``it is ...``."""
+        self.errno = errno
+        """The kernel's, or 0."""
+        super().__init__(f"Error: {part}: {words}")
 
 
 class StateError(MiloError):

@@ -11,12 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[2] / "milo"
 MAX_LINES = 500
 
-SHARED = {"milo", "milo.errors", "milo.files", "milo.proc", "milo.cgroup_files"}
+SHARED = {"milo", "milo.errors", "milo.files", "milo.proc", "milo.cgroup_files", "milo.walk"}
 ALLOWED = {
     "milo.errors": set(),
     "milo.files": {"milo.errors"},
     "milo.proc": {"milo.core"},
     "milo.cgroup_files": {"milo.core", "milo.proc"},
+    "milo.walk": {"milo.errors"},
     "milo.core": {"milo.core", "milo.errors"},
     "milo.task": {"milo.task", "milo.core"} | SHARED,
     "milo.spawner": {"milo.task"} | SHARED,

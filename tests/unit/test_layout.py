@@ -79,7 +79,7 @@ def test_file_and_socket_are_mounted_as_such(launch: Launch, tmp_path: Path) -> 
     (tmp_path / "srv/file").touch()
     os.mkfifo(tmp_path / "srv/fifo")
     assert not binds_of(launch, tmp_path / "srv/file").directory
-    with pytest.raises(ConfigError, match="kind"):
+    with pytest.raises(ConfigError, match="is a FIFO"):
         binds_of(launch, tmp_path / "srv/fifo")
 
 
@@ -203,13 +203,13 @@ def test_working_directory_is_made_in_the_tasks_own(
     """Missing directories are made there, for whoever can write around them."""
     before = os.umask(0o077)
     try:
-        work_dir.prepare("/local/a/b", binds, f"{tmp_path}/root")
+        work_dir.prepare("/local/a/b", binds, f"{tmp_path}/root", str(tmp_path))
     finally:
         os.umask(before)
     for path in ("local/a", "local/a/b"):
         assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o777
     for path in ("/local/a/b", "/data/there", "/data", "/usr", "/"):
-        work_dir.prepare(path, binds, f"{tmp_path}/root")
+        work_dir.prepare(path, binds, f"{tmp_path}/root", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,28 @@ def test_working_directory_elsewhere_has_to_be_there(
     """Nothing is made in a volume or in the root, and a file is none."""
     (tmp_path / "local/file").touch()
     with pytest.raises(ConfigError):
-        work_dir.prepare(path, binds, f"{tmp_path}/root")
+        work_dir.prepare(path, binds, f"{tmp_path}/root", str(tmp_path))
     assert not (tmp_path / "volume/none").exists()
 
 
-def test_planted_symlink_makes_no_directory_elsewhere(
-    tmp_path: Path, binds: tuple[Bind, ...]
+@pytest.mark.parametrize(
+    ("link", "target", "path"),
+    [
+        ("local/link", "../volume", "/local/link/made"),
+        ("local/link", "/local", "/local/link"),
+        ("volume/link", "there", "/data/link"),
+        ("root/lib", "usr/lib", "/lib"),
+    ],
+)
+def test_no_symlink_is_accepted_in_the_working_directory(
+    tmp_path: Path, binds: tuple[Bind, ...], link: str, target: str, path: str
 ) -> None:
-    """A symlink in the working directory's path is not followed on the host."""
-    (tmp_path / "local/link").symlink_to(tmp_path / "volume")
-    try:
-        work_dir.prepare("/local/link/made", binds, f"{tmp_path}/root")
-    except ConfigError as exc:
-        assert exc.key == "work_dir"
+    """Neither a task's, nor a volume's, nor one of the root: crun would follow it as root.
+
+    crun before 1.14.1 changes to the working directory with root's rights.
+    """
+    (tmp_path / link).symlink_to(target)
+    with pytest.raises(ConfigError, match=f"{path} has a symlink in it") as caught:
+        work_dir.prepare(path, binds, f"{tmp_path}/root", str(tmp_path))
+    assert caught.value.key == "work_dir"
     assert not (tmp_path / "volume/made").exists()

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import attrs
 
+from milo import walk
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.mounts import is_inside, normalized
 from milo.core.java.application import (
@@ -33,9 +34,9 @@ from milo.core.java.jar import (
 )
 from milo.core.java.versions import runtime_name, too_new
 from milo.core.launch import Application, JavaRuntime, Launch
-from milo.errors import ArtifactError, JavaError, NoJavaError
+from milo.errors import ArtifactError, JavaError, NoJavaError, PathError, Reason
 from milo.task.java.task_java import find_task_java
-from milo.task.root.inside import OutsideError, list_names, open_inside
+from milo.walk import Kind
 
 
 def resolve_application(launch: Launch, options: TaskOptions) -> Application:
@@ -101,7 +102,7 @@ def _named_java(launch: Launch, home: str) -> JavaRuntime:
     first = next((part for part in home.split("/") if part not in ("", ".")), "")
     if first in _places(launch):
         return find_task_java(_places(launch), home)
-    real = os.path.realpath(home)
+    real = walk.real_path(home)
     for java in launch.javas:
         if java.home == real:
             return java
@@ -185,14 +186,24 @@ def _places(launch: Launch) -> dict[str, str]:
 
 
 def _the_one_jar(launch: Launch) -> str:
-    local = f"{launch.task_dir}/local"
     try:
-        names, complete = list_names(local, MAX_LISTED)
-    except OSError as error:
+        names, complete = _local_names(launch)
+    except PathError as error:
         raise ArtifactError(
-            f"The task's local/ cannot be read: {_reason(error)}.", path=local
+            f"The task's local/ cannot be read: {error.words}.", path=error.path
         ) from error
     return choose_jar([Found(*found) for found in names], complete=complete)
+
+
+def _local_names(launch: Launch) -> tuple[list[tuple[str, bool]], bool]:
+    """Return what lies in ``local/``, and if that is all; one that is not there is empty."""
+    try:
+        with walk.hold(f"{launch.task_dir}/local", beneath=launch.alloc_dir) as local:
+            return local.names(MAX_LISTED)
+    except PathError as error:
+        if error.reason is Reason.MISSING:
+            return [], True
+        raise
 
 
 def _named_jar(launch: Launch, options: TaskOptions) -> str:
@@ -204,53 +215,54 @@ def _named_jar(launch: Launch, options: TaskOptions) -> str:
     jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
     if options.work_dir and not options.jar_path.startswith("/"):
         there = options.work_dir.rstrip("/") + jar
-        with contextlib.suppress(OutsideError, OSError):
-            os.close(_open(launch, there))
+        with contextlib.suppress(PathError):
+            _hold(launch, there).close()
             return there
     return jar
 
 
-def _open(launch: Launch, path: str) -> int:
-    """Open a file in the task's directories or in one of its volumes, as `open_inside` does."""
+def _hold(launch: Launch, path: str) -> walk.Held:
+    """Hold a file in the task's directories or in one of its volumes; see `milo.walk`."""
     places = _places(launch)
     around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
     if around:
         mount = max(around, key=lambda mount: len(mount.task_path))
-        places["volume"] = os.path.realpath(mount.host_path)
+        places["volume"] = walk.real_path(mount.host_path)
         path = f"/volume{path[len(normalized(mount.task_path)) :]}"
-    return open_inside(places, path)
+    return walk.hold_in_container(places, path, Kind.FILE)
 
 
 def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
     """Open the JAR at the container's path ``jar``; ``shown`` is what texts call it."""
-    places = _places(launch)
     try:
-        return os.fdopen(_open(launch, jar), "rb")
-    except OutsideError as error:
-        raise ArtifactError(
-            f"jar_path {shown} does not lead to a file in the task's directories: {error}. "
-            f"Expected a path in {PLACES}.{_similar(places['local'], jar)}",
-            path=shown,
-        ) from error
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"jar_path {shown} does not exist. Expected a JAR in {PLACES}, where an artifact "
-            f"block downloads it to.{_similar(places['local'], jar)}",
-            path=shown,
-        ) from error
-    except OSError as error:
-        raise ArtifactError(
-            f"jar_path {shown} cannot be opened: {_reason(error)}. Expected a regular file in "
-            f"{PLACES}.",
-            path=shown,
-        ) from error
+        with _hold(launch, jar) as held:
+            return os.fdopen(held.open(), "rb")
+    except PathError as error:
+        similar = _similar(launch, jar)
+        match error.reason:
+            case Reason.OUTSIDE | Reason.TOO_LONG:
+                text = (
+                    f"jar_path {shown} does not lead to a file in the task's directories: "
+                    f"{error.words}. Expected a path in {PLACES}.{similar}"
+                )
+            case Reason.MISSING:
+                text = (
+                    f"jar_path {shown} does not exist. Expected a JAR in {PLACES}, where an "
+                    f"artifact block downloads it to.{similar}"
+                )
+            case _:
+                text = (
+                    f"jar_path {shown} cannot be opened: {error.words}. Expected a regular file "
+                    f"in {PLACES}."
+                )
+        raise ArtifactError(text, path=shown) from error
 
 
-def _similar(local: str, jar: str) -> str:
+def _similar(launch: Launch, jar: str) -> str:
     """Return a sentence on what ``local/`` holds, to correct a path with; may be empty."""
     try:
-        found, _ = list_names(local, MAX_LISTED)
-    except OSError:
+        found, _ = _local_names(launch)
+    except PathError:
         return ""
     name = jar.rpartition("/")[2]
     names = sorted(entry + "/" * is_directory for entry, is_directory in found)
@@ -259,7 +271,3 @@ def _similar(local: str, jar: str) -> str:
     if not names:
         return " The task's local/ is empty."
     return f" The task's local/ holds {listed(names)}."
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

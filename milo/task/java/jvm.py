@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import stat
 from typing import Final
 
 import trio
 
-from milo import cgroup_files
+from milo import cgroup_files, walk
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
 from milo.core.java import hsperf
@@ -17,10 +17,11 @@ from milo.core.java.heap import Tuning, tune
 from milo.core.java.jvm_view import Limits, SelfTold, describe
 from milo.core.java.option_words import UserWords, gather
 from milo.core.launch import Application, Launch
+from milo.errors import PathError
 from milo.task.java.silent_jvm import past_perf_data
 from milo.task.journal import Journal
 from milo.task.oci.container import Container
-from milo.task.root.inside import OutsideError, list_names, open_inside
+from milo.walk import Kind
 
 MAX_ARGFILE_BYTES: Final = 64 * 1024
 DUMP_DIRECTORY: Final = "/alloc/data"
@@ -115,7 +116,7 @@ class Jvm:
     def _perf_data(self, started_at_s: float) -> bytes:
         try:
             return read_perf_data(os.path.join(self._launch.task_dir, "tmp"), started_at_s)
-        except OSError:
+        except PathError:
             return b""
 
 
@@ -129,7 +130,7 @@ def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWor
     def read(path: str) -> str | None:
         try:
             return _read_argfile(launch, options, path)
-        except (OSError, OutsideError):
+        except (PathError, ValueError):
             return None
 
     return gather(launch.env, options.jvm_options, java_major, read)
@@ -149,13 +150,10 @@ def dump_path(launch: Launch) -> str:
 def dump_bytes(launch: Launch, path: str) -> int:
     """Return the size of a dump, or 0 when there is no regular file at its path."""
     try:
-        fd = open_inside({"alloc": launch.shared_dir}, path)
-    except (OSError, OutsideError):
+        with walk.hold_in_container({"alloc": launch.shared_dir}, path, Kind.FILE) as held:
+            return held.status.st_size
+    except PathError:
         return 0
-    try:
-        return os.fstat(fd).st_size
-    finally:
-        os.close(fd)
 
 
 def read_limits(pid: int, cgroup_path: str, launch: Launch) -> Limits:
@@ -179,45 +177,26 @@ def read_limits(pid: int, cgroup_path: str, launch: Launch) -> Limits:
 def read_perf_data(tmp: str, not_before_s: float) -> bytes:
     """Return the performance data of the first JVM that has written some since ``not_before_s``.
 
-    ``tmp`` is the host's path of the task's /tmp, whose content the task may change at any
-    time: each step is opened from the one before, and follows no symlink. Empty when there is
-    none. Raises OSError.
+    ``tmp`` is the host's path of the task's /tmp, which is trusted; its content the task may
+    change at any time. Empty when there is none. Raises `PathError`.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    held = os.open(tmp, flags | os.O_DIRECTORY)
-    try:
-        names, _ = list_names(f"/proc/self/fd/{held}/.", MAX_NAMES)
-        for name, is_directory in names:
+    with walk.hold(tmp, beneath=os.path.dirname(tmp), kind=Kind.DIRECTORY) as held:
+        for name, is_directory in held.names(MAX_NAMES)[0]:
             if is_directory and name.startswith("hsperfdata_"):
-                inner = os.open(name, flags | os.O_DIRECTORY, dir_fd=held)
-                try:
-                    data = _read_newest(inner, flags, not_before_s)
-                finally:
-                    os.close(inner)
+                with held.enter(name, Kind.DIRECTORY) as inner:
+                    data = _read_lowest(inner, not_before_s)
                 if data:
                     return data
-    finally:
-        os.close(held)
     return b""
 
 
-def _read_newest(directory: int, flags: int, not_before_s: float) -> bytes:
+def _read_lowest(directory: walk.Held, not_before_s: float) -> bytes:
     """Return the data of the lowest process id, which is the application's first JVM."""
-    names, _ = list_names(f"/proc/self/fd/{directory}/.", MAX_NAMES)
-    for name in sorted((name for name, _ in names if name.isdecimal()), key=int):
-        file = os.open(name, flags | os.O_PATH, dir_fd=directory)
-        try:
-            found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode) or found.st_mtime < not_before_s - CLOCK_SLACK_S:
-                continue
-            # What the O_PATH descriptor names is known to be a regular file.
-            data = os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                return os.read(data, hsperf.MAX_BYTES)
-            finally:
-                os.close(data)
-        finally:
-            os.close(file)
+    names = [name for name, _ in directory.names(MAX_NAMES)[0] if name.isdecimal()]
+    for name in sorted(names, key=int):
+        with contextlib.suppress(PathError), directory.enter(name, Kind.FILE) as file:
+            if file.status.st_mtime >= not_before_s - CLOCK_SLACK_S:
+                return file.read(hsperf.MAX_BYTES)
     return b""
 
 
@@ -227,11 +206,8 @@ def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:
     places["alloc"] = launch.shared_dir
     if not path.startswith("/"):
         path = f"{options.work_dir or '/'}/{path}"
-    fd = open_inside(places, path)
-    try:
-        data = os.read(fd, MAX_ARGFILE_BYTES + 1)
-    finally:
-        os.close(fd)
+    with walk.hold_in_container(places, path, Kind.FILE) as file:
+        data = file.read(MAX_ARGFILE_BYTES + 1)
     if len(data) > MAX_ARGFILE_BYTES:
-        raise OutsideError("it is too large")
+        raise ValueError("it is too large")
     return data.decode("utf-8", "replace")

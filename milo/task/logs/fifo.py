@@ -1,9 +1,9 @@
 """Nomad's log FIFOs: found without following what a task may have planted, opened to write.
 
 A task owns the directory its FIFOs lie in and may swap a FIFO, or a directory above it, for
-a symlink at any time (CVE-2026-6959 and CVE-2026-8052 were that bug elsewhere). So every
-name below the allocation's directory is looked up from a held directory, without following
-symlinks; the thing found is held (``O_PATH``) and seen to be a FIFO before it is opened.
+a symlink at any time (CVE-2026-6959 and CVE-2026-8052 were that bug elsewhere). So below the
+allocation's directory no symlink is followed, and what is found is seen to be a FIFO before it
+is opened: `milo.walk`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import errno
 import fcntl
 import os
 import select
-import stat
 import struct
 import termios
 from collections.abc import Callable, Iterator
 
 import trio
 
-from milo.errors import FifoError
+from milo import walk
+from milo.errors import FifoError, PathError, Reason
 
 PIPE_BYTES = 1 << 20
 """Wanted capacity of each log pipe, 1 MiB: what Linux lets everyone have by default
@@ -30,14 +30,6 @@ PIPE_BYTES = 1 << 20
 FIRST_PAUSE_S = 0.010
 LAST_PAUSE_S = 0.250
 """Between attempts to open a FIFO: short while logmon is starting, then four a second."""
-
-_KINDS = {
-    stat.S_IFREG: "a regular file",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFSOCK: "a socket",
-}
 
 
 class LogTarget(enum.Enum):
@@ -57,7 +49,7 @@ def check_log_path(path: str, *, beneath: str) -> LogTarget:
     if path == os.devnull:
         return LogTarget.DEV_NULL
     with _held(path, beneath) as held:
-        if not os.access(_proc(held), os.W_OK, effective_ids=True):
+        if not held.is_writable():
             raise FifoError(path, f"permission denied for user id {os.geteuid()}")
     return LogTarget.FIFO
 
@@ -72,11 +64,11 @@ def open_fifo_writer(path: str, *, beneath: str) -> int | None:
     """
     with _held(path, beneath) as held:
         try:
-            return os.open(_proc(held), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
+            return held.open(os.O_WRONLY)
+        except PathError as error:
             if error.errno == errno.ENXIO:
                 return None
-            raise FifoError(path, _words(error)) from error
+            raise
 
 
 def raise_capacity(fd: int, wanted_bytes: int = PIPE_BYTES) -> int:
@@ -171,7 +163,7 @@ class FifoSink:
             return False
         ours = os.fstat(self.fd)
         with _held(self.path, self.beneath) as held:
-            return not os.path.samestat(ours, os.fstat(held))
+            return not os.path.samestat(ours, held.status)
 
     def reopen(self) -> int | None:
         """Change over to the FIFO that the path names now; None if that has no reader yet.
@@ -254,50 +246,25 @@ def _open_if_any(stdout: FifoSink) -> bool:
 
 
 @contextlib.contextmanager
-def _held(path: str, beneath: str) -> Iterator[int]:
-    """Hold (``O_PATH``: found, not opened) the FIFO at ``path``. Raises `FifoError`."""
-    root, names = _split(path, beneath)
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.ExitStack() as stack:
-        at = path
-        try:
-            fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            for name in names[:-1]:
-                at = name
-                fd = os.open(name, flags | os.O_DIRECTORY, dir_fd=fd)
-                stack.callback(os.close, fd)
-            fd = os.open(names[-1], flags, dir_fd=fd)
-            stack.callback(os.close, fd)
-        except OSError as error:
-            if error.errno == errno.ENOTDIR:
-                problem = f"{at!r} in it is a symlink or no directory, and is not followed"
-                raise FifoError(path, problem) from error
-            raise FifoError(path, _words(error)) from error
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISLNK(mode):
-            raise FifoError(path, "it is a symlink, which is not followed")
-        if not stat.S_ISFIFO(mode):
-            raise FifoError(path, f"it is not a FIFO but {_KINDS[stat.S_IFMT(mode)]}")
-        yield fd
-
-
-def _split(path: str, beneath: str) -> tuple[str, list[str]]:
-    """Return the trusted directory, and the names to look up below it one by one."""
-    root = beneath.rstrip("/")
-    if root and path.startswith(f"{root}/"):
-        rest = path[len(root) + 1 :]
-    else:
-        root, _, rest = path.rpartition("/")
-    names = [name for name in rest.split("/") if name not in ("", ".")]
-    if not names or ".." in names:
-        raise FifoError(path, "it is not the plain path of a file")
-    return root or "/", names
+def _held(path: str, beneath: str) -> Iterator[walk.Held]:
+    """Hold the FIFO at ``path``, not opened. Raises `FifoError`, also for what is done with it."""
+    try:
+        root = beneath.rstrip("/")
+        if not root or not path.startswith(f"{root}/"):
+            root = os.path.dirname(path)
+        with walk.hold(path, beneath=root, kind=walk.Kind.FIFO) as held:
+            yield held
+    except PathError as error:
+        words = error.words
+        if error.reason is Reason.NOT_DIRECTORY:
+            part = os.path.basename(error.part)
+            words = f"{part!r} in it is a symlink or no directory, and is not followed"
+        raise FifoError(path, words) from error
 
 
 def _rescue(old: int, new: int) -> int:
     """Move what the FIFO ``old`` holds, which has no reader, to ``new``; return what is left."""
-    reader = os.open(_proc(old), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    reader = walk.reopen(old, os.O_RDONLY)
     try:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             while (left := waiting_bytes(reader)) > 0:
@@ -305,15 +272,3 @@ def _rescue(old: int, new: int) -> int:
         return waiting_bytes(reader)
     finally:
         os.close(reader)
-
-
-def _proc(fd: int) -> str:
-    return f"/proc/self/fd/{fd}"
-
-
-def _words(error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        return "it does not exist"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"permission denied for user id {os.geteuid()}"
-    return error.strerror or str(error)

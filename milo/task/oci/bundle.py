@@ -112,8 +112,8 @@ def write_bundle(
         rootfs.write_skeleton(f"{path}/rootfs", layout.binds, layout.links, etc)
         with open(bundle.config_path, "xb") as file:
             file.write(data)
-        volumes.make_inner_mount_points(layout.binds)
-        work_dir.prepare(cwd, layout.binds, f"{path}/rootfs")
+        volumes.make_inner_mount_points(layout.binds, launch.alloc_dir)
+        work_dir.prepare(cwd, layout.binds, f"{path}/rootfs", launch.alloc_dir)
         privileges.open_way(launch.state_dir, path, confinement)
     except OSError as exc:
         raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc

@@ -6,11 +6,14 @@ They hold other allocations, their secrets and tokens. Where an operator has put
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
+from milo import walk
 from milo.core.container.mounts import Bind, is_inside, parents
 from milo.core.launch import Launch
+from milo.errors import PathError
 
 NOMAD_PARTS = ("alloc", "alloc_mounts", "client", "host_volumes", "server")
 """What an agent keeps directly in its data_dir (Nomad's configuration reference: data_dir,
@@ -26,9 +29,9 @@ def places(launch: Launch) -> tuple[str, ...]:
     allocs = os.path.dirname(launch.alloc_dir)
     data = os.path.dirname(allocs)
     found = {os.path.dirname(launch.state_dir), launch.plugin.state_dir, allocs}
-    if os.path.isdir(f"{data}/client"):
+    if _directory(f"{data}/client"):
         found |= {f"{data}/{name}" for name in NOMAD_PARTS}
-    real = {os.path.realpath(path) for path in found if os.path.isdir(path)}
+    real = {path for one in found if (path := _directory(one))}
     return tuple(sorted(path for path in real if not real & {*parents(path)}))
 
 
@@ -43,3 +46,10 @@ def masks(binds: Iterable[Bind], hidden: Iterable[str]) -> tuple[str, ...]:
             if bind.origin != "task" and path != bind.source and is_inside(path, bind.source):
                 found.append(bind.destination.rstrip("/") + path[len(bind.source.rstrip("/")) :])
     return tuple(sorted(found))
+
+
+def _directory(path: str) -> str:
+    """Return the path of a directory without symlinks; empty when there is none."""
+    with contextlib.suppress(PathError), walk.follow(path, walk.Kind.DIRECTORY) as held:
+        return held.path
+    return ""

@@ -9,16 +9,11 @@ has to be the one that is held.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterable
-from typing import Final
 
-from milo import proc
+from milo import proc, walk
 from milo.core.container.mounts import Bind, is_inside
-from milo.errors import StateError
-
-_WALK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+from milo.errors import PathError, Reason, StateError
 
 
 class MountCheck:
@@ -36,11 +31,10 @@ class MountCheck:
         pairs = [(one.source, one.destination) for one in binds if one.origin in ("task", "job")]
         if not any(is_inside(java_home, source) for source, _ in pairs):
             pairs.append((java_home, java_home))
-        self._held: list[tuple[str, str, int]] = []
+        self._held: list[tuple[str, str, walk.Held]] = []
         try:
             for source, destination in pairs:
-                base = alloc_dir if is_inside(source, alloc_dir) else "/"
-                self._held.append((source, destination, _hold(base, source)))
+                self._held.append((source, destination, _hold(alloc_dir, source)))
         except BaseException:
             self.close()
             raise
@@ -52,38 +46,23 @@ class MountCheck:
             StateError: a source, or a mount point in the task's directories, was exchanged.
         """
         root = proc.root(pid)
-        for source, destination, fd in self._held:
-            mounted = _hold(root, root + destination)
-            try:
-                if not os.path.samestat(os.fstat(mounted), os.fstat(fd)):
+        for source, destination, held in self._held:
+            with _hold(root, root + destination) as mounted:
+                if not mounted.is_same(held):
                     raise StateError(source, "something else took its place while it was mounted")
-            finally:
-                os.close(mounted)
 
     def close(self) -> None:
         """Let go of everything; may be called again."""
         while self._held:
-            os.close(self._held.pop()[2])
+            self._held.pop()[2].close()
 
 
-def _hold(base: str, path: str) -> int:
-    """Return a descriptor of ``path``; below the trusted ``base`` no symlink is followed."""
-    fd = -1
+def _hold(base: str, path: str) -> walk.Held:
+    """Hold what is at ``path``, with no symlink below the trusted ``base``."""
     try:
-        fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        names = [name for name in path[len(base) :].split("/") if name]
-        for number, name in enumerate(names, 1):
-            directory = os.O_DIRECTORY if number < len(names) else 0
-            inner = os.open(name, _WALK | directory, dir_fd=fd)
-            os.close(fd)
-            fd = inner
-        if stat.S_ISLNK(os.fstat(fd).st_mode):
-            raise NotADirectoryError("")
-    except OSError as exc:
-        if fd >= 0:
-            os.close(fd)
-        words = exc.strerror or "Not a directory"
-        if isinstance(exc, NotADirectoryError):
+        return walk.hold(path, beneath=base)
+    except PathError as exc:
+        words = exc.words
+        if exc.reason in (Reason.SYMLINK, Reason.NOT_DIRECTORY):
             words = "a part of the path is a symlink or no directory, and is not followed"
         raise StateError(path, words) from exc
-    return fd

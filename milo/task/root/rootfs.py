@@ -7,14 +7,13 @@ No file of the host is copied. ``/etc`` is the container's own; of the host's on
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
 from milo.core.container.mounts import Bind, is_inside, parents
-from milo.errors import ConfigError, StateError
+from milo.errors import ConfigError
 
 MERGED_DIRS: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
 """Symlinks into /usr on a merged host, recreated as they are; else directories, bound."""
@@ -130,20 +129,6 @@ def write_skeleton(
         if path not in skeleton.made:  # else a JDK lies below /var/tmp
             skeleton.directory(os.path.dirname(path))
             os.symlink(target, rootfs + path)
-
-
-def check_directory(path: str) -> None:
-    """Make sure that ``path`` is a directory and no symlink, before it is mounted.
-
-    Raises:
-        StateError: it is missing, a symlink or something else.
-    """
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError as exc:
-        raise StateError(path, f"the task's directory is not there: {exc.strerror}") from exc
-    if not stat.S_ISDIR(mode):
-        raise StateError(path, "a directory is expected here, and no symlink")
 
 
 class _Skeleton:

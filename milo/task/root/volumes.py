@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import Final
 
+import attrs
+
+from milo import walk
 from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind, is_inside, normalized
 from milo.core.launch import Launch
-from milo.errors import ConfigError
-from milo.task.root import hidden_paths, rootfs
+from milo.errors import ConfigError, PathError, Reason, StateError
+from milo.task.root import hidden_paths
+from milo.walk import Kind
 
 RECURSIVE_SINCE: Final = (5, 12)
 """Linux with mount_setattr(2), which read-only binds with everything below them need."""
@@ -23,7 +26,22 @@ PROPAGATIONS: Final = {
 """Nomad's words for mount propagation (volume_mount's propagation_mode) to the kernel's."""
 
 
+@attrs.frozen
+class _Source:
+    """What a source's path leads to."""
+
+    path: str
+    """Without symlinks, as far as there is anything."""
+    kind: Kind | None = None
+    problem: str = ""
+
+
 def task_binds(launch: Launch) -> tuple[Bind, ...]:
+    """Return the binds of the task's own directories.
+
+    Raises:
+        StateError: one of them is missing, a symlink or something else.
+    """
     pairs = (
         (f"{launch.shared_dir}", "/alloc"),
         (f"{launch.task_dir}/local", "/local"),
@@ -31,7 +49,13 @@ def task_binds(launch: Launch) -> tuple[Bind, ...]:
         (f"{launch.task_dir}/tmp", "/tmp"),  # noqa: S108
     )
     for source, _ in pairs:
-        rootfs.check_directory(source)
+        try:
+            walk.hold(source, beneath=launch.alloc_dir, kind=Kind.DIRECTORY).close()
+        except PathError as exc:
+            if exc.reason in (Reason.SYMLINK, Reason.KIND, Reason.NOT_DIRECTORY):
+                words = "a directory is expected here, and no symlink"
+                raise StateError(source, words) from exc
+            raise StateError(source, f"the task's directory: {exc.words}") from exc
     return tuple(
         Bind(source, destination, readonly=False, origin="task") for source, destination in pairs
     )
@@ -48,8 +72,8 @@ def job_binds(launch: Launch, options: TaskOptions) -> list[Bind]:
     """
     binds = []
     for volume in launch.mounts:
-        real = os.path.realpath(volume.host_path)
-        binds.append(_bind("volume", real, volume.task_path, volume.readonly, volume.propagation))
+        source = _look_up(volume.host_path)
+        binds.append(_bind("volume", source, volume.task_path, volume.readonly, volume.propagation))
     if options.mounts and not launch.plugin.volumes.enabled:
         raise ConfigError(
             "mounts",
@@ -58,22 +82,30 @@ def job_binds(launch: Launch, options: TaskOptions) -> list[Bind]:
         )
     for number, mount in enumerate(options.mounts):
         key = f"mounts[{number}].source"
-        real = _permitted(key, mount.source, launch)
-        bind = _bind(key, real, mount.target, mount.readonly, mount.propagation)
-        _check_protected(key, mount, real, hidden_paths.places(launch))
+        found = _permitted(key, mount.source, launch)
+        bind = _bind(key, found, mount.target, mount.readonly, mount.propagation)
+        _check_protected(key, mount, found.path, hidden_paths.places(launch))
         binds.append(bind)
     return binds
 
 
-def _permitted(key: str, source: str, launch: Launch) -> str:
-    """Return ``source`` with its symlinks resolved, if the operator permits what it leads to.
+def _look_up(path: str) -> _Source:
+    try:
+        with walk.follow(path) as held:
+            return _Source(held.path, held.kind)
+    except PathError as exc:
+        return _Source(exc.reached, problem=exc.words)
+
+
+def _permitted(key: str, source: str, launch: Launch) -> _Source:
+    """Return what ``source`` leads to, if the operator permits that.
 
     Nothing is said about what lies elsewhere, not even whether it is there.
     """
-    real = os.path.realpath(source)
+    found = _look_up(source)
     paths = launch.plugin.volumes.paths
-    if any(is_inside(real, os.path.realpath(path)) for path in paths):
-        return real
+    if any(is_inside(found.path, walk.real_path(path)) for path in paths):
+        return found
     what = f"{source} leads out of them" if any(is_inside(source, p) for p in paths) else source
     raise ConfigError(
         key,
@@ -96,23 +128,20 @@ def _check_protected(key: str, mount: JobMount, real: str, places: tuple[str, ..
             )
 
 
-def _bind(key: str, source: str, target: str, readonly: bool, propagation: str) -> Bind:
+def _bind(key: str, source: _Source, target: str, readonly: bool, propagation: str) -> Bind:
     if propagation not in PROPAGATIONS:
         raise ConfigError(
             "propagation_mode", repr(propagation), "one of " + ", ".join(PROPAGATIONS)
         )
-    try:
-        mode = os.lstat(source).st_mode
-    except OSError as exc:
-        words = "does not exist" if isinstance(exc, FileNotFoundError) else exc.strerror
-        raise ConfigError(key, f"{source} {words}", "a path of the host") from exc
-    directory = stat.S_ISDIR(mode)
-    if not (directory or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+    if source.problem:
+        raise ConfigError(key, f"{source.path}: {source.problem}", "a path of the host")
+    directory = source.kind is Kind.DIRECTORY
+    if source.kind not in (Kind.DIRECTORY, Kind.FILE, Kind.SOCKET):
         raise ConfigError(
-            key, f"{source} is of another kind", "a directory, a regular file or a socket"
+            key, f"{source.path} is {source.kind}", "a directory, a regular file or a socket"
         )
     return Bind(
-        source,
+        source.path,
         normalized(target),
         readonly=readonly,
         directory=directory,
@@ -122,49 +151,50 @@ def _bind(key: str, source: str, target: str, readonly: bool, propagation: str) 
     )
 
 
-def make_inner_mount_points(binds: tuple[Bind, ...]) -> None:
+def make_inner_mount_points(binds: tuple[Bind, ...], alloc_dir: str) -> None:
     """Make the mount points that lie in the task's own directories, on the host.
 
-    Each part is opened without following symlinks, which an earlier run may have planted; crun
-    would follow them, and make directories where they lead.
+    Below ``alloc_dir`` no symlink is followed, which an earlier run may have planted; crun
+    would follow it, and make directories where it leads.
 
     Raises:
         ConfigError: a part of the path is a symlink or of the wrong kind.
-        OSError: the file system refuses.
+        StateError: the file system refuses.
     """
     own = [bind for bind in binds if bind.origin == "task"]
     for bind in binds:
         for outer in own:
             if bind is outer or not is_inside(bind.destination, outer.destination):
                 continue
-            parts = bind.destination[len(outer.destination) :].strip("/").split("/")
-            fd = os.open(outer.source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            *parts, last = bind.destination[len(outer.destination) :].strip("/").split("/")
             try:
-                for number, part in enumerate(parts, 1):
-                    fd = _enter(fd, part, bind, directory=bind.directory or number < len(parts))
-            finally:
-                os.close(fd)
+                at = walk.hold(outer.source, beneath=alloc_dir, kind=Kind.DIRECTORY)
+                for part in parts:
+                    with at:
+                        at = _make(at, part, Kind.DIRECTORY)
+                with at:
+                    _make(at, last, Kind.DIRECTORY if bind.directory else Kind.FILE).close()
+            except PathError as exc:
+                if exc.reason in (Reason.KIND, Reason.SYMLINK):
+                    raise ConfigError(
+                        "mount destination",
+                        f"{os.path.basename(exc.part)!r} in {bind.destination}: {exc.words}",
+                        "a path that is free",
+                    ) from exc
+                raise StateError(exc.part, exc.words) from exc
 
 
-def _enter(parent: int, name: str, bind: Bind, *, directory: bool) -> int:
-    """Return a descriptor of ``name``, made if it is missing, and close ``parent``."""
+def _make(parent: walk.Held, name: str, kind: Kind) -> walk.Held:
+    """Hold ``name``, made if it is missing."""
     try:
-        if directory:
-            os.mkdir(name, 0o755, dir_fd=parent)
-        else:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent))
-    except FileExistsError:
-        pass
-    mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
-    if not (stat.S_ISDIR(mode) if directory else stat.S_ISREG(mode)):
-        raise ConfigError(
-            "mount destination",
-            f"{name!r} in {bind.destination} is no {'directory' if directory else 'file'}",
-            "a path that is free",
-        )
-    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    os.close(parent)
-    return fd
+        return parent.enter(name, kind)
+    except PathError as exc:
+        if exc.reason is not Reason.MISSING:
+            raise
+    if kind is Kind.DIRECTORY:
+        return parent.make_directory(name, 0o755)
+    os.close(parent.make_file(name, 0o644))
+    return parent.enter(name, kind)
 
 
 def kernel_is_recursive() -> bool:

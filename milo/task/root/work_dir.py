@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import stat
+from typing import Final
 
+from milo import walk
 from milo.core.container.mounts import Bind, is_inside, normalized
-from milo.errors import ConfigError
-from milo.task.root import volumes
+from milo.errors import ConfigError, PathError, Reason, StateError
+from milo.walk import Kind
 
-_WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_EXPECTED: Final = (
+    "a directory below /local, /alloc, /secrets or /tmp, which is made if it is missing, "
+    "or one that exists"
+)
 
 
 def check(work_dir: str) -> str:
@@ -24,68 +27,53 @@ def check(work_dir: str) -> str:
     return normalized(work_dir)
 
 
-def prepare(path: str, binds: tuple[Bind, ...], root: str) -> None:
+def prepare(path: str, binds: tuple[Bind, ...], root: str, alloc_dir: str) -> None:
     """Make sure that ``path``, as `check` returned it, can be entered.
 
-    What is missing in the task's own directories is made there, with the owner and the mode of
-    the directory it is made in. ``root`` is the skeleton. A symlink is not followed, as only
-    the container itself can: crun then says whether it leads anywhere.
+    What is missing in the task's own directories, below ``alloc_dir``, is made there, with the
+    owner and the mode of the directory it is made in. ``root`` is the skeleton. No symlink is
+    accepted: crun before 1.14.1 follows it with root's rights, wherever it leads.
 
     Raises:
-        ConfigError: it is not there, or no directory.
-        OSError: the file system refuses.
+        ConfigError: it is not there, no directory, or has a symlink in it.
+        StateError: the file system refuses.
     """
     around = [bind for bind in binds if is_inside(path, bind.destination)]
-    if around:
-        bind = max(around, key=lambda bind: len(bind.destination))
-        top, rest = bind.source, path[len(bind.destination) :]
-        own = bind.origin == "task"
-    else:
-        top, rest, own = root, path, False
-    fd = os.open(top, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    own = False
     try:
-        if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise _missing(path)
+        if around:
+            bind = max(around, key=lambda bind: len(bind.destination))
+            at = walk.hold(bind.source, beneath=alloc_dir)
+            rest, own = path[len(bind.destination) :], bind.origin == "task"
+        else:
+            at, rest = walk.follow(root), path
         for name in rest.split("/"):
-            if not name:
-                continue
-            try:
-                mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-            except FileNotFoundError as exc:
-                if not own:
-                    raise _missing(path) from exc
-                _make(name, fd)
-                mode = stat.S_IFDIR
-            if stat.S_ISLNK(mode):
-                if not volumes.kernel_is_recursive():
-                    # crun would make what is missing behind it, through a read-only bind too
-                    raise ConfigError("work_dir", f"{path} has a symlink in it", "a path without")
-                return
-            if not stat.S_ISDIR(mode):
+            if name:
+                with at:
+                    at = _enter(at, name, own)
+        with at:
+            if at.kind is not Kind.DIRECTORY:
                 raise ConfigError("work_dir", f"{path} is no directory", "a directory")
-            inner = os.open(name, _WALK, dir_fd=fd)
-            os.close(fd)
-            fd = inner
-    finally:
-        os.close(fd)
+    except PathError as exc:
+        if exc.reason is Reason.MISSING:
+            raise ConfigError(
+                "work_dir", f"{path} is not there in the container", _EXPECTED
+            ) from exc
+        if exc.reason is Reason.SYMLINK:
+            raise ConfigError(
+                "work_dir", f"{path} has a symlink in it", "a path without symlinks"
+            ) from exc
+        if exc.reason in (Reason.KIND, Reason.NOT_DIRECTORY):
+            raise ConfigError("work_dir", f"{path} is no directory", "a directory") from exc
+        raise StateError(exc.part, exc.words) from exc
 
 
-def _make(name: str, parent: int) -> None:
-    """Make a directory that whoever can write in ``parent`` can write in."""
-    like = os.fstat(parent)
-    os.mkdir(name, 0o700, dir_fd=parent)
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+def _enter(parent: walk.Held, name: str, own: bool) -> walk.Held:
+    """Enter a directory; one that is missing in the task's ``own`` is made for the same users."""
     try:
-        os.fchown(fd, like.st_uid, like.st_gid)
-        os.fchmod(fd, stat.S_IMODE(like.st_mode) & 0o777)
-    finally:
-        os.close(fd)
-
-
-def _missing(path: str) -> ConfigError:
-    return ConfigError(
-        "work_dir",
-        f"{path} is not there in the container",
-        "a directory below /local, /alloc, /secrets or /tmp, which is made if it is missing, "
-        "or one that exists",
-    )
+        return parent.enter(name, Kind.DIRECTORY)
+    except PathError as exc:
+        if exc.reason is not Reason.MISSING or not own:
+            raise
+    like = parent.status
+    return parent.make_directory(name, like.st_mode & 0o777, (like.st_uid, like.st_gid))
