@@ -4,8 +4,8 @@ Whoever can write to a directory can exchange what lies in it, at any instant, f
 somewhere else, a FIFO, a device. So no such path is given to the kernel as a whole. It is taken
 part by part, each looked up from the descriptor of the one before (openat(2)), and what is found
 is only held (``O_PATH``): no file is opened by that, no FIFO gets a reader, no device wakes up.
-What is held is looked at, its kind and its owner, and then opened itself, through
-/proc/self/fd: nothing can take its place in between.
+What is held is looked at, its kind and its owner, and then opened itself, by its descriptor:
+nothing can take its place in between.
 
 There are four ways, by what becomes of a symlink:
 
@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
+from milo import proc
 from milo.errors import PathError, Reason
 
 MAX_LINKS: Final = 40
@@ -107,7 +108,7 @@ class Held(contextlib.AbstractContextManager["Held"]):
 
     def is_writable(self) -> bool:
         """Whether this process may write to it."""
-        return os.access(_link(self.fd), os.W_OK, effective_ids=True)
+        return os.access(proc.descriptor_path(self.fd), os.W_OK, effective_ids=True)
 
     def enter(self, name: str, kind: Kind | None = None) -> Held:
         """Hold ``name``, one part of a path, in this directory: no symlink, and only a ``kind``."""
@@ -194,7 +195,7 @@ class Held(contextlib.AbstractContextManager["Held"]):
         if self.kind not in (Kind.FILE, Kind.DIRECTORY, Kind.FIFO):
             raise PathError(self.path, Reason.KIND, f"it is {self.kind}")
         with _translated(self.path):
-            return reopen(self.fd, flags)
+            return proc.reopen(self.fd, flags | os.O_NONBLOCK)
 
     def read(self, limit: int) -> bytes:
         """Return what a regular file holds, at most ``limit`` bytes."""
@@ -294,23 +295,17 @@ def real_path(path: str) -> str:
         return exc.reached
 
 
-def reopen(fd: int, flags: int) -> int:
-    """Open anew what ``fd`` names, close-on-exec and without blocking. Raises OSError."""
-    return os.open(_link(fd), flags | os.O_CLOEXEC | os.O_NONBLOCK)
-
-
 def open_files(pid: int) -> Iterator[Held]:
     """Hold, one after the other, what a process has open; nothing of it is opened by that.
 
     Each is let go of when the next one is asked for. A process that has gone has nothing.
     """
-    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-        for entry in islice(entries, MAX_OPEN_FILES):
-            # The kernel's own link leads to the file itself, whatever lies at its path by now.
-            with contextlib.suppress(OSError):
-                fd = os.open(entry.path, os.O_PATH | os.O_CLOEXEC)
-                with Held(fd, entry.path) as held:
-                    yield held
+    for path, _ in islice(proc.descriptors(pid), MAX_OPEN_FILES):
+        # The kernel's own link leads to the file itself, whatever lies at its path by now.
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            with Held(fd, path) as held:
+                yield held
 
 
 def writable_by_others(path: str, *, owner: int = 0, top: str = "/") -> str:
@@ -480,7 +475,3 @@ def _close(held: list[Held], down_to: int) -> None:
 
 def _join(directory: str, name: str) -> str:
     return f"{directory.rstrip('/')}/{name}"
-
-
-def _link(fd: int) -> str:
-    return f"/proc/self/fd/{fd}"

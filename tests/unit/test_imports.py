@@ -17,7 +17,7 @@ ALLOWED = {
     "milo.files": {"milo.errors"},
     "milo.proc": {"milo.core"},
     "milo.cgroup_files": {"milo.core", "milo.proc"},
-    "milo.walk": {"milo.errors"},
+    "milo.walk": {"milo.errors", "milo.proc"},
     "milo.core": {"milo.core", "milo.errors"},
     "milo.task": {"milo.task", "milo.core"} | SHARED,
     "milo.spawner": {"milo.task"} | SHARED,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from milo import walk
+from milo import proc, walk
 from milo.errors import FifoError, PathError, Reason
 
 PIPE_BYTES = 1 << 20
@@ -264,7 +264,7 @@ def _held(path: str, beneath: str) -> Iterator[walk.Held]:
 
 def _rescue(old: int, new: int) -> int:
     """Move what the FIFO ``old`` holds, which has no reader, to ``new``; return what is left."""
-    reader = walk.reopen(old, os.O_RDONLY)
+    reader = proc.reopen(old, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             while (left := waiting_bytes(reader)) > 0:
