@@ -55,7 +55,10 @@ def _run(commands: Commands) -> None:
     run.add_argument("jar", metavar="APP.JAR")
     run.add_argument("--name", default="", help="for milo ps; default the JAR's")
     run.add_argument(
-        "--memory", default="512m", metavar="SIZE", help="limit; MiB, or with k, m, g; default 512m"
+        "--memory",
+        default="512m",
+        metavar="SIZE",
+        help="limit, such as 512m or 1.5g; default %(default)s",
     )
     run.add_argument("--cpus", type=float, metavar="N", help="limit, such as 1.5; default none")
     run.add_argument(
@@ -152,7 +155,10 @@ def _stats(commands: Commands) -> None:
     stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
     stats.add_argument("-f", "--follow", action="store_true", help="again and again")
     stats.add_argument(
-        "--interval", type=float, default=1.0, metavar="S", help="seconds; default %(default)s"
+        "--interval",
+        default="1s",
+        metavar="TIME",
+        help="between two looks, such as 500ms; default %(default)s",
     )
     stats.add_argument("--json", action="store_true", help="for scripts")
     _state_dir(stats)
@@ -197,7 +203,9 @@ def _stop(commands: Commands) -> None:
     stop.set_defaults(run=_do_stop, needs_root=True)
     stop.add_argument("task", metavar="TASK", help=TASK_HELP)
     stop.add_argument("--signal", default="SIGTERM", help="default %(default)s")
-    stop.add_argument("--timeout", default="10s", help="until SIGKILL; default %(default)s")
+    stop.add_argument(
+        "--timeout", default="10s", metavar="TIME", help="until SIGKILL; default %(default)s"
+    )
     _state_dir(stop)
 
 

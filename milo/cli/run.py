@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from milo.cli import run_options
+from milo.cli.arguments import size_of
 from milo.cli.log_files import RotatingFile
 from milo.cli.output import write_all
 from milo.core import control
@@ -127,7 +128,7 @@ def _log_files(options: argparse.Namespace, name: str) -> dict[int, RotatingFile
     """Return the log files by the descriptor whose output they keep."""
     if not options.log_dir:
         return {}
-    size = run_options.parse_size("--log-max-size", options.log_max_size, 1024)
+    size = size_of("--log-max-size", options.log_max_size, 1024)
     if not 1 <= options.log_max_files <= 10_000:
         raise ConfigError("--log-max-files", f"got {options.log_max_files}", "1 to 10000")
     return {

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
+from milo.cli.arguments import size_of
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
 MIB: Final = 1024 * 1024
-UNITS: Final = {"": MIB, "k": 1024, "m": MIB, "g": 1024 * MIB}
-"""A number alone is MiB, as in a job's ``memory``."""
 MIN_MEMORY: Final = 16 * MIB
 """No JVM starts in less."""
-
-
-def parse_size(key: str, text: str, low: int = 1) -> int:
-    """Return bytes: ``512`` (MiB), ``512m``, ``1g``, ``1.5GiB``; raises `ConfigError`."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
-    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
-    if size < low:
-        raise ConfigError(
-            key, f"got {text!r}", f'a size of at least {low // 1024} KiB, such as "512m" or "2g"'
-        )
-    return size
 
 
 def resources(options: Namespace) -> Resources:
@@ -36,7 +23,7 @@ def resources(options: Namespace) -> Resources:
     Raises:
         ConfigError: a size or number that makes no sense.
     """
-    memory = parse_size("--memory", options.memory, MIN_MEMORY)
+    memory = size_of("--memory", options.memory, MIN_MEMORY)
     cores = os.cpu_count() or 1
     if options.cpus is None:
         return Resources(memory_bytes=memory)

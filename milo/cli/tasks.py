@@ -11,13 +11,13 @@ from typing import Any, Final
 import trio
 
 from milo import proc
+from milo.cli.arguments import seconds_of
 from milo.cli.output import print_json, print_table, progress, size, span
 from milo.core import control
-from milo.core.config.durations import parse_duration
 from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters
 from milo.core.signals import parse_signal
-from milo.errors import ConfigError, ControlError
+from milo.errors import ControlError
 from milo.host.state_store import StateStore
 from milo.host.stats import sampling
 from milo.host.task_client import TaskClient
@@ -134,10 +134,7 @@ def stop_task(options: Namespace) -> int:
     """Stop one task, and wait for its end; returns the exit status."""
     task = find_task(options.task, tasks_of_host(options))
     number = parse_signal(options.signal)
-    try:
-        timeout_s = parse_duration(options.timeout)
-    except ValueError as exc:
-        raise ConfigError("--timeout", f"{options.timeout!r}: {exc}", 'such as "30s"') from exc
+    timeout_s = seconds_of("--timeout", options.timeout)
     with progress(f"Stopping {task.name}"):
         text = trio.run(_stop, task, number, timeout_s)
     print(text)
@@ -181,8 +178,7 @@ async def _with_client(task: HostTask, ask: Any) -> Any:
 
 def show_stats(options: Namespace) -> int:
     """Show what tasks use, again and again on a terminal; returns the exit status."""
-    if not 0.1 <= options.interval <= 3600:
-        raise ConfigError("--interval", f"got {options.interval:g}", "0.1 to 3600 seconds")
+    interval_s = seconds_of("--interval", options.interval, 0.1, 3600)
     tasks = [task for task in tasks_of_host(options) if task.running]
     if options.task:
         tasks = [find_task(options.task, tasks)]
@@ -194,7 +190,7 @@ def show_stats(options: Namespace) -> int:
     try:
         before = {name: meter.sample() for name, meter in meters.items()}
         while True:
-            time.sleep(options.interval)
+            time.sleep(interval_s)
             now = {name: meter.sample() for name, meter in meters.items()}
             _print_stats(tasks, before, now, options)
             if not options.follow:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Mapping
@@ -16,6 +15,7 @@ import milo
 from milo import proc
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.container import userns
+from milo.core.container.crun import version_from_output
 from milo.core.launch import JavaRuntime
 from milo.core.report import Fingerprint
 from milo.errors import CrunMissingError, NoJavaError
@@ -138,7 +138,7 @@ class Fingerprinter:
         if not self._options.userns:
             return False
         problem = userns.crun_problem(crun_version) or userns.host_problem(
-            userns.kernel_version(os.uname().release),
+            os.uname().release,
             proc.uid_map(),
             proc.max_user_namespaces(),
         )
@@ -194,8 +194,8 @@ class Fingerprinter:
                     )
             except (OSError, trio.TooSlowError):
                 return ""
-            match = re.search(rb"^crun version (\S+)", done.stdout, re.MULTILINE)
-            if match is None:
+            version = version_from_output(done.stdout.decode(errors="replace"))
+            if not version:
                 return ""
-            self._crun_versions[key] = match[1].decode(errors="replace")
+            self._crun_versions[key] = version
         return self._crun_versions[key]

@@ -102,12 +102,13 @@ async def test_stats_are_measured(jar_dir: Path) -> None:
     """One line a task, from two looks at its cgroup."""
     async with open_rig() as rig:
         task = await running(rig, jar_dir)
-        found = json.loads((await milo(rig, "stats", "--json", "--interval", "0.2")).stdout)
+        found = json.loads((await milo(rig, "stats", "--json", "--interval", "200ms")).stdout)
         mine = [one for one in found if one["id"] == short(rig, task)]
         assert mine[0]["memory_limit_bytes"] == 256 << 20
         assert 1 << 20 < mine[0]["memory_bytes"] < 256 << 20
         assert (
-            b"THROTTLED" in (await milo(rig, "stats", "--interval", "0.2", short(rig, task))).stdout
+            b"THROTTLED"
+            in (await milo(rig, "stats", "--interval", "200ms", short(rig, task))).stdout
         )
 
 

@@ -51,7 +51,7 @@ def test_output_and_exit_code(jar_dir: Path) -> None:
 def test_options_reach_the_application(jar_dir: Path) -> None:
     """--env, --memory and --jvm-option have their effect."""
     done = milo(
-        *("run", "--env", "GREETING=hello there", "--memory", "200"),
+        *("run", "--env", "GREETING=hello there", "--memory", "200m"),
         *("--jvm-option=-Dcolour=green", str(jar_dir / "probe.jar")),
     )
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from milo import entry
 from milo.cli import install as installer
 from milo.cli import run as runner
 from milo.cli import run_options
+from milo.cli.arguments import seconds_of
 from milo.cli.install import install, launcher
 from milo.cli.log_files import RotatingFile
 from milo.cli.main import run_command
@@ -28,6 +29,7 @@ from milo.cli.output import write_all
 from milo.cli.parser import build_parser
 from milo.core import control
 from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.sizes import parse_size
 from milo.core.config.task_options import JobMount, TaskOptions, parse_task_options
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, StateError
@@ -58,10 +60,10 @@ def test_what_follows_two_dashes_is_the_applications(monkeypatch: pytest.MonkeyP
         return 7
 
     monkeypatch.setattr(runner, "run_jar", run_jar)
-    arguments = ["run", "app.jar", "--memory", "64", "--env", "A=b", "--", "--memory", "x", "--"]
+    arguments = ["run", "app.jar", "--memory", "64m", "--env", "A=b", "--", "--memory", "x", "--"]
     assert run_command(arguments) == 7
     ((options, application),) = seen
-    assert (options.jar, options.memory, options.env) == ("app.jar", "64", ["A=b"])
+    assert (options.jar, options.memory, options.env) == ("app.jar", "64m", ["A=b"])
     assert application == ["--memory", "x", "--"]
 
 
@@ -200,18 +202,49 @@ def parsed(*words: str) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize(
-    ("text", "mib"), [("64", 64), ("64m", 64), ("1g", 1024), ("1.5GiB", 1536), ("65536k", 64)]
+    ("text", "mib"), [("64m", 64), ("64 MB", 64), ("1g", 1024), ("1.5GiB", 1536), ("65536k", 64)]
 )
 def test_sizes_are_read_as_people_write_them(text: str, mib: int) -> None:
-    """A number alone is MiB, as in a job."""
+    """With a unit, in powers of 1024."""
     assert run_options.resources(parsed("--memory", text)).memory_bytes == mib << 20
 
 
-@pytest.mark.parametrize("words", [("--memory", "x"), ("--memory", "1m"), ("--cpus", "0")])
+@pytest.mark.parametrize(
+    "words", [("--memory", "x"), ("--memory", "1m"), ("--cpus", "0"), ("--memory", "512")]
+)
 def test_limits_that_make_no_sense_are_refused(words: tuple[str, str]) -> None:
-    """The error names the argument."""
+    """The error names the argument; a bare number of memory is one of them.
+
+    A job's ``memory`` counts megabytes and its ``shm_size`` bytes.
+    """
     with pytest.raises(ConfigError, match=words[0]):
         run_options.resources(parsed(*words))
+
+
+def test_sizes_have_one_reader() -> None:
+    """What it takes, and what it says of the rest."""
+    assert [parse_size(text) for text in ("1k", "1.5m", "2 GiB", "1T", "3kB")] == [
+        1024,
+        1536 << 10,
+        2 << 30,
+        1 << 40,
+        3072,
+    ]
+    assert parse_size("67108864", bare=True) == 64 << 20
+    for text, words in (
+        *(("512", "no unit"), ("", "no size"), ("m", "no size"), ("1mm", "no size")),
+        *(("-1m", "no size"), ("1e3m", "no size"), ("٣m", "no size"), ("9" * 15 + "t", "larger")),
+    ):
+        with pytest.raises(ValueError, match=words):
+            parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["1", "-1s", "2h", "soon"])
+def test_times_are_durations_with_a_unit(text: str) -> None:
+    """As those of a job are; a bare number is refused, and so is what makes no sense."""
+    assert seconds_of("--interval", "500ms", 0.1, 3600) == 0.5
+    with pytest.raises(ConfigError, match="--interval"):
+        seconds_of("--interval", text, 0.1, 3600)
 
 
 def test_arguments_become_the_keys_of_a_job() -> None:

@@ -29,14 +29,14 @@ def test_tasks_have_blocks_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("kernel", "uid_map", "most", "words"),
     [
-        ((6, 3), WHOLE, "96365\n", ""),
-        ((6, 1), WHOLE, "96365\n", "older than 6.3"),
-        ((6, 3), "0 100000 65536\n", "96365\n", "in a user namespace itself"),
-        ((6, 3), WHOLE, "0\n", "max_user_namespaces is 0"),
-        ((6, 3), WHOLE, "", "without user namespaces"),
+        ("6.3", WHOLE, "96365\n", ""),
+        ("6.1.0-18-amd64", WHOLE, "96365\n", "older than 6.3"),
+        ("6.3.1-x", "0 100000 65536\n", "96365\n", "in a user namespace itself"),
+        ("6.3.1-x", WHOLE, "0\n", "max_user_namespaces is 0"),
+        ("6.3.1-x", WHOLE, "", "without user namespaces"),
     ],
 )
-def test_what_a_host_needs(kernel: tuple[int, int], uid_map: str, most: str, words: str) -> None:
+def test_what_a_host_needs(kernel: str, uid_map: str, most: str, words: str) -> None:
     """The reason says what is missing, and is empty where nothing is."""
     problem = userns.host_problem(kernel, uid_map, most)
     assert words in problem
@@ -49,12 +49,6 @@ def test_what_crun_needs() -> None:
     assert not userns.crun_problem("1.15")
     assert "older than 1.5" in userns.crun_problem("1.4.5")
     assert userns.crun_problem("") != ""
-
-
-def test_versions_of_kernels() -> None:
-    """Whatever a distribution appends does not matter."""
-    assert userns.kernel_version("6.1.0-18-amd64") == (6, 1)
-    assert userns.kernel_version("unknown") == (0, 0)
 
 
 def test_ids_that_do_not_fit() -> None:

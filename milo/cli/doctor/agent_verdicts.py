@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from milo.cli.doctor.agent_config import PLUGIN, AgentConfig
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
+from milo.core.versions import version_numbers
 from milo.errors import ConfigError
 
 MIN_NOMAD: Final = (1, 6)
@@ -235,9 +235,8 @@ def check_agent(answer: AgentAnswer, files: AgentConfig | None) -> list[Finding]
 
 def check_version(answer: AgentAnswer) -> Finding:
     """Nomad's own version."""
-    match = re.match(r"v?(\d+)\.(\d+)", answer.version)
     text = f"Nomad {answer.version or 'of an unknown version'} at {answer.address}"
-    if match and (int(match[1]), int(match[2])) < MIN_NOMAD:
+    if () < version_numbers(answer.version) < MIN_NOMAD:
         return Finding("agent", Verdict.FAILED, f"{text} is older than 1.6", "Update Nomad")
     return ok("agent", text)
 

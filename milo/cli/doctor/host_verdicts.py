@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.core.cgroup import Mode
-from milo.core.container import seccomp, userns
+from milo.core.container import seccomp
+from milo.core.container.crun import version_from_output
 from milo.core.java.versions import runtime_name
 from milo.core.launch import JavaRuntime
+from milo.core.versions import version_numbers
 from milo.errors import CrunMissingError, NoJavaError
 
 MIN_KERNEL: Final = (4, 13)
@@ -27,7 +28,7 @@ V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "devices", "freezer", "memo
 
 def check_kernel(release: str, *, has_pidfd: bool) -> Finding:
     """``release`` as uname -r says; ``has_pidfd``: pidfd_open(2), Linux 5.3, is there."""
-    version = userns.kernel_version(release)
+    version = version_numbers(release)
     update = "Update the kernel; 5.12 or later has everything"
     if version < MIN_KERNEL:
         return Finding(
@@ -128,14 +129,13 @@ def check_crun(wanted: str, path: str, output: str | None, *, needs_seccomp: boo
         return Finding(
             "crun", Verdict.FAILED, _sentence(str(CrunMissingError(wanted)).split(". ")[0]), install
         )
-    match = re.search(r"^crun version (\S+)", output or "", re.MULTILINE)
-    if match is None:
+    version = version_from_output(output or "")
+    if not version:
         return Finding(
             "crun", Verdict.FAILED, f"{path} --version does not answer like crun", install
         )
-    text = f"{path}, version {match[1]}"
-    numbers = re.match(r"(\d{1,4})\.(\d{1,4})", match[1])
-    if numbers and (int(numbers[1]), int(numbers[2])) < MIN_CRUN:
+    text = f"{path}, version {version}"
+    if version_numbers(version) < MIN_CRUN:
         return Finding("crun", Verdict.WARNING, f"{text}: older than 1.8", "Update crun")
     if needs_seccomp and "+SECCOMP" not in (output or ""):
         return Finding(

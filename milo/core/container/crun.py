@@ -6,6 +6,7 @@ standard error; for ``create`` that is the container's own (docs/spikes/1-crun-s
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 CONTAINER_PREFIX: Final = "milo-"
@@ -85,6 +86,12 @@ def exec_args(
         *console,
         container_id,
     ]
+
+
+def version_from_output(output: str) -> str:
+    """Return the version that ``crun --version`` printed; nothing for what is not crun's."""
+    match = re.search(r"^crun version (\S+)", output, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def version_args(crun: str) -> list[str]:

@@ -7,7 +7,6 @@ that depend on the architecture, the container's capabilities and the kernel are
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import msgspec
 
 from milo.core.container import seccomp_denied
 from milo.core.container.capabilities import oci_name
+from milo.core.versions import version_numbers
 from milo.errors import ConfigError
 
 UNCONFINED: Final = "unconfined"
@@ -57,7 +57,7 @@ class Machine:
 
     name: str
     """As ``uname -m`` says."""
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
     """Version and patch level, e.g. (6, 1)."""
     runs_32_bit: bool = False
     """Whether programs of the 32-bit ABI find their loader here."""
@@ -255,7 +255,7 @@ def _architectures(profile: _Profile, machine: Machine) -> list[str]:
 
 
 def _applies(
-    path: str, rule: _Rule, arch: str, held: Collection[str], kernel: tuple[int, int]
+    path: str, rule: _Rule, arch: str, held: Collection[str], kernel: tuple[int, ...]
 ) -> bool:
     """Whether a rule is one for this machine and these capabilities, as podman decides it."""
     needs, avoids = rule.includes or _When(), rule.excludes or _When()
@@ -302,11 +302,11 @@ def _action(path: str, action: str, errno_ret: int | None, name: str | None) -> 
     return {"action": action, "errnoRet": errno.EPERM if errno_ret is None else errno_ret}
 
 
-def _kernel(path: str, text: str) -> tuple[int, int]:
-    match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
-    if match is None:
+def _kernel(path: str, text: str) -> tuple[int, ...]:
+    numbers = version_numbers(text)
+    if not numbers:
         raise _bad(path, f"{text[:40]!r} is no version of a kernel")
-    return int(match[1]), int(match[2])
+    return numbers
 
 
 def _bad(path: str, problem: str) -> ConfigError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from typing import Final
+
+from milo.core.versions import version_numbers
 
 FIRST_ID: Final = 0x7000_0000
 """From here to 2**31 systemd's list of id ranges (UIDS-GIDS.md) has nobody's ids, and what
@@ -35,11 +36,12 @@ def unmapped(ids: Iterable[int]) -> list[int]:
     return [number for number in ids if number >= BLOCK_SIZE]
 
 
-def host_problem(kernel: tuple[int, int], uid_map: str, max_namespaces: str) -> str:
+def host_problem(kernel: str, uid_map: str, max_namespaces: str) -> str:
     """Return why this host cannot give user namespaces, or an empty text.
 
-    ``uid_map`` is that of this process, ``max_namespaces`` the content of
-    /proc/sys/user/max_user_namespaces, empty without such a file.
+    ``kernel`` is its release, as uname(2) says it, ``uid_map`` that of this process,
+    ``max_namespaces`` the content of /proc/sys/user/max_user_namespaces, empty without such a
+    file.
     """
     if not max_namespaces.strip():
         return "the kernel is built without user namespaces"
@@ -47,20 +49,13 @@ def host_problem(kernel: tuple[int, int], uid_map: str, max_namespaces: str) -> 
         return "user.max_user_namespaces is 0"
     if uid_map.split() != ["0", "0", "4294967295"]:
         return "Nomad's agent is in a user namespace itself"
-    if kernel < MIN_KERNEL:
-        return f"Linux {kernel[0]}.{kernel[1]} is older than 6.3, which maps the ids of a tmpfs"
+    if version_numbers(kernel) < MIN_KERNEL:
+        return f"Linux {kernel} is older than 6.3, which maps the ids of a tmpfs"
     return ""
-
-
-def kernel_version(release: str) -> tuple[int, int]:
-    """Return (6, 1) for ``6.1.0-18-amd64``, as uname(2) says; (0, 0) for what is no version."""
-    match = re.match(r"(\d{1,6})\.(\d{1,6})", release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def crun_problem(version: str) -> str:
     """Return why this crun cannot, or an empty text; ``version`` as crun prints it."""
-    match = re.match(r"(\d{1,4})\.(\d{1,4})", version)
-    if match is None or (int(match[1]), int(match[2])) < MIN_CRUN:
+    if version_numbers(version) < MIN_CRUN:
         return f"crun {version} is older than 1.5, which maps the ids of mounts"
     return ""

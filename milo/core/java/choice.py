@@ -40,7 +40,7 @@ class Requirement:
         ``>= 17.0``, and not ``> 17``.
         """
         return any(
-            all(_holds(sign, wanted, _numbers(java.version)) for sign, wanted in terms)
+            all(_holds(sign, wanted, parse_version(java.version).numbers) for sign, wanted in terms)
             for terms in self.alternatives
         )
 
@@ -61,7 +61,7 @@ def parse_requirement(text: str) -> Requirement:
             if match is None:
                 raise ConfigError(KEY, f"got {text!r}", EXPECTED)
             try:
-                terms.append((match["sign"], _numbers(match["number"])))
+                terms.append((match["sign"], parse_version(match["number"]).numbers))
             except ValueError as exc:
                 raise ConfigError(KEY, f"{text!r}: {exc}", EXPECTED) from exc
             rest = rest[match.end() :].removeprefix(",")
@@ -99,7 +99,7 @@ def candidates(
         )
     default = [java for java in allowed if java == javas[0]]
     others = [java for java in allowed if java != javas[0]]
-    others.sort(key=lambda java: _numbers(java.version))
+    others.sort(key=lambda java: parse_version(java.version).numbers)
     return (*default, *others)
 
 
@@ -118,10 +118,3 @@ def _holds(sign: str, wanted: tuple[int, ...], found: tuple[int, ...]) -> bool:
     # A version that is shorter than what is asked for ends in zeros: 21 is 21.0.0.
     compared = (found + (0,) * len(wanted))[: len(wanted)]
     return compared == wanted if sign in ("", "=") else _SIGNS[sign](compared, wanted)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Return a version's numbers, feature release first; ``1.8.0_402`` is 8.0.402."""
-    parsed = parse_version(text)
-    numbers = tuple(int(part) for part in re.findall(r"\d+", re.split(r"[+-]", parsed.text)[0]))
-    return numbers[1:] if numbers[0] == 1 and len(numbers) > 1 else numbers

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import attrs
 
 from milo.core.launch import JavaRuntime
+from milo.core.versions import version_numbers
 
 _VERSION = re.compile(
-    r"(?P<numbers>[0-9]{1,9}(?:\.[0-9]{1,9}){0,15})(?P<rest>(?:[_+-][0-9A-Za-z_.+-]*)?)"
+    r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,15}(?:_(?P<update>[0-9]{1,9}))?(?:[_+-][0-9A-Za-z_.+-]*)?"
 )
 _PROPERTY = re.compile(r"^\s+java\.version = (\S+)\s*$", re.MULTILINE)
 _BANNER = re.compile(r'^\S+ version "([^"\n]{1,100})"', re.MULTILINE)
@@ -26,8 +27,13 @@ class JavaVersion:
 
     text: str
     """As the runtime gives it, e.g. ``17.0.15`` or ``1.8.0_402``."""
-    major: int
-    """Feature release: 17, and 8 for ``1.8.0_402``."""
+    numbers: tuple[int, ...]
+    """Feature release first: (17, 0, 15), and (8, 0, 402) for ``1.8.0_402``."""
+
+    @property
+    def major(self) -> int:
+        """Feature release: 17, and 8 for ``1.8.0_402``."""
+        return self.numbers[0]
 
 
 def parse_version(text: str) -> JavaVersion:
@@ -40,11 +46,14 @@ def parse_version(text: str) -> JavaVersion:
     match = _VERSION.fullmatch(stripped)
     if match is None:
         raise ValueError(f"{stripped[:60]!r} is no version of Java")
-    numbers = [int(number) for number in match["numbers"].split(".")]
-    major = numbers[1] if numbers[0] == 1 and len(numbers) > 1 else numbers[0]
-    if not 1 <= major < 1000:
+    numbers = version_numbers(stripped)
+    if numbers[0] == 1 and len(numbers) > 1:
+        numbers = numbers[1:]
+    if match["update"]:
+        numbers = (*numbers, int(match["update"]))
+    if not 1 <= numbers[0] < 1000:
         raise ValueError(f"{stripped[:60]!r} is no version of Java")
-    return JavaVersion(stripped, major)
+    return JavaVersion(stripped, numbers)
 
 
 def version_from_output(output: str) -> JavaVersion:

@@ -13,6 +13,7 @@ from milo.core.container import capabilities, seccomp, sysctls, userns
 from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
 from milo.core.container.spec import User
 from milo.core.launch import Launch
+from milo.core.versions import version_numbers
 from milo.errors import ConfigError, UserError
 
 CAP_SYS_RESOURCE: Final = 24
@@ -127,7 +128,7 @@ def _first_id(launch: Launch, options: TaskOptions, user: User) -> int:
 
 def userns_problem() -> str:
     """Return why this host cannot give user namespaces, or an empty text; crun apart."""
-    return userns.host_problem(machine().kernel, proc.uid_map(), proc.max_user_namespaces())
+    return userns.host_problem(os.uname().release, proc.uid_map(), proc.max_user_namespaces())
 
 
 def find_init() -> str:
@@ -152,7 +153,7 @@ def machine() -> seccomp.Machine:
     loader = LOADERS_32.get(found.machine)
     return seccomp.Machine(
         name=found.machine,
-        kernel=userns.kernel_version(found.release),
+        kernel=version_numbers(found.release),
         runs_32_bit=loader is not None and os.path.exists(loader),
     )
 

@@ -11,6 +11,7 @@ from milo import walk
 from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind, is_inside, normalized
 from milo.core.launch import Launch
+from milo.core.versions import version_numbers
 from milo.errors import ConfigError, PathError, Reason, StateError
 from milo.task.root import hidden_paths
 from milo.walk import Kind
@@ -198,8 +199,4 @@ def _make(parent: walk.Held, name: str, kind: Kind) -> walk.Held:
 
 
 def kernel_is_recursive() -> bool:
-    parts = os.uname().release.split(".")
-    try:
-        return (int(parts[0]), int(parts[1].partition("-")[0])) >= RECURSIVE_SINCE
-    except (ValueError, IndexError):
-        return False
+    return version_numbers(os.uname().release) >= RECURSIVE_SINCE
