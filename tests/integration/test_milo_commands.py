@@ -106,10 +106,8 @@ async def test_stats_are_measured(jar_dir: Path) -> None:
         mine = [one for one in found if one["id"] == short(rig, task)]
         assert mine[0]["memory_limit_bytes"] == 256 << 20
         assert 1 << 20 < mine[0]["memory_bytes"] < 256 << 20
-        assert (
-            b"THROTTLED"
-            in (await milo(rig, "stats", "--interval", "200ms", short(rig, task))).stdout
-        )
+        words = ("stats", "--interval", "200ms", short(rig, task))
+        assert b"THROTTLED" in (await milo(rig, *words)).stdout
 
 
 async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:
