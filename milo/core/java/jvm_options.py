@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from milo.core.config.values import shown
 from milo.errors import ConfigError
 
 _KEY = "jvm_options"
@@ -31,6 +32,17 @@ _WITH_VALUE = frozenset(
 _CLASS_PATH = frozenset(("-classpath", "-cp", "--class-path"))
 _APPLICATION = frozenset(("-jar", "-m", "--module", "--source", "-d", "--describe-module"))
 """Options that say what the launcher does, where the job's other keys do."""
+_FREE_TEXT = re.compile(
+    r"-D\S*?=|-XX:(?:OnError|OnOutOfMemoryError|CompileCommand)="
+    r"|-(?:javaagent|agentlib|agentpath):\S*?=|-Xrun\w+:"
+)
+"""What follows is a property's value, a command or an agent's own words: anything at all."""
+_NEXT_OPTION = re.compile(
+    r"(?<=\S)\s+(?=-X|-D[\w.]|--[a-z]|-(?:javaagent|agentlib|agentpath):|@/"
+    r"|-(?:ea|da|esa|dsa|cp|p|m|jar|classpath|verbose|server|client|showversion"
+    r"|(?:en|dis)able(?:system)?assertions)(?:[\s:]|$))"
+)
+"""Between two words of which the second cannot but be meant as an option of its own."""
 _CLASS_NAME = re.compile(r"[^\s/\\:;.\[\]-][^\s/\\:;.\[\]]*(?:\.[^\s/\\:;.\[\]]+)*")
 _CLASS_EXPECTED = "the full name of a class, such as com.example.Main"
 
@@ -43,10 +55,18 @@ def check_jvm_options(options: Sequence[str], *, class_path_free: bool = False) 
     takes_value = ""
     for index, option in enumerate(options):
         key = f"{_KEY}[{index}]"
+        _check_single(key, option)
         if takes_value:
             takes_value = ""
             continue
         name = option.partition("=")[0]
+        first, _, rest = option.partition(" ")
+        if rest and first in _WITH_VALUE | _CLASS_PATH | _APPLICATION:
+            raise ConfigError(
+                key,
+                f"{shown(option)} is two words, and java takes it for one",
+                f"two elements: {_elements([first, rest.strip()])}",
+            )
         if class_path_free and option in _CLASS_PATH:
             takes_value = option
             continue
@@ -70,6 +90,25 @@ def check_jvm_options(options: Sequence[str], *, class_path_free: bool = False) 
             f"{takes_value} stands last, and needs a value",
             f"its value as the next element, or {takes_value}=… as one",
         )
+
+
+def _check_single(key: str, option: str) -> None:
+    """Refuse an element that is two options: the JVM would take all of it for one."""
+    if _FREE_TEXT.match(option):
+        return
+    parts = _NEXT_OPTION.split(option)
+    if len(parts) > 1:
+        raise ConfigError(
+            key,
+            f"{shown(option)} is more than one option, and java takes it for one",
+            f"an element for each: {_elements(parts)}",
+        )
+
+
+def _elements(parts: Sequence[str]) -> str:
+    """Return words as the elements of a list in HCL, not too many."""
+    found = ", ".join(f'"{part.strip()}"' for part in parts)
+    return found if len(found) <= 200 else found[:197] + "..."
 
 
 def check_class_name(key: str, name: str) -> str:
