@@ -113,6 +113,14 @@ CALLS = {
     "clock_settime": (227, "0, 0"),
     "swapon": (167, "0, 0"),
     "personality without ASLR": (135, "0x0040000"),
+    "socket AF_VSOCK": (41, "40, 1, 0"),
+    "socket AF_ALG": (41, "38, 5, 0"),
+    "mount_setattr": (442, "-1, 0, 0, 0, 0"),
+    "quotactl_fd": (443, "-1, 0, 0, 0"),
+    "lsm_list_modules": (461, "0, 0, 0"),
+    "open_tree_attr": (467, "-1, 0, 0, 0, 0"),
+    "pidfd_getfd": (438, "-1, 0, 0"),
+    "a call of the future": (1023, "0"),
 }
 """The numbers of x86_64 and harmless arguments: an allowed call fails otherwise, or works."""
 

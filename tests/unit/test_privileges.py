@@ -56,7 +56,7 @@ def test_the_defaults_are_no_capability_and_a_filter() -> None:
     found = confine()
     assert found.capabilities == ()
     assert found.seccomp is not None
-    assert found.seccomp["defaultAction"] == "SCMP_ACT_ALLOW"
+    assert found.seccomp["defaultAction"] == "SCMP_ACT_ERRNO"
     assert (found.host_pids, found.host_ipc, found.init, found.first_id) == (False, False, "", 0)
     assert found.pids_limit == PluginOptions().pids_limit
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from milo.core.container import seccomp_denied
+from milo.core.container import seccomp_allowed, seccomp_denied
 from milo.core.container.capabilities import oci_name
 from milo.core.versions import version_numbers
 from milo.errors import ConfigError
@@ -175,10 +175,12 @@ def harden(
     own = _own_rules(capabilities, machine)
     names = {name for rule in own for name in rule["names"]} | {"clone", "clone3"}
     if seccomp["defaultAction"] in _LETTING:
-        return seccomp | {"syscalls": [*_without(seccomp["syscalls"], names), *own]}
+        rules = [*_without(seccomp["syscalls"], names), *own, *_NO_SOCKETS]
+        return seccomp | {"syscalls": rules}
     if not seccomp_denied.user_namespaces_denied(capabilities):
         names -= {"clone", "clone3"}
-    syscalls = _without(seccomp["syscalls"], names, actions=_LETTING)
+    syscalls = _without(seccomp["syscalls"], {*names, "socket"}, actions=_LETTING)
+    syscalls += _sockets()
     if "clone" in names:
         syscalls = _without(syscalls, {"clone", "clone3"})
         syscalls.append({"names": ["clone"], "action": ALLOW, "args": [_user_ns(machine, 0)]})
@@ -188,20 +190,37 @@ def harden(
 
 
 def built_in(capabilities: Collection[str], machine: Machine) -> dict[str, Any]:
-    """Return Milo's own profile: everything but what `milo.core.container.seccomp_denied` names."""
-    limit = {"index": 0, "op": "SCMP_CMP_GT", "value": seccomp_denied.MAX_PERSONALITY}
-    personality = {"names": ["personality"], **_REFUSE, "args": [limit]}
-    result: dict[str, Any] = {"defaultAction": ALLOW}
-    architectures = _architectures(_Profile(ALLOW, arch_map=_DEFAULT_MAP), machine)
+    """Return Milo's own profile: `milo.core.container.seccomp_allowed`, and nothing else."""
+    result: dict[str, Any] = {"defaultAction": ERRNO, "defaultErrnoRet": errno.ENOSYS}
+    architectures = _architectures(_Profile(ERRNO, arch_map=_DEFAULT_MAP), machine)
     if architectures:
         result["architectures"] = architectures
-    return result | {"syscalls": [*_own_rules(capabilities, machine), personality]}
+    names = {*seccomp_allowed.ALLOWED, *seccomp_denied.lifted(capabilities)}
+    rules = [{"names": sorted(names), "action": ALLOW}, *_own_rules(capabilities, machine)]
+    if seccomp_denied.user_namespaces_denied(capabilities):
+        rules.append({"names": ["clone"], "action": ALLOW, "args": [_user_ns(machine, 0)]})
+    else:
+        rules.append({"names": ["clone", "clone3"], "action": ALLOW})
+    rules += [
+        {"names": ["personality"], "action": ALLOW, "args": [_equal(0, value)]}
+        for value in seccomp_allowed.PERSONALITIES
+    ]
+    return result | {"syscalls": [*rules, *_sockets()]}
 
 
 _LETTING: Final = (ALLOW, "SCMP_ACT_LOG")
 _REFUSE: Final = {"action": ERRNO, "errnoRet": errno.EPERM}
 # Its flags are in memory, out of reach; the C libraries then fall back to clone.
 _NO_CLONE3: Final = {"names": ["clone3"], "action": ERRNO, "errnoRet": errno.ENOSYS}
+_NO_SOCKETS: Final = [
+    {
+        "names": ["socket"],
+        **_REFUSE,
+        "args": [{"index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 0xFFFFFFFF, "valueTwo": family}],
+    }
+    for family in seccomp_allowed.REFUSED_FAMILIES
+]
+"""For a profile that lets through what it does not name."""
 
 
 def _own_rules(capabilities: Collection[str], machine: Machine) -> list[dict[str, Any]]:
@@ -212,6 +231,21 @@ def _own_rules(capabilities: Collection[str], machine: Machine) -> list[dict[str
         flag = _user_ns(machine, seccomp_denied.CLONE_NEWUSER)
         rules += [{"names": ["clone"], **_REFUSE, "args": [flag]}, _NO_CLONE3]
     return rules
+
+
+def _sockets() -> list[dict[str, Any]]:
+    """Return the rules that let a task make the sockets that it may make, for a list of such."""
+    below = {"index": 0, "op": "SCMP_CMP_LT", "value": seccomp_allowed.SOCKET_FAMILIES_BELOW}
+    netlink = [
+        _equal(0, seccomp_allowed.AF_NETLINK),
+        {"index": 2, "op": "SCMP_CMP_NE", "value": seccomp_allowed.NETLINK_AUDIT},
+    ]
+    conditions = [[below], netlink, *([_equal(0, one)] for one in seccomp_allowed.SOCKET_FAMILIES)]
+    return [{"names": ["socket"], "action": ALLOW, "args": args} for args in conditions]
+
+
+def _equal(index: int, value: int) -> dict[str, Any]:
+    return {"index": index, "op": "SCMP_CMP_EQ", "value": value}
 
 
 def _user_ns(machine: Machine, value: int) -> dict[str, Any]:

@@ -13,10 +13,6 @@ CLONE_NEWUSER: Final = 0x10000000
 """clone(2). In a user namespace of its own a task has every capability, and so all of the
 kernel's code behind them within its reach."""
 
-MAX_PERSONALITY: Final = 0x20008
-"""UNAME26 with PER_LINUX32: what docker and podman allow. Above are the flags that weaken
-address space randomisation and mmap's rules; personality(2)."""
-
 _NEVER: Final = ("",)
 _ADMIN: Final = ("sys_admin",)
 
@@ -32,6 +28,7 @@ _DENIED: Final[dict[tuple[str, ...], str]] = {
     " vm86 vm86old",
     _ADMIN: "fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree"
     " open_tree_attr pivot_root umount umount2"
+    " lsm_get_self_attr lsm_list_modules lsm_set_self_attr"
     " fanotify_init lookup_dcookie quotactl quotactl_fd setdomainname sethostname setns swapoff"
     " swapon unshare",
     ("sys_admin", "bpf"): "bpf",
@@ -41,6 +38,8 @@ _DENIED: Final[dict[tuple[str, ...], str]] = {
     ("sys_chroot",): "chroot",
     ("sys_module",): "delete_module finit_module init_module",
     ("sys_pacct",): "acct",
+    # Looks into other processes, as ptrace does, but none of Java's tools needs them.
+    ("sys_ptrace",): "kcmp pidfd_getfd",
     ("sys_rawio",): "ioperm iopl pciconfig_iobase pciconfig_read pciconfig_write",
     ("sys_time",): "clock_settime clock_settime64 settimeofday stime",
     ("sys_tty_config",): "vhangup",
@@ -60,6 +59,11 @@ def denied(capabilities: Collection[str]) -> tuple[str, ...]:
             for name in names.split()
         )
     )
+
+
+def lifted(capabilities: Collection[str]) -> tuple[str, ...]:
+    """Return the names that only the container's ``capabilities`` keep from being `denied`."""
+    return tuple(sorted({*denied(())} - {*denied(capabilities)}))
 
 
 def user_namespaces_denied(capabilities: Collection[str]) -> bool:
