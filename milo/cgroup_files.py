@@ -13,6 +13,7 @@ from typing import Final
 
 from milo import proc
 from milo.core.cgroup import CRUN_CGROUP_ROOT, NO_LIMIT_BYTES, Hierarchy, Mode
+from milo.core.records import ProcessId
 
 NOT_CONTROLLERS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "none")
 """What else stands among the options of a v1 cgroup file system; cgroups(7)."""
@@ -125,6 +126,19 @@ def oom_kills(cgroup_path: str) -> int:
     # Linux 4.13 and later.
     name = "memory.events" if hierarchy.mode is Mode.V2 else "memory.oom_control"
     return read_keyed(hierarchy.directory("memory", cgroup_path), name).get("oom_kill", 0)
+
+
+def signal_member(process: ProcessId, cgroup_path: str, number: int) -> bool:
+    """Send a signal to ``process`` if it is in a group; False if it is not, or has ended.
+
+    For processes of which only a peer has told, who could name any process of the host.
+    """
+    # Alive before and after, it was the same process that was found in the group.
+    return (
+        proc.lives(process)
+        and process.pid in processes(cgroup_path)
+        and proc.signal_process(process, number)
+    )
 
 
 def processes(cgroup_path: str, hierarchy: Hierarchy | None = None) -> set[int]:

@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
@@ -52,6 +52,8 @@ NO_COOKIE: Final = 0xFFFFFFFF
 _NETLINK_HEADER: Final = struct.Struct("=IHHII")
 _UNIX_DIAG_REQUEST: Final = struct.Struct("=BBHIIIII")
 _UNIX_DIAG_MESSAGE: Final = struct.Struct("=BBBxIII")
+_CREDENTIALS: Final = struct.Struct("=iII")
+"""struct ucred; unix(7)."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
 
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
@@ -419,7 +421,7 @@ def network_table(name: str) -> list[list[bytes]]:
     return [line.split() for line in lines(read(f"/proc/thread-self/net/{name}")) if line]
 
 
-# ---- descriptors beside a packet
+# ---- unix sockets
 
 
 def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -435,6 +437,24 @@ def passing(fds: Iterable[int]) -> list[tuple[int, int, array.array[int]]]:
     """Return what sendmsg(2) takes to pass descriptors beside a packet: SCM_RIGHTS, unix(7)."""
     packed = array.array("i", fds)
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if packed else []
+
+
+class PeerSocket(Protocol):
+    """A connected unix socket, of the standard library or of Trio."""
+
+    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
+        """As `socket.socket.getsockopt`."""
+
+
+def has_roots_peer(sock: PeerSocket) -> bool:
+    """Whether the other side is root's, or this process's own user's: SO_PEERCRED, unix(7).
+
+    Of a server it counts who called listen(2), of a client who called connect(2). The mode of
+    the socket's directory is the first guard, this the second.
+    """
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return uid in (0, os.geteuid())
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 
+from milo.cgroup_files import signal_member
 from milo.core import control
 from milo.core.exec_io import (
     EOT,
@@ -29,9 +30,10 @@ from milo.core.exec_io import (
     TerminalSize,
     Typed,
 )
-from milo.errors import ControlError, MiloError
+from milo.errors import ControlError, MiloError, StateError
+from milo.host.state_store import StateStore
 from milo.host.task_client import open_control
-from milo.proc import close_all, passed_descriptors, passing, signal_process
+from milo.proc import close_all, passed_descriptors, passing
 
 CHUNK_BYTES: Final = 32 * 1024
 SILENCE_S: Final = 0.5
@@ -68,7 +70,7 @@ async def run_command(
     """
     sock, _ = await open_control(state_dir, control.ROLE_EXEC)
     with sock:
-        return await _Session(sock, emit).run(
+        return await _Session(sock, emit, _cgroup_path(state_dir)).run(
             control.Exec(argv=argv, tty=tty), inputs, combined=combined
         )
 
@@ -137,8 +139,9 @@ async def stream_command(
 class _Session:
     """One command, from the request to the last byte of its output."""
 
-    def __init__(self, sock: trio.socket.SocketType, emit: Emit) -> None:
+    def __init__(self, sock: trio.socket.SocketType, emit: Emit, cgroup_path: str) -> None:
         self._sock = sock
+        self._cgroup_path = cgroup_path
         self._emit = emit
         self._readers: list[_Reader] = []
 
@@ -208,8 +211,9 @@ class _Session:
             answer, fds = await self._receive()
             close_all(fds)
         except ControlError:
-            # The task process was killed, and the command is nobody's now.
-            signal_process(started.process, signal.SIGKILL)
+            # The task process was killed, and the command is nobody's now. Which one that is has
+            # the peer said: believed only of a process of the task's own container.
+            signal_member(started.process, self._cgroup_path, signal.SIGKILL)
             raise
         if not isinstance(answer, control.ExecEnded):
             raise ControlError("Error: The task process answered out of turn")
@@ -249,6 +253,14 @@ class _Session:
             "Error: The task was started by a Milo that could not run commands in a task yet. "
             "Restart the task (nomad alloc restart)"
         )
+
+
+def _cgroup_path(state_dir: str) -> str:
+    """Return the container's cgroup, as its task process has written it down."""
+    with contextlib.suppress(StateError):
+        record = StateStore(os.path.dirname(state_dir)).read_task(state_dir)
+        return "" if record is None else record.cgroup_path
+    return ""
 
 
 class _Reader:

@@ -7,13 +7,16 @@ stoppable all the same, and its end lets the task process go on.
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 from typing import Final
 
 import trio
 
-from milo.errors import ControlError
+from milo.errors import ControlError, StateError
 from milo.host.managed import ManagedTask
+from milo.host.state_store import StateStore
 from milo.proc import signal_process
 
 RETRY_S: Final = 0.2
@@ -22,6 +25,9 @@ PATIENCE_S: Final = 5.0
 kill timeout, before the driver sends the signal itself."""
 GRACE_S: Final = 60.0
 """Beyond the kill timeout: 5 s of draining, 10 s for crun, and a host under load."""
+
+
+_log = logging.getLogger(__name__)
 
 
 async def stop_task(task: ManagedTask, number: int, timeout_s: float) -> None:
@@ -66,6 +72,16 @@ async def _kill_overdue(task: ManagedTask, timeout_s: float) -> None:
 
 
 def _signal(task: ManagedTask, number: int) -> None:
-    """Signal the container's first process, if it lives; its end is the end of all."""
-    if task.started is not None:
-        signal_process(task.started.container, number)
+    """Signal the container's first process, if it lives; its end is the end of all.
+
+    Which one that is stands in the state directory, which is root's: what a peer says names no
+    process that is signalled.
+    """
+    state_dir = task.launch.state_dir
+    try:
+        record = StateStore(os.path.dirname(state_dir)).read_task(state_dir)
+    except StateError as exc:
+        _log.error("the container of task %s is not known: %s", task.task_id, exc)
+        return
+    if record is not None and record.container is not None:
+        signal_process(record.container, number)

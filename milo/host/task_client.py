@@ -13,7 +13,7 @@ import trio
 
 from milo.core import control, records
 from milo.errors import ControlError, NewerVersionError, NoAnswerError
-from milo.proc import close_all, passed_descriptors
+from milo.proc import close_all, has_roots_peer, passed_descriptors
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECT_PAUSE_S: Final = 0.01
@@ -196,6 +196,8 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
                 await trio.sleep(CONNECT_PAUSE_S)
             if code:
                 raise OSError(code, os.strerror(code))
+            if not has_roots_peer(sock):
+                raise ControlError(f"Error: The process that serves {path} is not root's")
             hello = control.Hello(version=control.PROTOCOL_VERSION, role=role)
             await sock.send(control.encode(hello))
             welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))

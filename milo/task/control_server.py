@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -15,7 +14,7 @@ import trio
 from milo.core import control
 from milo.core.records import ProcessId
 from milo.errors import ControlError, MiloError
-from milo.proc import close_all, passing
+from milo.proc import close_all, has_roots_peer, passing
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""
@@ -147,7 +146,7 @@ class ControlServer:
         with contextlib.suppress(OSError, ControlError):
             with trio.move_on_after(HELLO_TIMEOUT_S):
                 hello = control.decode_request(await self._receive(client))
-                if not isinstance(hello, control.Hello) or not _is_root(client.sock):
+                if not isinstance(hello, control.Hello) or not has_roots_peer(client.sock):
                     return
                 client.role = hello.role
             if not client.role:
@@ -245,10 +244,3 @@ def _duplicates(fds: Sequence[int]) -> list[int]:
         close_all(made)
         raise
     return made
-
-
-def _is_root(sock: trio.socket.SocketType) -> bool:
-    """Whether the peer runs as root: the directory's mode is the first guard, this the second."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", raw)
-    return bool(uid == os.geteuid() or uid == 0)

@@ -21,6 +21,7 @@ from milo.core.launch import JavaRuntime, Launch
 from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
 from milo.errors import ControlError, NoAnswerError, StateError, TaskStartError
+from milo.files import write_file
 from milo.host import events, fingerprint, managed, spawner_client, stopping
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
@@ -490,19 +491,34 @@ def test_a_process_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None
 async def test_a_stop_goes_past_a_process_that_does_not_answer(
     tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The application is signalled directly, and one that cannot be killed is an error."""
-    sent: list[int] = []
+    """The application is signalled directly, and one that cannot be killed is an error.
 
-    def send(process: records.ProcessId, number: int) -> bool:
-        sent.append(number)
+    Which process that is stands in the state directory, and not in what the task process said.
+    """
+    sent: list[tuple[ProcessId, int]] = []
+
+    def send(process: ProcessId, number: int) -> bool:
+        sent.append((process, number))
         return True
 
     monkeypatch.setattr(stopping, "signal_process", send)
     task = Lines().make(tmp_path)
     task.take(STARTED)
+    await stopping_ends_without(task)
+    assert sent == []
+    own = ProcessId(2**22, 77)
+    record = records.TaskRecord("id", "web", "a1", "/nowhere", own, own)
+    state_dir = Path(task.launch.state_dir)
+    state_dir.mkdir(parents=True)
+    write_file(str(state_dir / records.TASK_FILE), records.encode(record))
+    await stopping_ends_without(task)
+    assert sent == [(own, signal.SIGTERM), (own, signal.SIGKILL)]
+
+
+async def stopping_ends_without(task: ManagedTask) -> None:
+    """Stop a task that does not end."""
     with pytest.raises(ControlError, match="has not ended 60 s after its SIGKILL"):
         await stopping.stop_task(task, signal.SIGTERM, 20.0)
-    assert sent == [signal.SIGTERM, signal.SIGKILL]
 
 
 # ---- what was left ---------------------------------------------------------------------

@@ -1,0 +1,161 @@
+"""A server that is no task process of Milo's, and names processes that are not its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from milo import cgroup_files, proc
+from milo.core import control, records
+from milo.core.cgroup import Hierarchy, Mode
+from milo.core.exec_io import ExecInput, Printed, Typed
+from milo.core.records import ProcessId, TaskRecord
+from milo.errors import ControlError
+from milo.files import write_file
+from milo.host import task_client
+from milo.host.exec_client import run_command
+from milo.host.task_client import TaskClient, open_control
+
+GROUP = "/nomad/a1.web/milo-1"
+
+
+@pytest.fixture
+def victim() -> Iterator[ProcessId]:
+    """A process of the host that has nothing to do with any task."""
+    child = subprocess.Popen(["/bin/sleep", "1000"])
+    identity = proc.identify(child.pid)
+    assert identity is not None
+    yield identity
+    child.kill()
+    child.wait()
+
+
+@pytest.fixture
+def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The list of processes of a made-up task's cgroup."""
+    hierarchy = Hierarchy(Mode.V2, {"": str(tmp_path / "cgroup")})
+    monkeypatch.setattr(cgroup_files, "detect", lambda: hierarchy)
+    directory = Path(hierarchy.directory("", GROUP) or "")
+    directory.mkdir(parents=True)
+    file = directory / "cgroup.procs"
+    file.write_text("")
+    return file
+
+
+@contextlib.contextmanager
+def listening(directory: Path) -> Iterator[trio.socket.SocketType]:
+    """Serve the control socket of a task that was written down as being in `GROUP`."""
+    directory.mkdir()
+    process = ProcessId(2**22, 1)
+    record = TaskRecord("id", "web", "a1", "/nowhere", process, process, cgroup_path=GROUP)
+    write_file(str(directory / records.TASK_FILE), records.encode(record))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(directory / records.CONTROL_SOCKET))
+        listener.listen()
+        yield trio.socket.from_stdlib_socket(listener)
+
+
+async def answer_and_go(listener: trio.socket.SocketType, named: ProcessId) -> None:
+    """Say that the command is ``named``, and die."""
+    client, _ = await listener.accept()
+    with client:
+        await client.recv(control.MAX_MESSAGE_BYTES)
+        me = proc.this_process()
+        welcome = control.Welcome(version=control.PROTOCOL_VERSION, supervisor=me)
+        await client.send(control.encode(welcome))
+        await client.recv(control.MAX_MESSAGE_BYTES)
+        await client.send(control.encode(control.ExecStarted(process=named)))
+
+
+async def no_input() -> AsyncIterator[ExecInput]:
+    """Yield that there is none."""
+    yield Typed(closed=True)
+
+
+async def drop(printed: Printed) -> None:
+    """Throw output away."""
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_only_processes_of_the_container_are_killed(
+    inside: bool, tmp_path: Path, victim: ProcessId, group: Path
+) -> None:
+    """A command whose task process died is killed, if it is in the recorded cgroup; others not.
+
+    Else whoever serves the socket could have root kill any process, by naming it.
+    """
+    if inside:
+        group.write_text(f"{victim.pid}\n")
+    state_dir = tmp_path / "0123456789abcdef"
+    with listening(state_dir) as listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer_and_go, listener, victim)
+            with pytest.raises(ControlError):
+                await run_command(
+                    str(state_dir), ("/bin/true",), tty=False, inputs=no_input(), emit=drop
+                )
+    with trio.move_on_after(30 if inside else 0.2):
+        while proc.lives(victim):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert proc.lives(victim) is not inside
+
+
+def test_a_number_that_was_given_out_again_is_not_signalled(victim: ProcessId, group: Path) -> None:
+    """A later process with the number of one that was meant is left alone, in whatever group."""
+    group.write_text(f"{victim.pid}\n")
+    earlier = ProcessId(victim.pid, victim.start_ticks - 1)
+    assert not cgroup_files.signal_member(earlier, GROUP, signal.SIGKILL)
+    assert not cgroup_files.signal_member(victim, "/", signal.SIGKILL)
+    assert proc.lives(victim)
+    assert cgroup_files.signal_member(victim, GROUP, 0)
+
+
+async def test_a_server_of_another_user_is_not_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens there has to be root, or the user who asks; else not even a greeting is sent."""
+    state_dir = tmp_path / "0123456789abcdef"
+    monkeypatch.setattr(task_client, "has_roots_peer", lambda sock: False)
+    with listening(state_dir) as listener:
+        with pytest.raises(ControlError, match="is not root's"):
+            await open_control(str(state_dir), control.ROLE_EXEC)
+        with pytest.raises(ControlError, match="is not root's"):
+            await TaskClient.connect(str(state_dir), lambda _: None)
+        for _ in range(2):
+            client, _ = await listener.accept()
+            with client:
+                assert await client.recv(control.MAX_MESSAGE_BYTES) == b""
+
+
+def test_a_peer_is_judged_by_the_kernels_word() -> None:
+    """The user of the other side is root or the own one, and no other."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        assert proc.has_roots_peer(ours)
+    for uid, trusted in (
+        (0, True),
+        (os.geteuid(), True),
+        (os.geteuid() + 1, False),
+        (65534, False),
+    ):
+        assert proc.has_roots_peer(Peer(uid)) is trusted
+
+
+class Peer:
+    """A socket with the process of a user at its other side."""
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+
+    def getsockopt(self, level: int, option: int, length: int) -> bytes:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_PEERCRED)
+        return struct.pack("iII", os.getpid(), self.uid, 0)[:length]
