@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import itertools
 import json
 import os
@@ -25,7 +26,7 @@ from milo.core.container import crun as crun_args
 from milo.core.launch import Launch
 from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, MiloError
-from milo.files import write_file
+from milo.files import read_file, write_file
 from milo.proc import identify, passed_descriptors, passing, session
 from milo.task.children import Reaper, WaitStatus
 from milo.task.oci import cgroup_placement
@@ -36,6 +37,8 @@ from milo.task.oci.crun import Crun
 STREAMS: Final = 3
 """Descriptors of a command without a terminal: standard input, output and error."""
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(STREAMS * 4)
+EXEC_FILES: Final = "exec-"
+"""Begins the names, in the state directory, of the files of a command that runs."""
 KILL_TIMEOUT_S: Final = 10.0
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
@@ -49,6 +52,21 @@ class Commands:
         self._launch = launch
         self._reaper = reaper
         self._numbers = itertools.count(1)
+
+    def end_left_behind(self, cgroup_path: str) -> None:
+        """Kill the commands of an earlier task process, which nobody supervises any more.
+
+        Their clients know of its death, but not which process the command is when that death
+        came before they were told.
+        """
+        sessions = set()
+        for path in glob.glob(f"{glob.escape(self._launch.state_dir)}/{EXEC_FILES}*"):
+            with contextlib.suppress(MiloError, OSError, ValueError):
+                pid = int(read_file(path) or b"0") if path.endswith(".pid") else 0
+                if pid and session(pid) == pid:  # crun gives each command one of its own
+                    sessions.add(pid)
+                os.unlink(path)
+        kill_sessions(cgroup_path, sessions)
 
     async def serve(self, sock: trio.socket.SocketType, container: Container | None) -> None:
         """Run the one command that the client behind ``sock`` asks for.
@@ -89,7 +107,7 @@ class Commands:
         request: control.Exec,
         fds: list[int],
     ) -> None:
-        name = f"{self._launch.state_dir}/exec-{next(self._numbers)}"
+        name = f"{self._launch.state_dir}/{EXEC_FILES}{next(self._numbers)}"
         paths = (f"{name}.json", f"{name}.pid", f"{name}.log", f"{name}.sock")
         sessions: set[int] = set()
         status: WaitStatus | None = None

@@ -158,6 +158,7 @@ class Supervisor:
         options = parse_task_options(self.launch.config, self.launch.plugin)
         container = Container.adopt(self.launch, self._reaper, takeover.record)
         self._container = container
+        self._commands.end_left_behind(container.cgroup_path)
         self._jvm = Jvm(self.launch, options)
         self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
         try:

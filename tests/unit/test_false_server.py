@@ -24,6 +24,9 @@ from milo.files import write_file
 from milo.host import task_client
 from milo.host.exec_client import run_command
 from milo.host.task_client import TaskClient, open_control
+from milo.task.children import Reaper
+from milo.task.exec_server import Commands
+from tests.support.launches import make_launch
 
 GROUP = "/nomad/a1.web/milo-1"
 
@@ -119,6 +122,22 @@ def test_a_number_that_was_given_out_again_is_not_signalled(victim: ProcessId, g
     assert cgroup_files.signal_member(victim, GROUP, 0)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_commands_that_were_left_behind_end(inside: bool, tmp_path: Path, group: Path) -> None:
+    """A successor kills the commands of the process before it, which are in the container."""
+    child = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+    (tmp_path / "exec-3.json").write_text("{}")
+    (tmp_path / "exec-3.pid").write_text(str(child.pid))
+    (tmp_path / "exec-4.pid").write_text("?")
+    group.write_text(f"{child.pid}\n" if inside else "")
+    Commands(make_launch(state_dir=str(tmp_path)), Reaper(reap_all=False)).end_left_behind(GROUP)
+    assert not list(tmp_path.glob("exec-3*"))
+    if not inside:
+        assert child.poll() is None
+        child.kill()
+    assert child.wait() == -signal.SIGKILL
+
+
 async def test_a_server_of_another_user_is_not_spoken_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +164,6 @@ def test_a_peer_is_judged_by_the_kernels_word() -> None:
         (0, True),
         (os.geteuid(), True),
         (os.geteuid() + 1, False),
-        (65534, False),
     ):
         assert proc.has_roots_peer(Peer(uid)) is trusted
 
