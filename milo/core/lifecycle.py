@@ -2,12 +2,14 @@
 
 The task process asks the table before it acts, so that an order of events that makes no
 sense (a second start, an exit before a start) fails loudly instead of leaking a container.
+`milo.host.task_state` has the driver's table: what a driver knows of a task is less.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 
 class Phase(enum.StrEnum):
@@ -65,19 +67,30 @@ FINAL: Final = frozenset({Phase.EXITED, Phase.FAILED})
 class IllegalTransitionError(Exception):
     """Something happened that cannot happen in this phase: a bug in Milo."""
 
-    def __init__(self, phase: Phase, happening: Happening) -> None:
+    def __init__(self, phase: enum.StrEnum, happening: enum.StrEnum) -> None:
         self.phase = phase
         self.happening = happening
         super().__init__(f"{happening.value!r} cannot happen while a task is {phase.value!r}")
 
 
-def advance(phase: Phase, happening: Happening) -> Phase:
-    """Return the phase that follows.
+_Phase = TypeVar("_Phase", bound=enum.StrEnum)
+_Happening = TypeVar("_Happening", bound=enum.StrEnum)
+
+
+def follow(
+    table: Mapping[_Phase, Mapping[_Happening, _Phase]], phase: _Phase, happening: _Happening
+) -> _Phase:
+    """Return the phase that follows by ``table``.
 
     Raises:
         IllegalTransitionError: the table has no such transition.
     """
     try:
-        return TRANSITIONS[phase][happening]
+        return table[phase][happening]
     except KeyError:
         raise IllegalTransitionError(phase, happening) from None
+
+
+def advance(phase: Phase, happening: Happening) -> Phase:
+    """Return the task process's phase that follows; raises as `follow`."""
+    return follow(TRANSITIONS, phase, happening)

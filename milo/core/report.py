@@ -50,8 +50,8 @@ class TaskStatus:
     task_id: str
     name: str
     state: TaskState
-    started_at_s: float
-    """Unix time."""
+    started_at_s: float | None
+    """Unix time; None when it is not known."""
     completed_at_s: float | None = None
     result: ExitResult | None = None
     attributes: dict[str, str] = attrs.field(factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,10 +16,14 @@ from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses
+from milo.host.task_state import FINAL, Ended, Phase
 from milo.proc import lives
 
 FIRST_RECONNECT_PAUSE_S: Final = 0.001
 RECONNECT_PAUSE_S: Final = 0.1
+MAX_ADOPTIONS: Final = 10
+ADOPTION_WINDOW_S: Final = 10.0
+"""A task process that dies more often than that is not taken over once more."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,27 +52,29 @@ class Follower:
             _log.exception("following a task failed: %s", task.task_id)
             await self._leftovers.remove(task.launch.state_dir)
             task.lose(f"the driver failed to follow it: {exc!r}")
-        if task.exit is not None:
-            text = exit_sentence(task.exit, stopped=task.stop_requested)
-            self._tell(task, text, task.exit.ended_at_s)
+        state = task.state
+        if isinstance(state, Ended):
+            text = exit_sentence(state.record, stopped=state.stop_requested)
+            self._tell(task, text, state.record.ended_at_s)
 
     async def _read_to_the_end(self, task: ManagedTask) -> None:
-        await task.require_client().run()
-        while not task.ended.is_set() and task.failed is None:
+        adoptions = Adoptions()
+        await task.connection.require().run()
+        while task.state.phase not in FINAL:
             if not await self._reconnect(task):
-                await self._after_silence(task)
-                if task.ended.is_set():
+                await self._after_silence(task, adoptions)
+                if task.state.phase in FINAL:
                     return
-            await task.require_client().run()
+            await task.connection.require().run()
 
     async def _reconnect(self, task: ManagedTask) -> bool:
         """Connect again to a task process that lives; False when it does not."""
-        identity = task.require_client().welcome.supervisor
+        identity = task.connection.require().welcome.supervisor
         # A killed process closes its socket a moment before it is a zombie.
         pause_s = FIRST_RECONNECT_PAUSE_S
         while lives(identity):
             try:
-                task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+                await connect(task)
             except ControlError:
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_PAUSE_S)
@@ -75,7 +82,7 @@ class Follower:
                 return True
         return False
 
-    async def _after_silence(self, task: ManagedTask) -> None:
+    async def _after_silence(self, task: ManagedTask, adoptions: Adoptions) -> None:
         """Its process has gone without a word of its exit."""
         store = StateStore(task.launch.state_dir.rpartition("/")[0])
         record = store.read_exit(task.launch.state_dir)
@@ -84,24 +91,50 @@ class Follower:
             return
         _log.error("the process of task %s has died; a successor takes over", task.task_id)
         try:
-            if not task.has_started:
+            if task.state.phase is Phase.STARTING:
                 raise ControlError("it had not started")
-            task.count_adoption()
-            await self._processes.adopt(task.launch.state_dir, task.descriptors)
-            task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+            adoptions.count()
+            await self._processes.adopt(task.launch.state_dir, task.descriptors.by_name)
+            await connect(task)
         except MiloError as exc:
             _log.error("task %s cannot be taken over: %s", task.task_id, exc)
             await self._leftovers.remove(task.launch.state_dir)
             task.lose(f"its task process was killed, and it could not be taken over: {exc}")
 
 
+async def connect(task: ManagedTask) -> None:
+    """Connect ``task`` to the process that serves its state directory; see `TaskClient`."""
+    task.connection.use(await TaskClient.connect(task.launch.state_dir, task.take))
+
+
+class Adoptions:
+    """How often a task was taken over of late."""
+
+    def __init__(self) -> None:
+        self._times_s: list[float] = []
+
+    def count(self) -> None:
+        """Note that a successor is needed.
+
+        Raises:
+            ControlError: it is so often that something must be wrong with the host.
+        """
+        now_s = time.monotonic()
+        self._times_s = [at_s for at_s in self._times_s if now_s - at_s < ADOPTION_WINDOW_S]
+        self._times_s.append(now_s)
+        if len(self._times_s) > MAX_ADOPTIONS:
+            raise ControlError(
+                f"its process died {len(self._times_s)} times in {ADOPTION_WINDOW_S:g} s"
+            )
+
+
 async def _keep_descriptors(task: ManagedTask) -> None:
     """Hold duplicates of what a successor would need, and so keep the log's FIFOs open."""
     while True:
-        await task.descriptors_stale.wait()
+        await task.descriptors.stale.wait()
         try:
             await task.fetch_descriptors()
         except ControlError:
             # It is stopped, or gone: then a successor comes, or the task's end.
             await trio.sleep(RECONNECT_PAUSE_S)
-            task.descriptors_stale.set()
+            task.descriptors.stale.set()

@@ -1,29 +1,83 @@
-"""One task as the driver holds it: what is known of it, and the connection to its process."""
+"""One task as the driver holds it: what is known of it, and what connects it to its process."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import os
+import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 import trio
 
-from milo.core import control, records
+from milo.core import control, lifecycle, records
 from milo.core.launch import Launch
 from milo.core.report import ExitResult, TaskState, TaskStatus
 from milo.errors import ControlError, TaskStartError
+from milo.host import task_state
+from milo.host.kept_descriptors import KeptDescriptors
 from milo.host.task_client import TaskClient
+from milo.host.task_state import Ended, Failed, Pending, Running
 
-MAX_ADOPTIONS: Final = 10
-ADOPTION_WINDOW_S: Final = 10.0
-"""A task process that dies more often than that is not taken over once more."""
+FIRST_PATIENCE_S: Final = 1.0
+PATIENCE_S: Final = 0.030
+"""How long a task process may take to give its status, the first time and later: 1 ms on a busy
+host. One that is stuck in the kernel, or ends with a hundred others, does not hold up
+InspectTask; what it said last is told then, and how long ago that was."""
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class LastStatus:
+    """What a task process said when it was last asked."""
+
+    status: control.Status
+    at: float
+    """trio.current_time() of that."""
+
+    @property
+    def age_s(self) -> float:
+        """How long ago that was."""
+        return trio.current_time() - self.at
+
+
+class Connection:
+    """The connection to the task process, which is another one after a loss."""
+
+    def __init__(self, task_id: str) -> None:
+        self._task_id = task_id
+        self._client: TaskClient | None = None
+        self._last: LastStatus | None = None
+
+    def use(self, client: TaskClient) -> None:
+        """Talk over ``client`` from now on."""
+        self._client = client
+
+    def require(self) -> TaskClient:
+        """Return the connection; raises `ControlError` when there never was one."""
+        if self._client is None:
+            raise ControlError(f"Error: The process of task {self._task_id!r} does not answer")
+        return self._client
+
+    def close(self) -> None:
+        """Close it, if there is one. The task is not touched."""
+        if self._client is not None:
+            self._client.close()
+
+    async def ask_status(self) -> LastStatus | None:
+        """Return what the task process says of itself, now or the last time that it answered."""
+        with trio.move_on_after(FIRST_PATIENCE_S if self._last is None else PATIENCE_S):
+            # One that is ending at this moment does not answer: the rest still holds.
+            with contextlib.suppress(ControlError):
+                status = await self.require().status()
+                self._last = LastStatus(status, trio.current_time())
+        return self._last
 
 
 class ManagedTask:
-    """What the driver knows of one task. All changes are made by synchronous methods.
+    """What the driver has of one task. Its state is changed by synchronous methods alone.
 
     ``on_event`` and ``on_log`` receive what the task process says for people.
     """
@@ -34,30 +88,16 @@ class ManagedTask:
         *,
         on_event: Callable[[ManagedTask, str, float], None],
         on_log: Callable[[ManagedTask, control.Log], None],
+        state: Pending | None = None,
     ) -> None:
         self.launch = launch
-        self.client: TaskClient | None = None
-        self.started: control.Started | None = None
-        self.failed: control.StartFailed | None = None
-        self.exit: records.ExitRecord | None = None
-        self.last_status: control.Status | None = None
-        """What its process said when it was last asked."""
-        self.last_status_at = -math.inf
-        """trio.current_time() of that."""
-        self.stop_requested = False
-        self.has_started = False
-        """Whether the application has once been started, by whatever driver."""
+        self.connection = Connection(launch.task_id)
+        self.descriptors = KeptDescriptors()
         self.decided = trio.Event()
         """Set when it is known whether the task has started."""
         self.ended = trio.Event()
         """Set when it is known how the task ended."""
-        self.descriptors: dict[str, int] = {}
-        """Duplicates of the pipes' read ends and the FIFOs' write ends: kept, never read."""
-        self.descriptors_stale = trio.Event()
-        """Set while what is kept may not be what the task process has."""
-        self._fetching = trio.Lock()
-        self._released = False
-        self._adoptions: list[float] = []
+        self._state: task_state.TaskState = state or Pending()
         self._on_event = on_event
         self._on_log = on_log
 
@@ -66,20 +106,33 @@ class ManagedTask:
         """Nomad's id."""
         return self.launch.task_id
 
+    @property
+    def state(self) -> task_state.TaskState:
+        """What is known of it now."""
+        return self._state
+
+    @property
+    def started(self) -> control.Started | None:
+        """What the task process has said of the start; None when this driver has not heard it."""
+        return self._state.started if isinstance(self._state, Running | Ended) else None
+
     def take(self, notice: control.Notice) -> None:
-        """Take in what the task process says."""
+        """Take in what the task process says. What makes no sense now is passed over."""
+        try:
+            self._take(notice)
+        except lifecycle.IllegalTransitionError as exc:
+            _log.error("the process of task %s said what makes no sense: %s", self.task_id, exc)
+
+    def _take(self, notice: control.Notice) -> None:
         match notice:
             case control.Started():
-                self.started = notice
-                self.has_started = True
-                self.decided.set()
+                self._set(task_state.started(self._state, notice))
                 # It is also the first word after a reconnection, and of a successor.
-                self.descriptors_stale.set()
+                self.descriptors.stale.set()
             case control.DescriptorsChanged():
-                self.descriptors_stale.set()
+                self.descriptors.stale.set()
             case control.StartFailed():
-                self.failed = notice
-                self.decided.set()
+                self._set(task_state.start_failed(self._state, notice))
             case control.Exited():
                 self.finish(notice.record)
             case control.Event():
@@ -89,70 +142,13 @@ class ManagedTask:
             case _:
                 pass
 
+    def request_stop(self) -> None:
+        """Note that Nomad has asked for the task's end."""
+        self._set(task_state.stop_requested(self._state))
+
     def finish(self, record: records.ExitRecord) -> None:
         """Note how the task ended; the first word counts."""
-        if self.exit is None:
-            self.exit = record
-        # The last writer's close is the end of file for Nomad's log collector.
-        self.release()
-        self.decided.set()
-        self.ended.set()
-
-    async def fetch_descriptors(self) -> None:
-        """Get, and keep, what a successor of the task process would need.
-
-        Raises:
-            ControlError: the task process does not answer.
-        """
-        async with self._fetching:  # or the older of two answers could be the one that is kept
-            if self.descriptors_stale.is_set():
-                # Never one that somebody waits for: the next change would set another one.
-                self.descriptors_stale = trio.Event()
-            self.keep(await self.require_client().descriptors())
-
-    def keep(self, descriptors: dict[str, int]) -> None:
-        """Keep ``descriptors`` instead of those from before.
-
-        A FIFO is held until there is another descriptor of it, even if its task process has
-        not opened it yet: the last writer's close would end Nomad's log collection.
-        """
-        self.descriptors, before = descriptors, self.descriptors
-        for name, fd in before.items():
-            if name not in descriptors and name.endswith(records.FIFO_SUFFIX):
-                descriptors[name] = fd
-            else:
-                os.close(fd)
-        if self._released:
-            self.release()
-
-    def lend_fifos(self) -> dict[str, int]:
-        """Return duplicates of the FIFOs' write ends, by name. The caller closes them."""
-        return {
-            name: os.dup(fd)
-            for name, fd in self.descriptors.items()
-            if name.endswith(records.FIFO_SUFFIX)
-        }
-
-    def release(self) -> None:
-        """Keep no descriptors from now on, not even those that are on their way."""
-        self._released = True
-        for fd in self.descriptors.values():
-            os.close(fd)
-        self.descriptors = {}
-
-    def count_adoption(self) -> None:
-        """Note that a successor is needed.
-
-        Raises:
-            ControlError: it is so often that something must be wrong with the host.
-        """
-        now = time.monotonic()
-        self._adoptions = [at for at in self._adoptions if now - at < ADOPTION_WINDOW_S]
-        self._adoptions.append(now)
-        if len(self._adoptions) > MAX_ADOPTIONS:
-            raise ControlError(
-                f"its process died {len(self._adoptions)} times in {ADOPTION_WINDOW_S:g} s"
-            )
+        self._set(task_state.ended(self._state, record))
 
     def lose(self, why: str) -> None:
         """Note that the outcome can no longer be known."""
@@ -166,6 +162,23 @@ class ManagedTask:
             )
         )
 
+    def _set(self, state: task_state.TaskState) -> None:
+        self._state = state
+        if not isinstance(state, Pending):
+            self.decided.set()
+        if isinstance(state, Ended):
+            # The last writer's close is the end of file for Nomad's log collector.
+            self.descriptors.release()
+            self.ended.set()
+
+    async def fetch_descriptors(self) -> None:
+        """Get, and keep, what a successor of the task process would need.
+
+        Raises:
+            ControlError: the task process does not answer.
+        """
+        await self.descriptors.fetch(self.connection.require().descriptors)
+
     async def wait_started(self) -> control.Started:
         """Return once the application runs.
 
@@ -173,44 +186,64 @@ class ManagedTask:
             TaskStartError: it did not start; with the task process's text.
         """
         await self.decided.wait()
-        if self.started is not None:
+        state, started = self._state, self.started
+        if started is not None:
             with contextlib.suppress(ControlError):  # an exit at once is told by `ended`
                 await self.fetch_descriptors()
-            return self.started
-        if self.failed is not None:
-            raise TaskStartError(self.failed.text, recoverable=self.failed.recoverable)
-        raise TaskStartError(
-            "Error: The task process ended before the application had started"
-            + (f": {self.exit.error}" if self.exit is not None and self.exit.error else ""),
-            recoverable=True,
-        )
+            return started
+        if isinstance(state, Failed):
+            raise TaskStartError(state.told.text, recoverable=state.told.recoverable)
+        text = "Error: The task process ended before the application had started"
+        if isinstance(state, Ended) and state.record.error:
+            text = f"{text}: {state.record.error}"
+        raise TaskStartError(text, recoverable=True)
 
-    def require_client(self) -> TaskClient:
-        """Return the connection; raises `ControlError` when there is none."""
-        if self.client is None:
-            raise ControlError(f"Error: The process of task {self.task_id!r} does not answer")
-        return self.client
+    async def inspect(self) -> TaskStatus:
+        """Return the answer to InspectTask; its process is asked for the streams' counters.
 
-    def status(self, attributes: dict[str, str]) -> TaskStatus:
-        """Return the answer to InspectTask."""
-        record = self.exit
+        The attribute ``status_age_seconds`` is there when it did not answer in time.
+        """
+        attributes = {"state_dir": self.launch.state_dir}
+        if self.started is not None:
+            attributes["container_id"] = self.started.container_id
+            attributes["container_pid"] = str(self.started.container.pid)
+        streams: dict[str, records.StreamCounters] = {}
+        if isinstance(self._state, Ended):
+            record = self._state.record
+            streams = {"stdout": record.stdout, "stderr": record.stderr}
+            if record.java_oom:
+                attributes["java_oom"] = record.java_oom
+        elif (last := await self.connection.ask_status()) is not None:
+            streams = {"stdout": last.status.stdout, "stderr": last.status.stderr}
+            attributes["phase"] = last.status.phase
+            if last.age_s >= PATIENCE_S:
+                attributes["status_age_seconds"] = f"{last.age_s:.3f}"
+        else:
+            attributes["phase"] = lifecycle.Phase.RUNNING.value
+        for name, counters in streams.items():
+            attributes[f"{name}.bytes_moved"] = str(counters.bytes_moved)
+            attributes[f"{name}.bytes_dropped"] = str(counters.bytes_dropped)
+            attributes[f"{name}.stalled_seconds"] = f"{counters.stalled_s:.3f}"
+        return self._status(attributes)
+
+    def _status(self, attributes: dict[str, str]) -> TaskStatus:
+        ended = self._state.record if isinstance(self._state, Ended) else None
         return TaskStatus(
             task_id=self.task_id,
             name=self.launch.task_name,
-            state=TaskState.RUNNING if record is None else TaskState.EXITED,
-            started_at_s=self.started.started_at_s if self.started else 0.0,
-            completed_at_s=None if record is None else record.ended_at_s,
-            result=None if record is None else exit_result(record),
+            state=TaskState.RUNNING if ended is None else TaskState.EXITED,
+            started_at_s=self._state.started_at_s,
+            completed_at_s=None if ended is None else ended.ended_at_s,
+            result=None if ended is None else exit_result(ended),
             attributes=attributes,
         )
 
     def handle(self, started: control.Started) -> records.Handle:
         """Return what Nomad keeps for the recovery of this task."""
-        client = self.require_client()
         return records.Handle(
             task_id=self.task_id,
             state_dir=self.launch.state_dir,
-            supervisor=client.welcome.supervisor,
+            supervisor=self.connection.require().welcome.supervisor,
             container=started.container,
             container_id=started.container_id,
             started_at_s=started.started_at_s,

@@ -10,6 +10,7 @@ from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartErr
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses, end_silent
+from milo.host.task_state import Phase
 from milo.proc import lives
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ async def take_over(
         await task.wait_started()
         return
     except (ControlError, TaskStartError) as exc:
+        if task.state.phase is Phase.FAILED:
+            raise
         _log.info("no task process answers for %s: %s", task.task_id, exc)
         silence = exc
     record = store.read_exit(state_dir)

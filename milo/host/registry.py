@@ -31,8 +31,7 @@ from milo.errors import (
 )
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
-from milo.host.follower import Follower
-from milo.host.inspection import inspect_task
+from milo.host.follower import Follower, connect
 from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.recovery import handle_of, resume, take_over
@@ -40,8 +39,8 @@ from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.stopping import stop_task
-from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses
+from milo.host.task_state import Ended, Pending
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
@@ -115,7 +114,7 @@ class Registry:
             plugin=self._options,
         )
         task = self._new_task(launch)
-        task.keep(fifos)
+        task.descriptors.keep(fifos)
         found_s = time.monotonic()
         try:
             self._store.make(launch)
@@ -125,10 +124,9 @@ class Registry:
             started = await task.wait_started()
         except BaseException as exc:
             with trio.CancelScope(shield=True):
-                if task.client is not None:
-                    task.client.close()
+                task.connection.close()
                 await self._leftovers.remove(launch.state_dir, keep_exit=False)
-            task.release()
+            task.descriptors.release()
             if isinstance(exc, TaskStartError):
                 self._tell(task, str(exc), time.time())
             raise
@@ -179,14 +177,14 @@ class Registry:
         for task in list(self._tasks.values()):
             if task.launch.is_same_task(request) and not task.ended.is_set():
                 _log.warning("removing an earlier instance of the task: %s", task.task_id)
-                fifos = join_fifos(fifos, task.lend_fifos())
+                fifos = join_fifos(fifos, task.descriptors.lend_fifos())
                 await self.destroy(task.task_id, force=True)
         claimed = self._claimed() - {self._store.task_dir(request.task_id)}
         found = await self._leftovers.remove_unclaimed(self._store, request, claimed)
         return join_fifos(fifos, found)
 
     async def _connect(self, task: ManagedTask) -> None:
-        task.client = await TaskClient.connect(task.launch.state_dir, task.take)
+        await connect(task)
         assert self._nursery is not None
         self._nursery.start_soon(self._follower.follow, task)
 
@@ -209,8 +207,7 @@ class Registry:
         if launch is None:
             # A reboot empties the state directory, and ends the container.
             raise TaskNotFoundError(task_id)
-        task = self._new_task(launch)
-        task.has_started = True
+        task = self._new_task(launch, Pending(started_at_s=handle.started_at_s))
         try:
             await take_over(store, task, self._connect, self._processes)
         except NewerVersionError:
@@ -226,12 +223,12 @@ class Registry:
         """Return how the task ended, once it has. Raises `TaskNotFoundError`."""
         task = self._find(task_id)
         await task.ended.wait()
-        assert task.exit is not None
-        return exit_result(task.exit)
+        assert isinstance(task.state, Ended)
+        return exit_result(task.state.record)
 
     async def inspect(self, task_id: str) -> TaskStatus:
         """Return what is known of the task. Raises `TaskNotFoundError`."""
-        return await inspect_task(self._find(task_id))
+        return await self._find(task_id).inspect()
 
     async def stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
         """Yield the task's resource use every ``interval_s`` until it has ended; see `Ticks`."""
@@ -272,7 +269,7 @@ class Registry:
 
     async def signal(self, task_id: str, signal: str) -> None:
         """Send a signal to the application; raises MiloError when that is not possible."""
-        await self._find(task_id).require_client().signal(parse_signal(signal))
+        await self._find(task_id).connection.require().signal(parse_signal(signal))
 
     async def destroy(self, task_id: str, force: bool) -> None:
         """Forget a task and remove what is left of it, all but its exit record.
@@ -295,9 +292,8 @@ class Registry:
                 _log.error("stopping task %s failed: %s", task_id, exc)
                 await self._leftovers.remove(task.launch.state_dir)
         self._tasks.pop(task_id, None)
-        task.release()
-        if task.client is not None:
-            task.client.close()
+        task.descriptors.release()
+        task.connection.close()
         StateStore(os.path.dirname(task.launch.state_dir)).remove(
             task.launch.state_dir, keep_exit=True
         )
@@ -317,8 +313,8 @@ class Registry:
             self._store.task_dir(task_id) for task_id in self._starting
         }
 
-    def _new_task(self, launch: Launch) -> ManagedTask:
-        return ManagedTask(launch, on_event=self._tell, on_log=self._relay)
+    def _new_task(self, launch: Launch, state: Pending | None = None) -> ManagedTask:
+        return ManagedTask(launch, on_event=self._tell, on_log=self._relay, state=state)
 
     def _tell(self, task: ManagedTask, text: str, at_s: float) -> None:
         self._events.publish(

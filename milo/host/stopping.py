@@ -36,7 +36,7 @@ async def stop_task(task: ManagedTask, number: int, timeout_s: float) -> None:
     Raises:
         ControlError: it has not ended within the kill timeout and `GRACE_S`.
     """
-    task.stop_requested = True
+    task.request_stop()
     with trio.move_on_after(timeout_s + GRACE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_ask, task, number, timeout_s)
@@ -55,7 +55,7 @@ async def _ask(task: ManagedTask, number: int, timeout_s: float) -> None:
     impatient_at = trio.current_time() + PATIENCE_S
     while True:
         try:
-            await task.require_client().stop(number, timeout_s)
+            await task.connection.require().stop(number, timeout_s)
         except ControlError:
             # It is ending by itself, or the follower is connecting to it again.
             if trio.current_time() >= impatient_at:

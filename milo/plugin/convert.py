@@ -25,7 +25,8 @@ from milo.wire.hashicorp.nomad.plugins.shared import structs
 
 _MIB = 1024 * 1024
 
-# Go's zero time. Nomad refuses a status without completed_at, so a running task gets this.
+# Go's zero time, for a time that is not known or has not come: Nomad refuses a status without
+# one ("nil Timestamp"), and betterproto leaves the Unix epoch out, as any default.
 _ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 
 _V1_CPUSET_ROOT = f"{CRUN_CGROUP_ROOT}/cpuset"
@@ -226,14 +227,13 @@ def _exit_result(result: ExitResult) -> drivers.ExitResult:
 
 def inspect_response(status: TaskStatus) -> drivers.InspectTaskResponse:
     """The answer to InspectTask."""
-    completed = status.completed_at_s
     return drivers.InspectTaskResponse(
         task=drivers.TaskStatus(
             id=status.task_id,
             name=status.name,
             state=drivers.TaskState.from_string(status.state.name),
             started_at=_timestamp(status.started_at_s),
-            completed_at=_ZERO_TIME if completed is None else _timestamp(completed),
+            completed_at=_timestamp(status.completed_at_s),
             result=_exit_result(status.result or ExitResult()),
         ),
         driver=drivers.TaskDriverStatus(attributes=dict(status.attributes)),
@@ -252,5 +252,5 @@ def event(report: TaskEvent) -> drivers.DriverTaskEvent:
     )
 
 
-def _timestamp(unix_s: float) -> datetime:
-    return datetime.fromtimestamp(unix_s, UTC)
+def _timestamp(unix_s: float | None) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC) if unix_s else _ZERO_TIME

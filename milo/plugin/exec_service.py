@@ -25,7 +25,7 @@ async def exec_task(
     state_dir, _ = registry.place(request.task_id)
     timeout_s = convert.seconds(request.timeout)
     output, end = await run_script(state_dir, tuple(request.command), timeout_s)
-    return drivers.ExecTaskResponse(stdout=output, result=_result(end))
+    return task_response(output, end)
 
 
 async def exec_task_streaming(
@@ -43,7 +43,7 @@ async def exec_task_streaming(
     )
     try:
         async for output in outputs:
-            yield _response(output)
+            yield streaming_response(output)
     finally:
         await outputs.aclose()
 
@@ -60,7 +60,13 @@ async def _inputs(
             yield Typed(data=stdin.data, closed=stdin.close)
 
 
-def _response(output: ExecOutput) -> drivers.ExecTaskStreamingResponse:
+def task_response(output: bytes, end: CommandEnd) -> drivers.ExecTaskResponse:
+    """The answer to a script check."""
+    return drivers.ExecTaskResponse(stdout=output, result=_result(end))
+
+
+def streaming_response(output: ExecOutput) -> drivers.ExecTaskStreamingResponse:
+    """A piece of a command's output, or how it ended."""
     if isinstance(output, CommandEnd):
         return drivers.ExecTaskStreamingResponse(exited=True, result=_result(output))
     operation = drivers.ExecTaskStreamingIoOperation(data=output.data, close=output.closed)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import attrs
 
-from milo.host.managed import ADOPTION_WINDOW_S, MAX_ADOPTIONS
+from milo.host.follower import ADOPTION_WINDOW_S, MAX_ADOPTIONS
 from tests.chaos import processes
 from tests.chaos.world import VICTIM_SHARE, WELL_S, Subject, World, now_ms
 from tests.support.nomad import Job

@@ -124,13 +124,12 @@ class DriverRig:
         """End the driver as its death does; `restart` begins another."""
         self._scope.cancel()
         for task in self.registry._tasks.values():
-            task.release()
-            if task.client is not None:
-                task.client.close()
+            task.descriptors.release()
+            task.connection.close()
 
     async def supervisor(self, task: Task) -> int:
         """Return the id of the task's own process."""
-        client = self.registry._tasks[task.id].require_client()
+        client = self.registry._tasks[task.id].connection.require()
         return client.welcome.supervisor.pid
 
     async def restart(self) -> None:

@@ -75,9 +75,8 @@ class Driver:
         self._scope.cancel()
         await self._gone.wait()
         for task in self.registry._tasks.values():
-            task.release()
-            if task.client is not None:
-                task.client.close()
+            task.descriptors.release()
+            task.connection.close()
         pid = self.spawner.pid
         self.spawner.close()
         await trio.to_thread.run_sync(_reap, pid)
@@ -150,7 +149,7 @@ async def recoveries(driver: Driver, count: int) -> dict[str, Any]:
     task_id = allocation.request.task_id
     handle = await driver.registry.start(allocation.request)
     await allocation.until(b"running")
-    supervisor = driver.registry._tasks[task_id].require_client().welcome.supervisor.pid
+    supervisor = driver.registry._tasks[task_id].connection.require().welcome.supervisor.pid
     before: dict[str, Any] = {}
     for number in range(count):
         await driver.die()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
+import betterproto
 import msgspec.msgpack
 import pytest
 from hypothesis import given
@@ -14,9 +16,10 @@ from milo.core import report
 from milo.core.config.options import options_of
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions
+from milo.core.exec_io import CommandEnd, Printed
 from milo.core.launch import Device, Mount, Network, Resources
 from milo.errors import ConfigError
-from milo.plugin import convert
+from milo.plugin import convert, exec_service
 from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import hclspec
@@ -250,6 +253,50 @@ def test_status_of_an_ended_task() -> None:
     assert (answer.task.state, answer.task.result.exit_code) == (2, 42)
     assert answer.task.completed_at == datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)
     assert answer.driver.attributes == {"k": "v"}
+
+
+NOTHING = report.TaskStatus("x", "app", report.TaskState.UNKNOWN, None)
+EPOCH = report.TaskStatus(
+    "x", "app", report.TaskState.EXITED, 0.0, 0.0, report.ExitResult(exit_code=0)
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        *(
+            (convert.inspect_response(status), f"task.{name}")
+            for status in (NOTHING, EPOCH)
+            for name in ("started_at", "completed_at", "result")
+        ),
+        (convert.inspect_response(NOTHING), "driver"),
+        (convert.wait_response(report.ExitResult()), "result"),
+        (convert.event(report.TaskEvent("x", ALLOC, "app", "", 0.0)), "timestamp"),
+        (exec_service.task_response(b"", CommandEnd(0)), "result"),
+        (exec_service.streaming_response(CommandEnd(0)), "result"),
+        (exec_service.streaming_response(Printed(closed=True)), "stdout"),
+        (exec_service.streaming_response(Printed(to_stderr=True)), "stderr"),
+        (drivers.CapabilitiesResponse(capabilities=convert.capabilities()), "capabilities"),
+    ],
+)
+def test_no_message_vanishes_because_it_is_empty(message: betterproto.Message, needed: str) -> None:
+    """Nomad's client takes a missing time for an error, and falls over a missing result."""
+    data, kind = bytes(message), cast(Any, type(message))
+    for name in needed.split("."):
+        about = kind._betterproto
+        number = about.meta_by_field_name[name].number
+        found = [field for field in betterproto.parse_fields(data) if field.number == number]
+        assert found, f"{name} is not on the wire"
+        data, kind = found[0].value, about.cls_by_field.get(name)
+
+
+@pytest.mark.parametrize("value", [False, 0, 0.0, ""])
+def test_an_attribute_keeps_the_value_that_is_its_types_default(value: Any) -> None:
+    """An attribute whose value is lost on the way is one of no type to Nomad."""
+    made = convert.fingerprint(report.Fingerprint("healthy", "", {"k": value}))
+    back = drivers.FingerprintResponse().parse(bytes(made)).attributes["k"]
+    name, found = betterproto.which_one_of(back, "value")
+    assert (type(found), found) == (type(value), value), name
 
 
 def test_a_signal_is_told_as_nomads_own_drivers_do() -> None:

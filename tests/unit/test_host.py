@@ -22,15 +22,17 @@ from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
 from milo.errors import ControlError, NoAnswerError, StateError, TaskStartError
 from milo.files import write_file
-from milo.host import events, fingerprint, managed, spawner_client, stopping
+from milo.host import events, fingerprint, spawner_client, stopping
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.follower import MAX_ADOPTIONS, Adoptions
 from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.task_processes import TaskProcesses, end_silent
+from milo.host.task_state import Ended, Running
 from milo.proc import passed_descriptors
 from tests.support import launches
 from tests.support.log_rig import descriptors, settle
@@ -431,20 +433,31 @@ async def test_a_task_takes_in_what_its_process_says(tmp_path: Path) -> None:
     lines = Lines()
     task = lines.make(tmp_path)
     with pytest.raises(ControlError, match="does not answer"):
-        task.require_client()
+        task.connection.require()
     task.take(STARTED)
     task.take(control.Event(text="said", at_s=1))
     task.take(control.Log(level="info", text="line"))
     task.take(control.Done(seq=1))
     assert (await task.wait_started()) is STARTED
     assert (lines.events, [line.text for line in lines.logs]) == (["said"], ["line"])
-    assert task.status({}).state is TaskState.RUNNING
+    assert (await task.inspect()).state is TaskState.RUNNING
     task.take(control.Exited(record=ExitRecord(exit_code=3, ended_at_s=9)))
     task.lose("too late")
-    status = task.status({"a": "b"})
+    status = await task.inspect()
     assert (status.state, status.completed_at_s) == (TaskState.EXITED, 9)
     assert status.result == ExitResult(exit_code=3)
-    assert status.attributes == {"a": "b"}
+    assert status.attributes["container_id"] == "milo-x"
+
+
+async def test_what_makes_no_sense_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task process that says what cannot be costs a line in the log, and never the task."""
+    task = Lines().make(tmp_path)
+    task.take(STARTED)
+    task.take(control.StartFailed(text="Error: no JAR", recoverable=True))
+    assert "said what makes no sense: 'start failed' cannot happen" in caplog.text
+    assert task.state == Running(STARTED)
 
 
 async def test_a_start_that_failed_is_told(tmp_path: Path) -> None:
@@ -457,7 +470,7 @@ async def test_a_start_that_failed_is_told(tmp_path: Path) -> None:
     lost.lose("its task process was killed")
     with pytest.raises(TaskStartError, match="had started: its task process was killed"):
         await lost.wait_started()
-    assert lost.exit is not None and not lost.exit.successful
+    assert isinstance(lost.state, Ended) and not lost.state.record.successful
 
 
 def test_kept_descriptors_are_closed_with_the_task(tmp_path: Path) -> None:
@@ -465,27 +478,27 @@ def test_kept_descriptors_are_closed_with_the_task(tmp_path: Path) -> None:
     before = descriptors()
     task = Lines().make(tmp_path)
     read, write = os.pipe()
-    task.keep({"stdout.pipe": os.dup(read), "stdout.fifo": os.dup(write)})
-    task.keep({"stdout.pipe": os.dup(read)})
-    assert set(task.descriptors) == {"stdout.pipe", "stdout.fifo"}
-    lent = task.lend_fifos()
+    task.descriptors.keep({"stdout.pipe": os.dup(read), "stdout.fifo": os.dup(write)})
+    task.descriptors.keep({"stdout.pipe": os.dup(read)})
+    assert set(task.descriptors.by_name) == {"stdout.pipe", "stdout.fifo"}
+    lent = task.descriptors.lend_fifos()
     assert set(lent) == {"stdout.fifo"}
     joined = join_fifos(lent, {"stdout.fifo": os.dup(write)})
     task.lose("x")
-    assert task.descriptors == {}
-    task.keep({"stdout.pipe": os.dup(read)})
+    assert task.descriptors.by_name == {}
+    task.descriptors.keep({"stdout.pipe": os.dup(read)})
     for fd in (read, write, *joined.values()):
         os.close(fd)
     assert descriptors() == before
 
 
-def test_a_process_that_dies_again_and_again_is_given_up(tmp_path: Path) -> None:
+def test_a_process_that_dies_again_and_again_is_given_up() -> None:
     """Something must be wrong with the host then."""
-    task = Lines().make(tmp_path)
-    for _ in range(managed.MAX_ADOPTIONS):
-        task.count_adoption()
+    adoptions = Adoptions()
+    for _ in range(MAX_ADOPTIONS):
+        adoptions.count()
     with pytest.raises(ControlError, match="died 11 times in 10 s"):
-        task.count_adoption()
+        adoptions.count()
 
 
 async def test_a_stop_goes_past_a_process_that_does_not_answer(
@@ -597,7 +610,7 @@ async def test_a_handle_names_the_process_that_served_it(tmp_path: Path) -> None
     class Client:
         welcome: control.Welcome
 
-    task.client = Client(control.Welcome(version=1, supervisor=ME))  # type: ignore[assignment]
+    task.connection.use(Client(control.Welcome(version=1, supervisor=ME)))  # type: ignore[arg-type]
     handle = task.handle(STARTED)
     assert handle == Handle(
         task_id=task.task_id,

@@ -49,7 +49,7 @@ def make_task(client: Answers) -> ManagedTask:
         javas=(),
     )
     task = ManagedTask(launch, on_event=lambda *_: None, on_log=lambda *_: None)
-    task.client = cast(TaskClient, client)
+    task.connection.use(cast(TaskClient, client))
     return task
 
 
@@ -69,7 +69,7 @@ async def test_a_change_wakes_whoever_waits_for_one() -> None:
     woken = trio.Event()
 
     async def follow() -> None:
-        await task.descriptors_stale.wait()
+        await task.descriptors.stale.wait()
         woken.set()
 
     async with trio.open_nursery() as nursery:
@@ -81,7 +81,7 @@ async def test_a_change_wakes_whoever_waits_for_one() -> None:
         task.take(control.DescriptorsChanged())
         with trio.fail_after(5):
             await woken.wait()
-    task.release()
+    task.descriptors.release()
 
 
 async def test_a_change_during_a_fetch_is_not_lost() -> None:
@@ -93,8 +93,8 @@ async def test_a_change_during_a_fetch_is_not_lost() -> None:
         await trio.testing.wait_all_tasks_blocked()
         task.take(control.DescriptorsChanged())
         client.give("stdout.pipe")
-    assert task.descriptors_stale.is_set()
-    task.release()
+    assert task.descriptors.stale.is_set()
+    task.descriptors.release()
 
 
 async def test_a_fifo_is_held_until_there_is_another_one() -> None:
@@ -103,20 +103,20 @@ async def test_a_fifo_is_held_until_there_is_another_one() -> None:
     task = make_task(client)
     client.give("stdout.fifo", "stdout.pipe")
     await task.fetch_descriptors()
-    first = dict(task.descriptors)
+    first = task.descriptors.by_name
     client.give("stdout.pipe")
     await task.fetch_descriptors()
-    assert task.descriptors["stdout.fifo"] == first["stdout.fifo"]
-    assert task.descriptors["stdout.pipe"] != first["stdout.pipe"]
+    assert task.descriptors.by_name["stdout.fifo"] == first["stdout.fifo"]
+    assert task.descriptors.by_name["stdout.pipe"] != first["stdout.pipe"]
     client.give("stdout.pipe", "stdout.fifo")
     await task.fetch_descriptors()
-    assert task.descriptors["stdout.fifo"] != first["stdout.fifo"]
-    kept = list(task.descriptors.values())
+    assert task.descriptors.by_name["stdout.fifo"] != first["stdout.fifo"]
+    kept = list(task.descriptors.by_name.values())
     task.finish(ExitRecord(exit_code=0))
-    assert task.descriptors == {} and not any(map(is_open, kept))
+    assert task.descriptors.by_name == {} and not any(map(is_open, kept))
     client.give("stdout.pipe", "stdout.fifo")
     await task.fetch_descriptors()
-    assert task.descriptors == {}
+    assert task.descriptors.by_name == {}
 
 
 async def test_a_dead_spawner_is_replaced_before_it_is_needed() -> None:

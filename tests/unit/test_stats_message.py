@@ -134,6 +134,14 @@ def test_stats_carry_a_timestamp_and_what_was_measured() -> None:
     assert measured == ["RSS", "MAX_USAGE", "KERNEL_MAX_USAGE"]
 
 
+def test_an_empty_sample_has_its_time_and_both_figures() -> None:
+    """Nothing that Nomad looks into is left out because all of it is zero."""
+    [stats] = betterproto.parse_fields(stats_message.encode(TaskUsage("", 0.0)))
+    parts = {field.number: field.value for field in betterproto.parse_fields(stats.value)}
+    assert set(parts) == {1, 2, 3}  # id, timestamp, agg_resource_usage
+    assert {field.number for field in betterproto.parse_fields(parts[3])} == {1, 2}
+
+
 @pytest.mark.parametrize("fields", [drivers.CpuUsageFields, drivers.MemoryUsageFields])
 def test_every_field_of_the_wire_has_a_name(fields: type[betterproto.Enum]) -> None:
     """The names that samples use for what was measured cover those of the protocol."""

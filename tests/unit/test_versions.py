@@ -19,6 +19,7 @@ from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import ProcessId
 from milo.core.report import ExitResult, TaskState
 from milo.errors import NewerVersionError, StateError, TaskNotFoundError
+from milo.host import task_processes
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.proc import start_ticks
@@ -95,6 +96,7 @@ async def test_an_ended_task_has_its_true_exit(past: PastTask) -> None:
         assert await registry.wait(past.task_id) == ExitResult(exit_code=143)
         status = await registry.inspect(past.task_id)
         assert status.completed_at_s == past.read("exit.json")["ended_at_s"]
+        assert status.started_at_s == past.read("exit.json")["started_at_s"]
         await registry.destroy(past.task_id, force=False)
     assert [path.name for path in past.state_dir.iterdir()] == [records.EXIT_FILE]
 
@@ -123,8 +125,11 @@ async def test_a_successor_goes_on_with_a_task(past: PastTask) -> None:
     assert result.error and result.exit_code != 0  # nobody saw its exit: never a success
 
 
-async def test_two_processes_never_serve_one_task(past: PastTask) -> None:
-    """A task process that lives but does not answer is ended before another takes over."""
+async def test_two_processes_never_serve_one_task(
+    past: PastTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task process that lives but serves nobody is ended before another takes over."""
+    monkeypatch.setattr(task_processes, "GONE_TIMEOUT_S", 0.1)
     silent = sleeper()
     past.supervisor = identity(silent.pid)
     past.write(records.LAUNCH_FILE, records.TASK_FILE)

@@ -1,0 +1,72 @@
+"""What a driver keeps of one task so that a successor of its task process can go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from milo.core import records
+from milo.proc import close_all
+
+
+class KeptDescriptors:
+    """Duplicates of the pipes' read ends and the FIFOs' write ends: kept, and never read.
+
+    They also keep the FIFOs open: the last writer's close is the end of file for Nomad's log
+    collector.
+    """
+
+    def __init__(self) -> None:
+        self.stale = trio.Event()
+        """Set while what is kept may not be what the task process has."""
+        self._kept: dict[str, int] = {}
+        self._fetching = trio.Lock()
+        self._released = False
+
+    @property
+    def by_name(self) -> dict[str, int]:
+        """What is kept now; the descriptors stay this object's to close."""
+        return dict(self._kept)
+
+    async def fetch(self, ask: Callable[[], Awaitable[dict[str, int]]]) -> None:
+        """Keep what ``ask`` brings from the task process.
+
+        Raises:
+            ControlError: the task process does not answer.
+        """
+        async with self._fetching:  # or the older of two answers could be the one that is kept
+            if self.stale.is_set():
+                # Never one that somebody waits for: the next change would set another one.
+                self.stale = trio.Event()
+            self.keep(await ask())
+
+    def keep(self, descriptors: dict[str, int]) -> None:
+        """Keep ``descriptors`` instead of those from before.
+
+        A FIFO is held until there is another descriptor of it, even if its task process has
+        not opened it yet.
+        """
+        before, self._kept = self._kept, dict(descriptors)
+        for name, fd in before.items():
+            if name not in descriptors and name.endswith(records.FIFO_SUFFIX):
+                self._kept[name] = fd
+            else:
+                os.close(fd)
+        if self._released:
+            self.release()
+
+    def lend_fifos(self) -> dict[str, int]:
+        """Return duplicates of the FIFOs' write ends, by name. The caller closes them."""
+        return {
+            name: os.dup(fd)
+            for name, fd in self._kept.items()
+            if name.endswith(records.FIFO_SUFFIX)
+        }
+
+    def release(self) -> None:
+        """Keep none from now on, not even those that are on their way."""
+        self._released = True
+        close_all(self._kept.values())
+        self._kept = {}
