@@ -1,19 +1,35 @@
 """Where every ``milo`` begins: as Nomad's plugin, or as a command for people.
 
-Imports nothing until it is known which: the plugin's start is timed.
+Imports nothing of Milo's until it is known which: the plugin's start is timed.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+
+INTERRUPTED = 130
+"""128 and SIGINT's number, as a shell tells of a command that Ctrl-C has ended."""
+
 
 def main() -> None:
     """Be the plugin when Nomad's agent started this process, else the command."""
+    try:
+        _start()
+    except KeyboardInterrupt:  # while modules are imported; nothing has begun
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _start() -> None:
+    if sys.getfilesystemencoding() != "utf-8":
+        # Names of files and tasks are UTF-8 for Nomad, and so for Milo, whatever the locale says.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     from milo.plugin.handshake import is_plugin_start
 
     if is_plugin_start():
         from milo.plugin.main import run_plugin
 
         run_plugin()
-    from milo.cli.main import run_command
+    from milo.cli.main import main as run_command
 
     raise SystemExit(run_command())

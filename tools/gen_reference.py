@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from milo.cli.parser import build_parser
+from milo.cli.parser import EXIT_STATUS, build_parser
 from milo.core.config.options import Option, options_of
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions
@@ -72,6 +72,12 @@ COMMANDS_HEAD = """\
 # Commands
 
 `milo COMMAND --help` prints the same.
+"""
+COMMANDS_TAIL = f"""
+## Exit status
+
+```
+{EXIT_STATUS.partition(chr(10))[2]}```
 """
 
 
@@ -209,7 +215,7 @@ def pages() -> dict[str, str]:
         "task.md": (TASK_HEAD, options(TaskOptions), ""),
         "plugin.md": (PLUGIN_HEAD, options(PluginOptions), ""),
         "attributes.md": (ATTRIBUTES_HEAD, attributes(), ATTRIBUTES_TAIL),
-        "commands.md": (COMMANDS_HEAD, commands(), ""),
+        "commands.md": (COMMANDS_HEAD, commands(), COMMANDS_TAIL),
     }
     return {
         name: WRITTEN + "\n" + head + "\n" + "\n".join(lines).rstrip() + "\n" + tail

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+
 from milo.core.config.durations import parse_duration
 from milo.core.config.sizes import parse_size
 from milo.core.config.values import shown
-from milo.errors import ConfigError
+from milo.errors import ConfigError, MiloError
 
 MAX_WAIT_S = 366 * 24 * 3600.0
 """Longer than anybody waits; what passes it is a slip of the keyboard."""
+
+
+class NoWorkingDirectoryError(MiloError):
+    """A path is relative to a directory that somebody has removed."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        super().__init__(
+            f"Error: {path!r} is relative to the working directory, which cannot be found: "
+            f"{problem}. Change to another directory, or give an absolute path"
+        )
 
 
 def size_of(argument: str, text: str, least: int) -> int:
@@ -38,3 +51,24 @@ def seconds_of(argument: str, text: str, least: float = 0.0, most: float = MAX_W
     if not least <= seconds <= most:
         raise ConfigError(argument, f"got {shown(text)}", f"{least:g}s to {most:g}s")
     return seconds
+
+
+def absolute(path: str) -> str:
+    """Return ``path`` as an absolute one.
+
+    Raises:
+        NoWorkingDirectoryError: it is relative, and the working directory was removed.
+    """
+    try:
+        return os.path.abspath(path)
+    except OSError as exc:
+        raise NoWorkingDirectoryError(path, exc.strerror or str(exc)) from exc
+
+
+def is_text(value: str) -> bool:
+    """Whether ``value``, from the command line or a file's name, is valid UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

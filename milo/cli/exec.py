@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import termios
 import tty
 from argparse import Namespace
@@ -14,14 +13,23 @@ from typing import Final
 
 import trio
 
+from milo.cli.arguments import is_text
 from milo.cli.output import write_all
 from milo.cli.tasks import tasks_of_host
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
-from milo.errors import ConfigError
+from milo.errors import ConfigError, MiloError
 from milo.host.exec_client import run_command
 from milo.host.tasks import find_task
 
 CHUNK_BYTES: Final = 32 * 1024
+
+
+class InputError(MiloError):
+    """Standard input is something that cannot be read."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"Error: standard input cannot be read: {problem}. Try: < /dev/null")
 
 
 def execute(options: Namespace, command: Sequence[str]) -> int:
@@ -33,7 +41,10 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     argv = tuple(command or options.words)
     if not argv:
         raise ConfigError("COMMAND", "none was given", "milo exec TASK -- COMMAND [ARGUMENT ...]")
-    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    for word in argv:
+        if not is_text(word):  # crun reads the command from JSON
+            raise ConfigError("COMMAND", f"{word!r} is not UTF-8", "words in UTF-8")
+    on_terminal = os.isatty(0) and os.isatty(1)
     terminal = on_terminal if options.tty is None else options.tty
     task = find_task(options.task, tasks_of_host(options))
     with raw_terminal() if terminal and on_terminal else contextlib.nullcontext():
@@ -63,11 +74,15 @@ async def _read_stdin(send: trio.MemorySendChannel[ExecInput]) -> None:
     while True:
         try:
             await trio.lowlevel.wait_readable(0)
-            data = os.read(0, CHUNK_BYTES)
         except PermissionError:
             # A file or /dev/null, which epoll does not take, is always ready.
-            data = os.read(0, CHUNK_BYTES)
             await trio.lowlevel.checkpoint()
+        try:
+            data = os.read(0, CHUNK_BYTES)
+        except BlockingIOError:
+            continue
+        except OSError as exc:
+            raise InputError(exc.strerror or str(exc)) from exc
         await send.send(Typed(data, closed=not data))
         if not data:
             return

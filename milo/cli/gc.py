@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from milo.cli.arguments import absolute
 from milo.cli.output import progress
 from milo.core.records import ProcessId
 from milo.host.leftovers import orphans
@@ -40,7 +41,7 @@ def collect_garbage(state_dir: str, *, remove: bool) -> int:
     Raises:
         MiloError: it cannot be looked at.
     """
-    return trio.run(_collect, os.path.abspath(state_dir), remove) | trio.run(_runs, remove)
+    return trio.run(_collect, absolute(state_dir), remove) | trio.run(_runs, remove)
 
 
 async def _runs(remove: bool) -> int:

@@ -10,6 +10,7 @@ import zipimport
 from typing import Final
 
 import milo
+from milo.cli.arguments import absolute
 from milo.cli.uninstall import what_is_at
 from milo.errors import ConfigError, StateError
 
@@ -72,7 +73,7 @@ def install(plugin_dir: str) -> int:
         ConfigError: the path is no directory.
         StateError: it cannot be written.
     """
-    plugin_dir = os.path.abspath(plugin_dir)
+    plugin_dir = absolute(plugin_dir)
     path = os.path.join(plugin_dir, "milo")
     temporary = f"{path}.{os.getpid()}"
     replaced = what_is_at(path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from argparse import Namespace
 
 from milo.cli import job_file
+from milo.cli.arguments import absolute
 from milo.cli.job_file import JobPlan
 from milo.core.java.jar import class_version, inspect_jar, missing_class, require_main_class
 from milo.core.java.versions import release_of_class
@@ -29,7 +30,7 @@ def print_job(options: Namespace) -> int:
     main_class, release = "", 0
     jar = options.jar
     if not job_file.is_url(jar):
-        jar = os.path.abspath(jar)
+        jar = absolute(jar)
         main_class, release = _inspect(jar)
     plan = JobPlan(
         jar=jar,
@@ -41,7 +42,8 @@ def print_job(options: Namespace) -> int:
         main_class=main_class,
         java_release=release,
     )
-    print(job_file.write_job(plan), end="")
+    # A job file is UTF-8, whatever this terminal's encoding is.
+    sys.stdout.buffer.write(job_file.write_job(plan).encode())
     return 0
 
 

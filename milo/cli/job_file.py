@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
+from milo.cli.arguments import is_text
 from milo.core.java.application import is_jar_name
 from milo.core.java.versions import java_name
 from milo.errors import ConfigError
@@ -49,13 +51,14 @@ def write_job(plan: JobPlan) -> str:
     """
     source, file_name, hints = _artifact(plan.jar)
     artifact: dict[str, str] = {"source": _quoted(source)}
-    if not is_jar_name(_last_part(source)):
-        # Else the file would be called as the address ends, and only a .jar is taken for one.
+    if not is_jar_name(_last_part(source)) or not is_text(file_name):
+        # Else the file would be called as the address ends, and only a .jar is taken for one;
+        # and a job file has no way to write a byte that is no UTF-8.
         file_name = "app.jar"
         artifact |= {"destination": _quoted(f"local/{file_name}"), "mode": _quoted("file")}
     stem = file_name[: -len(".jar")]
     name = plan.name or re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "app"
-    if not re.fullmatch(r"[^\s\x00-\x1f\x7f]{1,128}", name):
+    if not re.fullmatch(r"[^\s\x00-\x1f\x7f\ud800-\udfff]{1,128}", name):
         raise ConfigError("--name", repr(name), "up to 128 characters without blanks")
     config = {"jar_path": _quoted(f"local/{file_name}")}
     config_hints: list[str] = []
@@ -108,7 +111,7 @@ def _artifact(jar: str) -> tuple[str, str, list[str]]:
         f"  python3 -m http.server {PORT} --bind 127.0.0.1 --directory {where}",
         "or put it where every client can fetch it, and say here where that is.",
     ]
-    return f"http://127.0.0.1:{PORT}/{quote(name)}", name, _comments(hints)
+    return f"http://127.0.0.1:{PORT}/{quote(os.fsencode(name))}", name, _comments(hints)
 
 
 def _last_part(url: str) -> str:

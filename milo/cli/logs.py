@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
@@ -43,10 +42,9 @@ def show_logs(options: Namespace) -> int:
         names = _names(directory, task.name, stream)
         if not names and not options.follow:
             raise NoLogsError(task, f"its {stream} has no file in the allocation's alloc/logs")
-        with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-            _print(directory, names, options.lines)
-            if options.follow:
-                _follow(directory, task, stream, names)
+        _print(directory, names, options.lines)
+        if options.follow:
+            _follow(directory, task, stream, names)
     finally:
         os.close(directory)
     return 0

@@ -1,16 +1,28 @@
-"""The ``milo`` command: which module does the work."""
+"""The ``milo`` command: has the work done, and says how it went where that went wrong.
+
+Whatever a command raises ends here, as one sentence and an exit status. Commands raise
+`MiloError` for what they can say better than the kernel, and let everything else pass.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Final
 
+from milo.cli.output import ReaderGoneError, open_standard_streams
 from milo.cli.parser import build_parser
 from milo.errors import MiloError
 
-INTERRUPTED = 130
-"""As a shell tells of a command that Ctrl-C has ended: 128 and SIGINT's number."""
+FAILED: Final = 1
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""As a shell tells of a command that Ctrl-C has ended."""
+READER_GONE: Final = 128 + signal.SIGPIPE
+"""As of ``ls`` in ``ls | head -1``."""
 
 
 class NotRootError(MiloError):
@@ -21,10 +33,31 @@ class NotRootError(MiloError):
         super().__init__(f"Error: milo {command} needs root. Try: sudo milo {command}")
 
 
-def run_command(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` and return the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    rest: list[str] = []
+def main() -> int:
+    """Run the command line of this process and return the exit status."""
+    try:
+        open_standard_streams()
+        status = run_command(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    # What follows is the interpreter's own end: another Ctrl-C is not worth a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return status
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Run the command line ``argv`` and return the exit status; raises nothing."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BaseException as exc:
+        return _tell(exc, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments, rest = list(argv), []
     if "--" in arguments:
         split = arguments.index("--")
         arguments, rest = arguments[:split], arguments[split + 1 :]
@@ -33,13 +66,43 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     options = parser.parse_args(arguments)
-    try:
-        if options.needs_root and os.geteuid() != 0:
-            raise NotRootError(options.command)
-        status: int = options.run(options, rest)
-    except MiloError as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    if options.needs_root and os.geteuid() != 0:
+        raise NotRootError(options.command)
+    status: int = options.run(options, rest)
     return status
+
+
+def _tell(error: BaseException, argv: Sequence[str]) -> int:
+    """Say on stderr what went wrong, if anybody needs to be told; return the exit status."""
+    if os.environ.get("MILO_DEBUG") and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, SystemExit):  # argparse has said all there is to say
+            return cause.code if isinstance(cause.code, int) else FAILED
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return INTERRUPTED
+    if any(isinstance(cause, ReaderGoneError) for cause in causes):
+        return READER_GONE
+    # The first of each text: when one thing breaks, several tasks of a nursery may notice.
+    for sentence in dict.fromkeys(_sentence(cause, argv) for cause in causes):
+        print(sentence, file=sys.stderr)
+    return FAILED
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what a group of exceptions, as a nursery raises it, is made of."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
+
+
+def _sentence(error: BaseException, argv: Sequence[str]) -> str:
+    if isinstance(error, MiloError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"Error: {os.fsdecode(error.filename)}: {error.strerror}"
+    fault, words = f"{type(error).__name__}: {error}", shlex.join(["milo", *argv])
+    return f"Error: a fault in Milo: {fault}. To see where: MILO_DEBUG=1 {words}"

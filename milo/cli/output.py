@@ -1,13 +1,21 @@
-"""What the commands print: tables for people, JSON for scripts."""
+"""What the commands print, and where: the standard streams, tables for people, JSON for scripts."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from milo.errors import MiloError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 COLOURS: Final = {
     "running": "green",
@@ -28,6 +36,106 @@ PIPED_WIDTH: Final = 10_000
 """Nothing is cut for a program that reads it."""
 
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+class OutputError(MiloError):
+    """A standard stream takes no more: its disk is full, or it was closed from the start."""
+
+    def __init__(self, stream: str, problem: str) -> None:
+        self.stream = stream
+        self.problem = problem
+        super().__init__(f"Error: {stream} cannot be written: {problem}")
+
+
+class ReaderGoneError(OutputError):
+    """The program that read a standard stream has ended: ``head`` has seen enough."""
+
+
+def open_standard_streams() -> None:
+    """Make stdin, stdout and stderr usable, whatever this process was started with.
+
+    A descriptor that the caller closed would be given to the next file that is opened, and
+    output would go there. ``sys.stdout`` then raises `OutputError` and nothing else; what
+    ``sys.stderr`` does not take is dropped, since there is nowhere left to say so.
+    """
+    # Opened for reading, stdout fails with the same error as a closed one, as coreutils do it.
+    for fd, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # takes the lowest number: fd
+    codecs.register_error("milo", _escaped)
+    sys.stdout = _text_stream(1, sys.stdout)
+    sys.stderr = _text_stream(2, sys.stderr)
+
+
+def _text_stream(fd: int, before: io.TextIOBase | Any) -> io.TextIOWrapper:
+    encoding = getattr(before, "encoding", None) or "utf-8"
+    buffer = io.BufferedWriter(_StandardStream(fd))
+    line_by_line = fd == 2 or os.isatty(fd)
+    return io.TextIOWrapper(buffer, encoding, "milo", line_buffering=line_by_line)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""Escape what an encoding lacks as ``\u00eb``, and bytes that are no text as ``\xff``."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(
+        f"\\x{ord(char) - 0xDC00:02x}"
+        if "\udc80" <= char <= "\udcff"
+        else char.encode("ascii", "backslashreplace").decode()
+        for char in text
+    ), error.end
+
+
+class _StandardStream(io.RawIOBase):
+    """Descriptor 1 or 2, written as `write_all` does."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._failed = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def write(self, data: ReadableBuffer) -> int:
+        view = memoryview(data)
+        # After a failure the interpreter still wants to flush at its end, and must not fail again.
+        if not self._failed:
+            try:
+                write_all(self._fd, view)
+            except OutputError:
+                self._failed = True
+                if self._fd == 1:
+                    raise
+        return view.nbytes
+
+
+def write_all(fd: int, data: ReadableBuffer) -> None:
+    """Write ``data`` to standard output (1) or error (2), however little it takes at a time.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    name = "standard output" if fd == 1 else "standard error"
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            # Another program that has the same terminal or pipe made it so.
+            select.select((), (fd,), ())
+        except BrokenPipeError as exc:
+            raise ReaderGoneError(name, "its reader has ended") from exc
+        except OSError as exc:
+            raise OutputError(name, exc.strerror or str(exc)) from exc
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -61,16 +169,9 @@ def progress(text: str) -> contextlib.AbstractContextManager[object]:
     return Console(stderr=True).status(text)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write ``data`` to a descriptor, however little it takes at a time. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 def print_json(value: Any) -> None:
-    """Print ``value`` as JSON, indented for people, stable for scripts."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    """Print ``value`` as JSON, indented for people, stable for scripts, in ASCII alone."""
+    print(json.dumps(value, indent=2, sort_keys=True))
 
 
 def size(number: float) -> str:

@@ -14,6 +14,21 @@ Milo is a Nomad task driver: Nomad's agent starts this program by itself, from i
 directory, and runs jobs with driver = "milo" in it. Started by hand it is this command.
 """
 
+EXIT_STATUS: Final = """\
+exit status:
+  0    done
+  1    not done; a sentence on stderr says why
+  2    the command line is wrong
+  130  ended by Ctrl-C
+  141  the program that read the output ended first, as in: milo ps | head -1
+
+milo run and milo exec return the exit code of the application or the command, or 128 and
+the number of the signal that ended it. When milo run could not write all output, it returns
+1 instead of 0.
+
+MILO_DEBUG=1 in the environment adds a traceback to every error.
+"""
+
 SHELLS: Final = ("bash", "zsh", "fish")
 TASK_HELP: Final = "its id, its allocation's, or its name; the beginning of an id will do"
 
@@ -25,7 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
     root can do it.
     """
     parser = argparse.ArgumentParser(
-        prog="milo", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="milo",
+        description=DESCRIPTION,
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(needs_root=False)
     parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")

@@ -16,9 +16,9 @@ from typing import Final
 import trio
 
 from milo.cli import run_options
-from milo.cli.arguments import size_of
+from milo.cli.arguments import absolute, size_of
 from milo.cli.log_files import RotatingFile
-from milo.cli.output import write_all
+from milo.cli.output import OutputError, ReaderGoneError, write_all
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.launch import Launch
@@ -28,36 +28,43 @@ from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
 from milo.host.state_store import StateStore
 from milo.host.tasks import RUN_DIRECTORY
-from milo.proc import become_subreaper
+from milo.proc import become_subreaper, close_all
 from milo.task.children import Reaper
 from milo.task.supervisor import Supervisor
 
 STOP_TIMEOUT_S: Final = 10.0
 """Between Ctrl-C and SIGKILL; a second Ctrl-C does not wait."""
 CHUNK_BYTES: Final = 64 * 1024
+INCOMPLETE: Final = 1
+"""The exit status instead of 0 when output was lost: ``milo run app.jar > file && use file``."""
 
 
 def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     """Run the JAR that ``options`` name; return the application's exit code.
 
-    A death by signal is 128 and its number, as shells have it.
+    A death by signal is 128 and its number, as shells have it. When not all of its output could
+    be written, an exit code of 0 becomes 1.
 
     Raises:
         MiloError: it could not be started.
     """
     os.umask(0o022)  # as in a task process, see `milo.spawner`
-    outcome = trio.run(_run, options, application)
+    outcome, complete = trio.run(_run, options, application)
     if isinstance(outcome, control.StartFailed):
         return 1  # its text has come out of the task's stderr already
     if outcome.signal or outcome.error or outcome.oom_killed:
         print(exit_sentence(outcome, stopped=True), file=sys.stderr)
-    return 128 + outcome.signal if outcome.signal else outcome.exit_code
+    if outcome.signal:
+        return 128 + outcome.signal
+    return outcome.exit_code or (0 if complete else INCOMPLETE)
 
 
 async def _run(
     options: argparse.Namespace, application: Sequence[str]
-) -> ExitRecord | control.StartFailed:
+) -> tuple[ExitRecord | control.StartFailed, bool]:
+    """Return how the application ended, and whether all that it printed was written."""
     become_subreaper()
+    run_options.require_text(options, application)
     limits = run_options.resources(options)
     config = run_options.task_config(options, application)
     plugin = run_options.plugin_options(options)
@@ -68,18 +75,21 @@ async def _run(
     os.makedirs(RUN_DIRECTORY, mode=0o700, exist_ok=True)
     base = tempfile.mkdtemp(prefix="", dir=RUN_DIRECTORY)
     store = StateStore(base)
+    readers: list[int] = []
     try:
         alloc_dir = os.path.join(base, "alloc-dir")
-        _lay_out(alloc_dir, name, options.jar)
+        _lay_out(alloc_dir, name, options.jar, run_options.jar_name(options))
         logs = os.path.join(alloc_dir, "alloc", "logs")
+        fifos = [os.path.join(logs, name) for name in ("stdout.fifo", "stderr.fifo")]
+        readers += map(_make_fifo, fifos)
         task_id = f"run/{os.path.basename(base)}"
         launch = Launch(
             task_id=task_id,
             task_name=name,
             alloc_id=os.path.basename(base),
             alloc_dir=alloc_dir,
-            stdout_path=os.path.join(logs, "stdout.fifo"),
-            stderr_path=os.path.join(logs, "stderr.fifo"),
+            stdout_path=fifos[0],
+            stderr_path=fifos[1],
             state_dir=store.task_dir(task_id),
             crun_path=find_program("crun", os.environ) or "crun",
             javas=javas,
@@ -88,7 +98,7 @@ async def _run(
             user=options.user,
             resources=limits,
             plugin=plugin,
-            log_dir=os.path.abspath(options.log_dir) if options.log_dir else "",
+            log_dir=absolute(options.log_dir) if options.log_dir else "",
         )
         store.make(launch)
         supervisor = Supervisor(
@@ -97,18 +107,21 @@ async def _run(
             listener=store.listen(launch.state_dir),
             observe=_tell if options.verbose else _tell_nothing,
         )
+        copies = [
+            _Copy(reader, fd, files.get(fd)) for reader, fd in zip(readers, (1, 2), strict=True)
+        ]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, supervisor)
-            async with trio.open_nursery() as readers:
-                for path, fd in ((launch.stdout_path, 1), (launch.stderr_path, 2)):
-                    readers.start_soon(_copy, _open_reader(path), fd, files.get(fd))
+            async with trio.open_nursery() as copying:
+                for copy in copies:
+                    copying.start_soon(copy.run)
                 outcome = await supervisor.run()
-                # A writer that was never there leaves a FIFO without an end of file.
-                for path in (launch.stdout_path, launch.stderr_path):
-                    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+                for reader in readers:
+                    _end(reader)
             nursery.cancel_scope.cancel()
-        return outcome
+        return outcome, all(copy.complete for copy in copies)
     finally:
+        close_all(readers)
         for file in files.values():
             file.close()
         shutil.rmtree(base, ignore_errors=True)
@@ -155,7 +168,7 @@ def _tell_nothing(message: control.Message) -> None:
     pass
 
 
-def _lay_out(alloc_dir: str, name: str, jar: str) -> None:
+def _lay_out(alloc_dir: str, name: str, jar: str, jar_name: str) -> None:
     """Make the directories that Nomad makes for a task, with the JAR in its place."""
     try:
         found = os.stat(jar)
@@ -171,48 +184,71 @@ def _lay_out(alloc_dir: str, name: str, jar: str) -> None:
             os.makedirs(path)
             # The application's user is not known here; Nomad's own directories are the same.
             os.chmod(path, 0o777)  # noqa: S103
-    target = os.path.join(task_dir, "local", os.path.basename(jar))
+    target = os.path.join(task_dir, "local", jar_name)
     shutil.copyfile(jar, target)
     os.chmod(target, 0o644)
-    for name in ("stdout.fifo", "stderr.fifo"):
-        os.mkfifo(os.path.join(shared, "logs", name), 0o600)
 
 
-def _open_reader(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _make_fifo(path: str) -> int:
+    """Make a FIFO and return its read end.
 
-
-async def _copy(source: int, target: int, file: RotatingFile | None) -> None:
-    """Copy what the pump delivers to the terminal and to ``file``, until the writer has gone.
-
-    A terminal or a reader that has gone ends only its own copy; a disk that is full is told.
+    Opened once, before the application runs: it can put something else there.
     """
-    to_terminal = True
-    try:
+    os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _end(reader: int) -> None:
+    """Let a FIFO have an end of file, also when no writer ever came to it."""
+    os.close(os.open(f"/proc/self/fd/{reader}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+class _Copy:
+    """Copies what the pump delivers to ``target``, a standard stream, and to a log file.
+
+    Where one of them fails, the application goes on and the other one is still written.
+    """
+
+    def __init__(self, source: int, target: int, file: RotatingFile | None) -> None:
+        self.complete = True
+        """False when output was lost, but for what a reader that has gone did not want."""
+        self._source = source
+        self._target = target
+        self._file = file
+
+    async def run(self) -> None:
+        """Copy until the writer has gone."""
+        to_terminal = True
         while True:
-            await trio.lowlevel.wait_readable(source)
+            await trio.lowlevel.wait_readable(self._source)
             try:
-                data = os.read(source, CHUNK_BYTES)
+                data = os.read(self._source, CHUNK_BYTES)
             except BlockingIOError:
                 continue
             if not data:
                 return
-            if file is not None:
+            if self._file is not None:
                 try:
-                    await trio.to_thread.run_sync(file.write, data)
+                    await trio.to_thread.run_sync(self._file.write, data)
                 except OSError as exc:
-                    print(f"milo: the log file is given up: {exc.strerror}", file=sys.stderr)
-                    file = None
+                    self._lose(f"Error: the log file cannot be written: {exc.strerror}")
+                    self._file = None
             if to_terminal:
                 try:
                     # In a thread: a terminal stopped with Ctrl-S must not stop the pumps.
-                    await trio.to_thread.run_sync(write_all, target, data)
-                except BrokenPipeError:
+                    await trio.to_thread.run_sync(write_all, self._target, data)
+                except ReaderGoneError:
                     # Piped into head, say: what else comes is read, so that the application
                     # can end.
                     to_terminal = False
-    finally:
-        os.close(source)
+                except OutputError as exc:
+                    self._lose(str(exc))
+                    to_terminal = False
+
+    def _lose(self, problem: str) -> None:
+        self.complete = False
+        text = f"{problem}. The application goes on; what it prints there is lost"
+        print(text, file=sys.stderr)
 
 
 async def _stop_on_signal(supervisor: Supervisor) -> None:

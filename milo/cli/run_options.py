@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from milo.cli.arguments import size_of
+from milo.cli.arguments import absolute, is_text, size_of
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.launch import Resources
 from milo.errors import ConfigError
@@ -15,6 +15,25 @@ from milo.errors import ConfigError
 MIB: Final = 1024 * 1024
 MIN_MEMORY: Final = 16 * MIB
 """No JVM starts in less."""
+
+
+def require_text(options: Namespace, application: Sequence[str]) -> None:
+    """Refuse arguments that are no text: neither a record's JSON nor a container's can hold them.
+
+    Raises:
+        ConfigError: one is not UTF-8. The JAR's own path may be anything.
+    """
+    given = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items()}
+    for key, value in {**given, "--jar": "", "ARGUMENT": list(application)}.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not is_text(text):
+                raise ConfigError(key, f"{text!r} is not UTF-8", "text in UTF-8")
+
+
+def jar_name(options: Namespace) -> str:
+    """Return what the JAR is called in the container: its own name where that is text."""
+    name = os.path.basename(options.jar)
+    return name if is_text(name) else "app.jar"
 
 
 def resources(options: Namespace) -> Resources:
@@ -35,7 +54,7 @@ def resources(options: Namespace) -> Resources:
 def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any]:
     """Return the ``config`` block that these arguments stand for."""
     config: dict[str, Any] = {
-        "jar_path": f"local/{os.path.basename(options.jar)}",
+        "jar_path": f"local/{jar_name(options)}",
         "args": list(application),
         "jvm_options": options.jvm_option,
         "rootfs": options.rootfs,
@@ -69,6 +88,8 @@ def environment(pairs: Sequence[str]) -> dict[str, str]:
             if name not in os.environ:
                 raise ConfigError("--env", f"{name} is not set in this shell", "NAME=VALUE")
             value = os.environ[name]
+            if not is_text(value):
+                raise ConfigError("--env", f"{name} of this shell is not UTF-8", "text in UTF-8")
         env[name] = value
     return env
 
@@ -79,4 +100,4 @@ def _mount(text: str) -> dict[str, Any]:
     mode = parts.pop() if len(parts) == 3 else "ro"
     if len(parts) != 2 or mode not in ("ro", "rw") or not all(parts):
         raise ConfigError("--mount", f"got {text!r}", "SOURCE:TARGET, :ro (default) or :rw after")
-    return {"source": os.path.abspath(parts[0]), "target": parts[1], "readonly": mode == "ro"}
+    return {"source": absolute(parts[0]), "target": parts[1], "readonly": mode == "ro"}

@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from milo import proc
-from milo.cli.arguments import seconds_of
+from milo.cli.arguments import absolute, seconds_of
 from milo.cli.output import print_json, print_table, progress, size, span
 from milo.core import control
 from milo.core.describe import exit_sentence
@@ -34,7 +34,7 @@ def tasks_of_host(options: Namespace) -> list[HostTask]:
     runs = []
     if os.path.isdir(RUN_DIRECTORY):
         runs = [entry.path for entry in os.scandir(RUN_DIRECTORY)]
-    return list_tasks(state_dirs(options.state_dir, *runs))
+    return list_tasks(state_dirs(absolute(options.state_dir), *runs))
 
 
 # ---- ps
@@ -199,8 +199,6 @@ def show_stats(options: Namespace) -> int:
             tasks = [task for task in tasks if task.running]
             if not tasks:
                 return 0
-    except KeyboardInterrupt:
-        return 0
     finally:
         for meter in meters.values():
             meter.close()

@@ -9,6 +9,7 @@ import zipfile
 from argparse import Namespace
 from typing import Final
 
+from milo.cli.arguments import absolute
 from milo.errors import ConfigError, StateError
 from milo.host.tasks import RUN_DIRECTORY, HostTask, list_tasks, state_dirs
 
@@ -75,7 +76,7 @@ def uninstall(options: Namespace) -> int:
         ConfigError: there is no such file, or it is not Milo's: nothing is removed then.
         StateError: it cannot be removed.
     """
-    path = os.path.join(os.path.abspath(options.plugin_dir), "milo")
+    path = os.path.join(absolute(options.plugin_dir), "milo")
     try:
         what = made_by_milo(path)
         if what:
@@ -111,5 +112,6 @@ def uninstall(options: Namespace) -> int:
 
 def _running(state_dir: str) -> list[HostTask]:
     """Return the tasks that Nomad has started and that still run."""
-    places = [path for path in state_dirs(state_dir) if not path.startswith(f"{RUN_DIRECTORY}/")]
-    return [task for task in list_tasks(places) if task.running or task.supervised]
+    places = state_dirs(absolute(state_dir))
+    nomads = [path for path in places if not path.startswith(f"{RUN_DIRECTORY}/")]
+    return [task for task in list_tasks(nomads) if task.running or task.supervised]

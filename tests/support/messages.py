@@ -38,6 +38,7 @@ SENTENCES: Final = frozenset(
         "_chosen",
         "_distrust",
         "_home",
+        "_sentence",
         "_signs_of_life",
         "_stop",
         "looks_like",

@@ -45,9 +45,7 @@ def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     """`milo --version` is the package's."""
-    with pytest.raises(SystemExit) as caught:
-        run_command(["--version"])
-    assert caught.value.code == 0
+    assert run_command(["--version"]) == 0
     assert capsys.readouterr().out == f"milo {milo.__version__}\n"
 
 
@@ -150,7 +148,7 @@ def test_the_entry_is_the_plugin_or_the_command(monkeypatch: pytest.MonkeyPatch)
         return 3
 
     monkeypatch.setattr("milo.plugin.main.run_plugin", run_plugin)
-    monkeypatch.setattr("milo.cli.main.run_command", command)
+    monkeypatch.setattr("milo.cli.main.main", command)
     for start, status in ((True, 0), (False, 3)):
         monkeypatch.setattr("milo.plugin.handshake.is_plugin_start", lambda start=start: start)
         with pytest.raises(SystemExit) as caught:
@@ -169,19 +167,19 @@ def test_a_task_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
     jar = tmp_path / "app.jar"
     jar.write_bytes(b"PK")
     alloc = tmp_path / "alloc-dir"
-    runner._lay_out(str(alloc), "run", str(jar))
+    runner._lay_out(str(alloc), "run", str(jar), "app.jar")
     assert (alloc / "run/local/app.jar").read_bytes() == b"PK"
     assert (alloc / "run/secrets").stat().st_mode & 0o777 == 0o777
-    for name in ("stdout", "stderr"):
-        fifo = alloc / f"alloc/logs/{name}.fifo"
-        assert fifo.is_fifo() and fifo.stat().st_mode & 0o777 == 0o600
+    fifo = alloc / "alloc/logs/stdout.fifo"
+    os.close(runner._make_fifo(str(fifo)))
+    assert fifo.is_fifo() and fifo.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
     """Missing, or a directory."""
     for path, words in (("none.jar", "cannot be read: No such file"), (".", "is no file")):
         with pytest.raises(ArtifactError, match=words):
-            runner._lay_out(str(tmp_path / "alloc-dir"), "run", str(tmp_path / path))
+            runner._lay_out(str(tmp_path / "alloc-dir"), "run", str(tmp_path / path), path)
     assert not (tmp_path / "alloc-dir").exists()
 
 
@@ -280,17 +278,22 @@ def test_log_files_rotate_by_size_and_number(tmp_path: Path) -> None:
         RotatingFile(str(tmp_path / "logs/app.stdout.5"), "app", "x", size=1, count=1)
 
 
-async def copied(feed: Callable[[int], None], target: int, path: Path) -> None:
-    """Copy what ``feed`` writes to a FIFO into ``target``, until the writer has gone."""
-    os.mkfifo(path)
-    source = runner._open_reader(str(path))
+async def copied(feed: Callable[[int], None], target: int, path: Path) -> bool:
+    """Copy what ``feed`` writes to a FIFO into ``target``, until the writer has gone.
+
+    Returns whether nothing was lost.
+    """
+    source = runner._make_fifo(str(path))
+    copy = runner._Copy(source, target, None)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(runner._copy, source, target, None)
+        nursery.start_soon(copy.run)
         await trio.testing.wait_all_tasks_blocked()
         writer = os.open(path, os.O_WRONLY)
         with trio.fail_after(20):
             await trio.to_thread.run_sync(feed, writer)
         os.close(writer)
+    os.close(source)
+    return copy.complete
 
 
 async def test_output_comes_out_as_it_is(tmp_path: Path) -> None:
@@ -301,7 +304,7 @@ async def test_output_comes_out_as_it_is(tmp_path: Path) -> None:
         write_all(writer, data)
 
     with (tmp_path / "output").open("wb") as file:
-        await copied(feed, file.fileno(), tmp_path / "fifo")
+        assert await copied(feed, file.fileno(), tmp_path / "fifo")
     assert (tmp_path / "output").read_bytes() == data
 
 
@@ -315,9 +318,23 @@ async def test_output_piped_into_head_does_not_stop_the_task(tmp_path: Path) -> 
             write_all(writer, b"x" * 100_000)
 
     before = descriptors()
-    await copied(feed, write, tmp_path / "fifo")
+    assert await copied(feed, write, tmp_path / "fifo")
     assert descriptors() == before
     os.close(write)
+
+
+async def test_output_to_a_full_disk_does_not_stop_the_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once, and what was lost is known at the end."""
+
+    def feed(writer: int) -> None:
+        for _ in range(20):
+            write_all(writer, b"x" * 100_000)
+
+    with open("/dev/full", "wb") as full:
+        assert not await copied(feed, full.fileno(), tmp_path / "fifo")
+    assert capsys.readouterr().err.count("No space left on device. The application goes on") == 1
 
 
 class Stoppable:
@@ -349,24 +366,27 @@ async def test_a_second_interrupt_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status", "words"),
+    ("outcome", "complete", "status", "words"),
     [
-        (ExitRecord(exit_code=0), 0, ""),
-        (ExitRecord(exit_code=42), 42, ""),
-        (ExitRecord(exit_code=0, signal=15), 143, "SIGTERM"),
-        (ExitRecord(exit_code=0, signal=9, oom_killed=True), 137, "OOM"),
-        (control.StartFailed(text="Error: no", recoverable=False), 1, ""),
+        (ExitRecord(exit_code=0), True, 0, ""),
+        (ExitRecord(exit_code=0), False, 1, ""),
+        (ExitRecord(exit_code=42), True, 42, ""),
+        (ExitRecord(exit_code=42), False, 42, ""),
+        (ExitRecord(exit_code=0, signal=15), True, 143, "SIGTERM"),
+        (ExitRecord(exit_code=0, signal=9, oom_killed=True), True, 137, "OOM"),
+        (control.StartFailed(text="Error: no", recoverable=False), True, 1, ""),
     ],
 )
 def test_the_status_is_the_applications(
     outcome: ExitRecord | control.StartFailed,
+    complete: bool,
     status: int,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A death by signal is 128 and its number, with a sentence; an error was printed before."""
-    monkeypatch.setattr(trio, "run", lambda *_: outcome)
+    """A death by signal is 128 and its number, with a sentence; 0 is 1 when output was lost."""
+    monkeypatch.setattr(trio, "run", lambda *_: (outcome, complete))
     before = os.umask(0o077)
     try:
         options = build_parser().parse_args(["run", "app.jar"])
