@@ -312,20 +312,28 @@ def writable_by_others(path: str, *, owner: int = 0, top: str = "/") -> str:
     """Return what another than ``owner`` can change on the way to a file; empty for none.
 
     That is the file, every directory on the way, and the same for every symlink met, below
-    ``top``. POSIX access lists need no look of their own: their mask is what the group's bits
-    show.
+    ``top``. On the way, a sticky directory of ``owner``'s will do: what is in it can be renamed
+    or removed by its own owner alone, who is looked at next. POSIX access lists need no look of
+    their own: their mask is what the group's bits show.
     """
     problems: list[str] = []
+    last = ""
 
     def look(held: Held) -> None:
+        nonlocal last
+        last = ""
         if f"{held.path}/".startswith(f"{top.rstrip('/')}/"):
-            problems.append(others_write(held.path, held.status, owner))
+            problem = others_write(held.path, held.status, owner)
+            if held.status.st_mode & stat.S_ISVTX and held.status.st_uid == owner:
+                last = problem
+            else:
+                problems.append(problem)
 
     try:
         _descend(path, [], _Top.HOST, None, look=look).close()
     except PathError as exc:
         problems.append(f"{exc.part} cannot be followed: {exc.words}")
-    return next(filter(None, problems), "")
+    return next(filter(None, [*problems, last]), "")
 
 
 def others_write(path: str, status: os.stat_result, owner: int) -> str:

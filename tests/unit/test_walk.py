@@ -351,11 +351,27 @@ def test_who_may_write_is_told(top: Path) -> None:
     assert walk.writable_by_others(find, owner=me, top=str(top)) == (
         f"{top}/theirs/inner/file can be written by others (mode 664)"
     )
-    (top / "theirs").chmod(0o1777)
+    (top / "theirs").chmod(0o777)
     assert "theirs can be written" in walk.writable_by_others(find, owner=me, top=str(top))
     assert walk.writable_by_others(find, owner=me, top=f"{top}/the") == ""
     gone = walk.writable_by_others(f"{top}/other/none", owner=me, top=str(top))
     assert gone == f"{top}/other/none cannot be followed: it does not exist"
+
+
+def test_who_may_write_below_a_sticky_directory(top: Path) -> None:
+    """As in /tmp, nobody can exchange what is the owner's; but anybody can add to the directory."""
+    me = os.geteuid()
+    (top / "theirs/inner/file").chmod(0o644)
+    (top / "theirs/inner").chmod(0o755)
+    (top / "theirs").chmod(0o1777)
+    find = f"{top}/theirs/inner/file"
+    assert walk.writable_by_others(find, owner=me, top=f"{top}/theirs") == ""
+    assert "theirs can be written" in walk.writable_by_others(
+        f"{top}/theirs", owner=me, top=f"{top}/theirs"
+    )
+    assert walk.writable_by_others(find, owner=me + 1, top=f"{top}/theirs/inner") == (
+        f"{top}/theirs/inner belongs to the user {me}"
+    )
 
 
 # ---- what is in a directory
