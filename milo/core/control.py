@@ -22,6 +22,8 @@ MAX_TEXT_CHARS: Final = 8 * 1024
 
 Signal = Annotated[int, msgspec.Meta(ge=1, le=64)]
 """A signal's number; 64 is Linux's SIGRTMAX, signal(7)."""
+StopSignal = Annotated[int, msgspec.Meta(ge=0, le=64)]
+"""A signal's number, or `milo.core.signals.NO_SIGNAL`."""
 
 ROLE_DRIVER: Final = "driver"
 ROLE_OBSERVER: Final = "observer"
@@ -54,7 +56,7 @@ class Stop(Message, frozen=True, tag="stop"):
     """Send ``signal``, and SIGKILL to the whole container ``timeout_s`` later."""
 
     seq: Int64
-    signal: Signal
+    signal: StopSignal
     timeout_s: float
 
 

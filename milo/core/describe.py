@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Final
 
 from milo.core.java.out_of_memory import EXIT_ON_OOM_CODE
 from milo.core.records import ExitRecord, MemoryPeak
+from milo.core.signals import signal_name
 
 MIB: Final = 1024 * 1024
-
-
-def signal_name(number: int) -> str:
-    """Return e.g. ``SIGKILL``, or ``signal 50`` for a number without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:

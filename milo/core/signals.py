@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import signal
+from typing import Final
 
 from milo.errors import ConfigError
+
+NO_SIGNAL: Final = 0
+"""Stands for a signal where none is to be sent."""
 
 _REAL_TIME = re.compile(r"RT(MIN|MAX)(?:([+-])(\d{1,2}))?")
 _EXPECTED = 'the name of a signal, such as "SIGTERM", or its number'
@@ -14,9 +18,9 @@ _EXPECTED = 'the name of a signal, such as "SIGTERM", or its number'
 def parse_signal(name: str, key: str = "signal") -> int:
     """Return the number of the signal ``name``: ``SIGTERM``, ``sigint``, ``TERM`` or ``15``.
 
-    Nomad passes on what the job or the command line says and checks only the job's. Its own
-    executor replaces a name that it does not know by SIGINT; here that is an error.
-    SIGNULL (0), which Nomad lists among the signals, delivers nothing and is refused.
+    Nomad passes on what the job or the command line says, unchecked. Its own drivers send SIGINT
+    for a name that they do not know; here that is an error. SIGNULL (0), which Nomad lists among
+    the signals, delivers nothing and is refused.
 
     Raises `ConfigError` for ``key`` when there is no such signal.
     """

@@ -19,8 +19,9 @@ from milo.core import control, records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch, TaskRequest
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
-from milo.core.signals import parse_signal
+from milo.core.signals import NO_SIGNAL, parse_signal
 from milo.errors import (
+    ConfigError,
     ControlError,
     MiloError,
     NewerVersionError,
@@ -261,11 +262,18 @@ class Registry:
         """Stop a task: ``signal``, then SIGKILL after ``timeout_s``; return when it has ended.
 
         An unknown or ended task is a success: Nomad would repeat any other answer for minutes.
+        So is a signal that cannot be sent (SIGNULL, or a name that is none): then nothing is
+        sent before the SIGKILL, since Nomad would give a task up that refuses to be stopped.
         """
         task = self._tasks.get(task_id)
         if task is None or task.ended.is_set():
             return
-        await stop_task(task, parse_signal(signal or DEFAULT_KILL_SIGNAL), timeout_s)
+        try:
+            number = parse_signal(signal or DEFAULT_KILL_SIGNAL, "kill_signal")
+        except ConfigError as exc:
+            _log.warning("task %s gets no signal before its SIGKILL: %s", task_id, exc)
+            number = NO_SIGNAL
+        await stop_task(task, number, max(0.0, timeout_s))
 
     async def signal(self, task_id: str, signal: str) -> None:
         """Send a signal to the application; raises MiloError when that is not possible."""

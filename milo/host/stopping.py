@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from milo.core.signals import NO_SIGNAL
 from milo.errors import ControlError, StateError
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 async def stop_task(task: ManagedTask, number: int, timeout_s: float) -> None:
     """Send signal ``number``, then SIGKILL after ``timeout_s``; return when the task has ended.
+
+    `NO_SIGNAL` sends nothing before the SIGKILL.
 
     Raises:
         ControlError: it has not ended within the kill timeout and `GRACE_S`.
@@ -83,5 +86,5 @@ def _signal(task: ManagedTask, number: int) -> None:
     except StateError as exc:
         _log.error("the container of task %s is not known: %s", task.task_id, exc)
         return
-    if record is not None and record.container is not None:
+    if record is not None and record.container is not None and number != NO_SIGNAL:
         signal_process(record.container, number)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from milo.core.describe import signal_name
+from milo.core.signals import NO_SIGNAL, signal_name
 from milo.errors import ControlError
 from milo.task.oci.container import Container
 
@@ -34,7 +34,10 @@ class StopLadder:
         return self._stop is not None
 
     def request(self, signal: int, timeout_s: float) -> None:
-        """Send ``signal`` now and SIGKILL ``timeout_s`` later; of two stops the earlier counts."""
+        """Send ``signal`` now and SIGKILL ``timeout_s`` later; of two stops the earlier counts.
+
+        `NO_SIGNAL` sends nothing before the SIGKILL.
+        """
         deadline = trio.current_time() + max(0.0, timeout_s)
         if self._stop is not None:
             deadline = min(deadline, self._stop.deadline)
@@ -49,13 +52,15 @@ class StopLadder:
         while True:
             if self._stop.signal != sent:
                 sent = self._stop.signal
-                with contextlib.suppress(ControlError):  # it may be ending by itself
-                    container.signal(sent)
+                # A container may be ending by itself.
+                with contextlib.suppress(ControlError):
+                    if sent != NO_SIGNAL:
+                        container.signal(sent)
             changed = self._changed = trio.Event()
             with trio.move_on_at(self._stop.deadline):
                 await changed.wait()
                 continue
             break
-        name = signal_name(sent)
+        name = "no signal" if sent == NO_SIGNAL else signal_name(sent)
         self._log("info", f"the task outlived its kill timeout after {name}: SIGKILL")
         await container.kill_all()

@@ -101,15 +101,18 @@ def test_thread_dump(run_jar: RunJar) -> None:
     assert job.logs().decode().endswith("asked to end\nended in peace\n")
 
 
-@pytest.mark.parametrize("name", ["SIGUSR2", "SIGQUIT", "SIGWINCH"])
+@pytest.mark.parametrize("name", ["SIGUSR2", "SIGQUIT", "SIGWINCH", "SIGNULL"])
 def test_kill_signal(name: str, run_jar: RunJar) -> None:
-    """A stop sends the job's kill_signal, and no other signal before kill_timeout is over."""
+    """A stop sends the job's kill_signal, and no other signal before kill_timeout is over.
+
+    SIGNULL, which Nomad offers as well, is none: then nothing comes before the SIGKILL.
+    """
     names = ["HUP", "INT", "TERM", "USR2", "WINCH"]
     options = f'kill_signal = "{name}"\nkill_timeout = "500ms"'
     job = listen(run_jar, *names, task=options)
     job.stop()
     shown = job.logs().decode()
-    assert re.findall(r"got (\w+) ", shown) == [name] * (name != "SIGQUIT")
+    assert re.findall(r"got (\w+) ", shown) == [name] * (name not in ("SIGQUIT", "SIGNULL"))
     assert shown.count("Full thread dump") == (name == "SIGQUIT")
     assert job.exit_code() == 137
 

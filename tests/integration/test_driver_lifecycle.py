@@ -108,6 +108,19 @@ async def test_stop_kills_what_does_not_end(jar_dir: Path) -> None:
         assert b"asked to end" in task.out.text
 
 
+@pytest.mark.parametrize("name", ["SIGNULL", "SIGNONSENSE", "SIGSTOP", "SIGCONT"])
+async def test_stop_kills_whatever_its_signal_is(jar_dir: Path, name: str) -> None:
+    """A signal that cannot be sent, or ends nobody, is followed by SIGKILL like any other."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "stubborn.jar", args=["600000"])
+        await started(rig, task, b"running")
+        before = time.monotonic()
+        await rig.registry.stop(task.id, name, 1.0)
+        assert 1.0 <= time.monotonic() - before < 8
+        assert await rig.registry.wait(task.id) == ExitResult(signal=9)
+        assert b"asked to end" not in task.out.text
+
+
 async def test_a_more_urgent_stop_overtakes(jar_dir: Path) -> None:
     """A second StopTask with a shorter timeout is not held up by the first."""
     async with open_rig() as rig:

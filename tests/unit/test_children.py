@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from milo.core.records import ProcessId
+from milo.core.signals import NO_SIGNAL
 from milo.errors import ControlError, CrunError, CrunMissingError
 from milo.proc import start_ticks
 from milo.task import children
@@ -284,6 +285,17 @@ async def test_the_ladder(autojump_clock: Any) -> None:
         ladder.request(signal.SIGINT, 100)
     assert target.got == [(1.0, "SIGTERM"), (3.0, "SIGINT"), (6.0, "all")]
     assert "after SIGINT: SIGKILL" in lines[0]
+
+
+async def test_a_stop_without_a_signal(autojump_clock: Any) -> None:
+    """Nothing is sent before the SIGKILL, which comes when the kill timeout has passed."""
+    lines: list[str] = []
+    ladder = StopLadder(lambda level, text: lines.append(text))
+    ladder.request(NO_SIGNAL, 2)
+    target = Target()
+    await _climb(ladder, target)
+    assert target.got == [(2.0, "all")]
+    assert "after no signal: SIGKILL" in lines[0]
 
 
 async def test_a_stop_before_there_is_anything_to_stop(autojump_clock: Any) -> None:

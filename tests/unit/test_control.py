@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core import control, records
-from milo.core.describe import exit_sentence, signal_name
+from milo.core.describe import exit_sentence
 from milo.errors import ControlError, NewerVersionError, StateError
 
 text = st.text(max_size=200)
@@ -121,7 +121,8 @@ def test_a_bad_record_is_a_state_error(data: bytes, problem: str) -> None:
     "packet",
     [
         b'{"type":"status","seq":1,"more":' + b"[" * 60_000,  # deeper than any parser goes
-        b'{"type":"stop","seq":1,"signal":0,"timeout_s":1}',
+        b'{"type":"stop","seq":1,"signal":-1,"timeout_s":1}',
+        b'{"type":"signal","seq":1,"signal":0}',
         b'{"type":"signal","seq":1,"signal":65}',
         b'{"type":"status","seq":' + b"9" * 5_000 + b"}",
     ],
@@ -186,8 +187,3 @@ def test_an_end_in_words(record: records.ExitRecord, stopped: bool, expected: st
     """Each way to end has its sentence for `nomad alloc status`."""
     assert exit_sentence(record, stopped=stopped) == expected
     assert record.successful == (expected == "Task completed successfully")
-
-
-def test_signals_without_a_name() -> None:
-    """A real-time signal is told by its number."""
-    assert signal_name(50) == "signal 50"

@@ -20,6 +20,7 @@ from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import JavaRuntime, Launch
 from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
+from milo.core.signals import NO_SIGNAL
 from milo.errors import ControlError, NoAnswerError, StateError, TaskStartError
 from milo.files import write_file
 from milo.host import events, fingerprint, spawner_client, stopping
@@ -28,6 +29,7 @@ from milo.host.fingerprint import Fingerprinter, find_program
 from milo.host.follower import MAX_ADOPTIONS, Adoptions
 from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask
+from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
@@ -36,9 +38,11 @@ from milo.host.task_state import Ended, Running
 from milo.proc import passed_descriptors
 from tests.support import launches
 from tests.support.log_rig import descriptors, settle
+from tests.support.nomad_signals import NOMADS
 from tests.support.past_version import identity
 
 ME = ProcessId(os.getpid(), 1)
+SENT = set(NOMADS) - {"SIGNULL"}
 
 
 def make_launch(root: Path, task_id: str = "alloc/app/1", **changes: Any) -> Launch:
@@ -526,12 +530,41 @@ async def test_a_stop_goes_past_a_process_that_does_not_answer(
     write_file(str(state_dir / records.TASK_FILE), records.encode(record))
     await stopping_ends_without(task)
     assert sent == [(own, signal.SIGTERM), (own, signal.SIGKILL)]
+    sent.clear()
+    await stopping_ends_without(task, NO_SIGNAL)
+    assert sent == [(own, signal.SIGKILL)]
 
 
-async def stopping_ends_without(task: ManagedTask) -> None:
+async def stopping_ends_without(task: ManagedTask, number: int = signal.SIGTERM) -> None:
     """Stop a task that does not end."""
     with pytest.raises(ControlError, match="has not ended 60 s after its SIGKILL"):
-        await stopping.stop_task(task, signal.SIGTERM, 20.0)
+        await stopping.stop_task(task, number, 20.0)
+
+
+@pytest.mark.parametrize("timeout_s", [10.0, 0.0, -60.0])
+@pytest.mark.parametrize("name", [*NOMADS, "", "SIGNONSENSE", "0", "-1", "\0", "x" * 10_000])
+async def test_no_argument_keeps_a_task_from_being_stopped(
+    tmp_path: Path, name: str, timeout_s: float
+) -> None:
+    """Whatever StopTask names is a stop; what cannot be sent is left out before the SIGKILL."""
+    task = Lines().make(tmp_path)
+    task.take(STARTED)
+    asked: list[tuple[int, float]] = []
+
+    class Client:
+        async def stop(self, number: int, timeout_s: float) -> None:
+            control.decode_request(
+                control.encode(control.Stop(seq=1, signal=number, timeout_s=timeout_s))
+            )
+            asked.append((number, timeout_s))
+            task.finish(ExitRecord(exit_code=0, signal=9))
+
+    task.connection.use(Client())  # type: ignore[arg-type]
+    registry = Registry(SpawnerClient(), environ={})
+    registry._tasks[task.task_id] = task
+    await registry.stop(task.task_id, name, timeout_s)
+    number = signal.SIGINT if not name else getattr(signal, name) if name in SENT else NO_SIGNAL
+    assert asked == [(number, max(0.0, timeout_s))]
 
 
 # ---- what was left ---------------------------------------------------------------------

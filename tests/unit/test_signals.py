@@ -8,6 +8,7 @@ import pytest
 
 from milo.core.signals import parse_signal, signal_name
 from milo.errors import ConfigError
+from tests.support.nomad_signals import NOMADS
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,14 @@ def test_a_number_without_a_name_is_still_told() -> None:
     """The name of an unknown number says the number."""
     assert signal_name(32) == "signal 32"
     assert signal_name(9) == "SIGKILL"
+
+
+def test_every_name_of_nomads_can_be_sent_but_one() -> None:
+    """All that Nomad offers as kill_signal are signals of this host, except for SIGNULL."""
+    assert len(NOMADS) == len(set(NOMADS)) == 28
+    for name in NOMADS:
+        if name == "SIGNULL":
+            with pytest.raises(ConfigError):
+                parse_signal(name)
+        else:
+            assert parse_signal(name) == signal.Signals[name]
