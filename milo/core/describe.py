@@ -9,6 +9,8 @@ from milo.core.records import ExitRecord, MemoryPeak
 from milo.core.signals import signal_name
 
 MIB: Final = 1024 * 1024
+MAX_LINE_CHARS: Final = 160
+"""Of the application's last line on standard error; Nomad shows an event on one line."""
 
 
 def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
@@ -16,8 +18,14 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
 
     ``stopped`` says that Nomad had asked for the stop, so that death by its signal is no
     surprise. A Java OutOfMemoryError that the output named is added, where the task did not
-    end as it was asked to: it is another thing than the kernel's OOM kill.
+    end as it was asked to: it is another thing than the kernel's OOM kill. So is the last line on
+    standard error, where the task has failed.
     """
+    failed = not (record.successful or stopped)
+    return _exit_words(record, stopped=stopped) + (_last_line(record) if failed else "")
+
+
+def _exit_words(record: ExitRecord, *, stopped: bool) -> str:
     if record.error:
         return f"How the task ended is not known: {record.error}" + _java_words(record)
     if record.oom_killed:
@@ -41,6 +49,19 @@ def _java_words(record: ExitRecord) -> str:
     if record.exit_code == EXIT_ON_OOM_CODE and not record.signal:
         return f"{text}, and {EXIT_ON_OOM_CODE} is how -XX:+ExitOnOutOfMemoryError ends the JVM"
     return text
+
+
+def _last_line(record: ExitRecord) -> str:
+    line = record.last_stderr_line
+    if not line:
+        return ""
+    return f"; last line on stderr: {shown_line(line)}"
+
+
+def shown_line(line: str) -> str:
+    """Return a line of the application's as one that a terminal can show, bounded."""
+    text = "".join(char if char.isprintable() else "?" for char in line)
+    return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 3]}..."
 
 
 def _memory_words(memory: MemoryPeak) -> str:

@@ -116,6 +116,8 @@ class ExitRecord:
     memory: MemoryPeak = attrs.field(factory=MemoryPeak)
     java_oom: str = ""
     """The last OutOfMemoryError that the output named, as Java prints it; not the kernel's."""
+    last_stderr_line: str = ""
+    """The last line on standard error that is no stack frame, as far as Milo saw it."""
     version: Int32 = RECORD_VERSION
 
     @property

@@ -238,6 +238,7 @@ class Supervisor:
             stdout=stdout,
             stderr=stderr,
             java_oom=self._streams.java_oom,
+            last_stderr_line=self._streams.last_stderr_line,
         )
         try:
             write_file(

@@ -21,11 +21,11 @@ no pause for the next `NO_PAUSE_S`. Measured in docs/spikes/4-large-volumes.md: 
 small write on its own costs several times the CPU; with pipes of 64 KiB the pause hurts."""
 
 LOOK_BYTES = 8 << 10
-"""How much the detector looks at when more waits: of the beginning of a chunk, and of its end."""
+"""How much the sampler looks at when more waits: of the beginning of a chunk, and of its end."""
 
 
 class Pacer:
-    """Decides on the pause under load, and on when the OOM detector has time to look."""
+    """Decides on the pause under load, and on when the output sampler has time to look."""
 
     def __init__(self) -> None:
         self._streak = 0

@@ -28,7 +28,8 @@ from milo.task.logs.fifo import (
     raise_capacity,
     waiting_bytes,
 )
-from milo.task.logs.oom_detector import OomDetector
+from milo.task.logs.output_sampler import OutputSampler
+from milo.task.logs.output_search import LastLine, OomSearch
 from milo.task.logs.pacer import Pacer
 from milo.task.logs.pump_policy import (
     Block,
@@ -105,7 +106,8 @@ class Pump:
         self._watch = Watch(name, policy)
         self._pacer = Pacer()
         self._counts = ByteCounts() if counts is None else counts
-        self._oom_detector = OomDetector(source_fd, self._saw_java_oom)
+        self.last_line = LastLine()
+        self._sampler = OutputSampler(source_fd, OomSearch(self._saw_java_oom), self.last_line)
         self._nap = trio.CancelScope()
         self._retry_at = -math.inf
         self._retry_pause = FIRST_PAUSE_S
@@ -146,7 +148,7 @@ class Pump:
         """
         await trio.lowlevel.checkpoint()
         burst = 0
-        self._oom_detector.open()
+        self._sampler.open()
         try:
             while (wait := self._step(trio.current_time())) is not _DONE:
                 burst += 1
@@ -154,7 +156,7 @@ class Pump:
                     burst = 0
                     await self._wait(wait)
         finally:
-            self._oom_detector.close()
+            self._sampler.close()
             self._tell(self._watch.finish(trio.current_time()))
 
     async def _wait(self, wait: _Wait) -> None:
@@ -182,8 +184,8 @@ class Pump:
         assert self._sink.fd is not None
         length, count, draining = PIPE_BYTES, 0, self._watch.draining
         has_time = draining or self._pacer.has_time(now)
-        if has_time or self._oom_detector.held_back:
-            length = self._oom_detector.look(draining=draining, has_time=has_time)
+        if has_time or self._sampler.held_back:
+            length = self._sampler.look(draining=draining, has_time=has_time)
             if not length:
                 return self._blocked(Block.FULL, now)
         try:
@@ -193,7 +195,7 @@ class Pump:
         except BrokenPipeError:
             return self._blocked(Block.NO_READER, now)
         finally:
-            self._oom_detector.moved(count)
+            self._sampler.moved(count)
         if count == 0:
             return _DONE
         self._counts.count(moved=count)
@@ -288,7 +290,7 @@ class Pump:
             if not data:
                 break
             left -= len(data)
-            self._oom_detector.dropped(data, draining=self._watch.draining)
+            self._sampler.dropped(data, draining=self._watch.draining)
         self._counts.count(dropped=count - left)
         self._tell(self._watch.dropped(count - left, now))
 

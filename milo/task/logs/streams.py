@@ -62,6 +62,8 @@ class Streams:
         self._seen_kinds: set[out_of_memory.Kind] = set()
         self.java_oom = ""
         """The last OutOfMemoryError that either stream named, as Java prints it."""
+        self.last_stderr_line = ""
+        """The last line on standard error that is no stack frame; known once closed."""
         self.container_stdout = -1
         """What the container gets as its stdout; owned by this object."""
         self.container_stderr = -1
@@ -191,6 +193,9 @@ class Streams:
         """Close everything: both FIFOs in one go, since logmon ends both with the first."""
         self.counters()
         self.release_container_ends()
+        for stream in self._streams:
+            if stream.name == "stderr":
+                self.last_stderr_line = stream.pump.last_line.text
         for stream in self._streams:
             stream.sink.close()
         for stream in self._streams:

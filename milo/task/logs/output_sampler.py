@@ -1,8 +1,8 @@
-"""Looks for Java's OutOfMemoryError in a stream, without delaying or changing it.
+"""Lets searches see a stream's bytes on their way, without delaying or changing them.
 
 ``splice`` moves log bytes without Milo ever seeing them. ``tee`` lets a second, small pipe refer
 to the same pages, and that one is read: the stream's own bytes, their order and the splices that
-move them stay what they are. The detector never waits and never raises: one that fails gives up.
+move them stay what they are. A sampler never waits and never raises: one that fails gives up.
 
 When the pump lets it look is decided in `milo.task.logs.pacer`: a flood passes unseen, but for the
 beginning and the end of each chunk that was gathered.
@@ -14,79 +14,39 @@ import contextlib
 import ctypes
 import errno
 import os
-import re
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from milo.core.java.out_of_memory import ERROR_NAME
 from milo.task.logs.fifo import PIPE_BYTES, waiting_bytes
 from milo.task.logs.pacer import LOOK_BYTES
 
 SIDE_BYTES: Final = 64 << 10
 """Capacity of the side pipe, as Linux makes it; it may have less, where a user has a quota."""
-REASON_BYTES: Final = 160
-"""How much of the line after the error's name is kept. HotSpot's longest reason has 86 bytes."""
-
-_NAME: Final = ERROR_NAME.encode()
-_REASON: Final = re.compile(rb"(?![\w$.])(?:: *([^\"\\\x00-\x1f\x7f-\xff]*))?")
-"""What follows the name, up to what ends a line or, in a log of JSON, a string. A longer name
-is another class, and a dot comes in a stack trace's frames."""
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
 _libc.tee.restype = ctypes.c_ssize_t
 
 
-class Search:
-    """Finds the error's name in a stream that comes in pieces, some of which may be missing.
-
-    ``found`` is called with the reason, printable ASCII of at most `REASON_BYTES`, perhaps
-    empty, once the name's line has ended, is long enough, or cannot be seen any further.
-    """
-
-    def __init__(self, found: Callable[[str], None]) -> None:
-        self._found = found
-        self._kept = b""
-        """The end of what was seen, which may be the beginning of a match."""
+class Search(Protocol):
+    """Something that is looked for in a stream that comes in pieces, some of them missing."""
 
     def feed(self, data: bytes) -> None:
-        """Search ``data``, which follows what was fed before."""
-        text = self._kept + data
-        self._kept = b""
-        at = 0
-        while (at := text.find(_NAME, at)) >= 0:
-            begin = at + len(_NAME)
-            line = text[begin : begin + REASON_BYTES]
-            if b"\n" not in line and len(line) < REASON_BYTES:
-                self._kept = text[at:]
-                return
-            self._tell(line)
-            at = begin
-        if not text.endswith(b"\n"):
-            self._kept = text[1 - len(_NAME) :]
+        """Take in ``data``, which follows what was fed before."""
 
     def gap(self) -> None:
         """What comes next was not seen, or nothing comes any more."""
-        kept, self._kept = self._kept, b""
-        if kept.startswith(_NAME):
-            self._tell(kept[len(_NAME) :])
-
-    def _tell(self, line: bytes) -> None:
-        match = _REASON.match(line)
-        if match is not None:
-            self._found((match[1] or b"").decode("ascii").strip())
 
 
-class OomDetector:
+class OutputSampler:
     """What one pump sees of its source. `open` and `close` frame the pump's run.
 
     Several on one source do each other no harm: what another one's pump moves meanwhile is
     merely taken for something else.
     """
 
-    def __init__(self, source_fd: int, found: Callable[[str], None]) -> None:
+    def __init__(self, source_fd: int, *searches: Search) -> None:
         self._source = source_fd
-        self._search = Search(found)
+        self._searches = searches
         self._side: tuple[int, int] | None = None
         self._seen = 0
         self.held_back = False
@@ -99,7 +59,7 @@ class OomDetector:
 
     def close(self) -> None:
         """Close the side pipe; report what was still waiting for the end of its line."""
-        self._search.gap()
+        self._gap()
         self._give_up()
 
     def look(self, *, draining: bool, has_time: bool = True) -> int:
@@ -137,16 +97,24 @@ class OomDetector:
             except OSError:
                 self._give_up()
                 return
-            self._search.feed(data if count >= seen else data[:count])
+            self._feed(data if count >= seen else data[:count])
         if count > seen:
-            self._search.gap()
+            self._gap()
 
     def dropped(self, data: bytes, *, draining: bool) -> None:
         """``data`` was thrown away. At a task's end, its last words are looked at nevertheless."""
         if draining:
-            self._search.feed(data)
+            self._feed(data)
         else:
-            self._search.gap()
+            self._gap()
+
+    def _feed(self, data: bytes) -> None:
+        for search in self._searches:
+            search.feed(data)
+
+    def _gap(self) -> None:
+        for search in self._searches:
+            search.gap()
 
     def _give_up(self) -> None:
         side, self._side = self._side, None

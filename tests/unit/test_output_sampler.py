@@ -1,4 +1,4 @@
-"""The detector at a stream: what is found, that nothing is touched, and what is said of it."""
+"""The sampler at a stream: what is found, that nothing is touched, and what is said of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from milo.core.describe import exit_sentence
 from milo.core.java.out_of_memory import Kind, kind_of, sighting_sentence
 from milo.core.records import ExitRecord
 from milo.task.logs.fifo import PIPE_BYTES
-from milo.task.logs.oom_detector import REASON_BYTES, OomDetector, Search
+from milo.task.logs.output_sampler import OutputSampler
+from milo.task.logs.output_search import LINE_BYTES, REASON_BYTES, LastLine, OomSearch
 from milo.task.logs.pacer import LOOK_BYTES, QUICK_S, STREAK, Pacer
 from milo.task.logs.pump import Pump
 from milo.task.logs.pump_policy import EventKind, PumpPolicy
@@ -38,7 +39,7 @@ def nothing_left() -> Iterator[None]:
 def found_in(*pieces: bytes) -> list[str]:
     """The reasons found in a stream that comes in ``pieces`` and ends."""
     found: list[str] = []
-    search = Search(found.append)
+    search = OomSearch(found.append)
     for piece in pieces:
         search.feed(piece)
     search.gap()
@@ -85,7 +86,7 @@ def test_what_is_found(text: bytes, expected: list[str]) -> None:
 def test_a_reason_is_bounded() -> None:
     """A line without an end is cut, and told as soon as it is that long."""
     found: list[str] = []
-    search = Search(found.append)
+    search = OomSearch(found.append)
     search.feed(NAME + b": " + b"r" * REASON_BYTES)
     assert found == ["r" * (REASON_BYTES - 2)]
     search.feed(b"r" * 100_000)
@@ -96,7 +97,7 @@ def test_a_reason_is_bounded() -> None:
 def test_a_gap_joins_nothing() -> None:
     """What was seen before bytes that were not is no part of what comes after them."""
     found: list[str] = []
-    search = Search(found.append)
+    search = OomSearch(found.append)
     search.feed(NAME[:10])
     search.gap()
     search.feed(NAME[10:] + b"\n")
@@ -106,22 +107,74 @@ def test_a_gap_joins_nothing() -> None:
     assert found == ["Java heap"]
 
 
-# ---- the detector ---------------------------------------------------------------------------
+# ---- the last line ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ([], ""),
+        ([b"one\n", b"two\n"], "two"),
+        ([b"one\ntw", b"o"], "two"),
+        ([b"one\n\n  \n"], "one"),
+        ([b"E: no database\n\tat a.B.c(B.java:1)\n\t... 3 more\n"], "E: no database"),
+        ([b"a" * 300 + b"\n"], "a" * LINE_BYTES),
+        ([b"a" * 200, b"a" * 200], "a" * LINE_BYTES),
+        ([b"caf\xc3\xa9 \xff\n"], "caf\u00e9 \ufffd"),
+    ],
+)
+def test_last_line(pieces: list[bytes], expected: str) -> None:
+    """The last line that says something is kept, bounded, however the stream is cut."""
+    last = LastLine()
+    for piece in pieces:
+        last.feed(piece)
+    assert last.text == expected
+
+
+def test_last_line_after_a_gap() -> None:
+    """What follows bytes that were not seen is a line of its own."""
+    last = LastLine()
+    last.feed(b"begin")
+    last.gap()
+    last.feed(b"the end\n")
+    assert last.text == "the end"
+
+
+@pytest.mark.parametrize(
+    ("record", "stopped", "expected"),
+    [
+        (ExitRecord(3, last_stderr_line="no db"), False, "code 3; last line on stderr: no db"),
+        (ExitRecord(3), False, "exit code 3"),
+        (ExitRecord(143, last_stderr_line="bye"), True, "exit code 143"),
+        (ExitRecord(0, last_stderr_line="bye"), False, "successfully"),
+        (ExitRecord(1, last_stderr_line="\x1b[31mred"), False, "stderr: ?[31mred"),
+        (ExitRecord(1, last_stderr_line="x" * 200), False, f": {'x' * 157}..."),
+    ],
+)
+def test_failed_task_is_told_of_with_its_last_line(
+    record: ExitRecord, stopped: bool, expected: str
+) -> None:
+    """The exit's sentence of a task that failed ends with its last line on standard error."""
+    assert exit_sentence(record, stopped=stopped).endswith(expected)
+
+
+# ---- the sampler ----------------------------------------------------------------------------
 
 
 class Side:
-    """A source with a detector at it, and a sink that takes everything."""
+    """A source with a sampler at it, and a sink that takes everything."""
 
     def __init__(self, *, opened: bool = True) -> None:
         self.source, self.write_fd = os.pipe()
         os.set_blocking(self.source, False)
         self.found: list[str] = []
-        self.detector = OomDetector(self.source, self.found.append)
+        self.last = LastLine()
+        self.sampler = OutputSampler(self.source, OomSearch(self.found.append), self.last)
         if opened:
-            self.detector.open()
+            self.sampler.open()
 
     def close(self) -> None:
-        self.detector.close()
+        self.sampler.close()
         os.close(self.source)
         os.close(self.write_fd)
 
@@ -130,9 +183,9 @@ def test_a_look_takes_nothing() -> None:
     """The source holds the same bytes after a look, which is told of once they have moved."""
     side = Side()
     os.write(side.write_fd, HEAP)
-    assert side.detector.look(draining=False) == len(HEAP)
+    assert side.sampler.look(draining=False) == len(HEAP)
     assert os.read(side.source, 1000) == HEAP
-    side.detector.moved(len(HEAP))
+    side.sampler.moved(len(HEAP))
     assert side.found == ["Java heap space"]
     side.close()
 
@@ -142,9 +195,9 @@ def test_only_what_moved_is_searched() -> None:
     side = Side()
     os.write(side.write_fd, HEAP)
     for moved in (0, 30, len(HEAP) - 30):
-        assert side.detector.look(draining=False) > 0
+        assert side.sampler.look(draining=False) > 0
         os.read(side.source, moved)
-        side.detector.moved(moved)
+        side.sampler.moved(moved)
     assert side.found == ["Java heap space"]
     side.close()
 
@@ -152,10 +205,10 @@ def test_only_what_moved_is_searched() -> None:
 def test_an_empty_or_ended_source() -> None:
     """Empty is told by 0; at the end it is for splice to say so."""
     side = Side()
-    assert side.detector.look(draining=False) == 0
+    assert side.sampler.look(draining=False) == 0
     os.close(side.write_fd)
-    assert side.detector.look(draining=False) == PIPE_BYTES
-    side.detector.moved(0)
+    assert side.sampler.look(draining=False) == PIPE_BYTES
+    side.sampler.moved(0)
     side.write_fd = os.open(os.devnull, os.O_WRONLY)
     side.close()
 
@@ -164,18 +217,18 @@ def test_the_end_of_a_large_chunk_is_held_back() -> None:
     """Of a large chunk the beginning and the end are seen; only the end stays for later."""
     side = Side()
     os.write(side.write_fd, bytes(40_000))
-    assert side.detector.look(draining=False) == 40_000 - LOOK_BYTES
-    assert side.detector.held_back
+    assert side.sampler.look(draining=False) == 40_000 - LOOK_BYTES
+    assert side.sampler.held_back
     os.read(side.source, 40_000 - LOOK_BYTES)
-    side.detector.moved(40_000 - LOOK_BYTES)
-    assert side.detector.look(draining=False) >= LOOK_BYTES
-    side.detector.moved(0)
-    assert side.detector.held_back
-    assert side.detector.look(draining=False, has_time=False) == PIPE_BYTES
-    assert not side.detector.held_back
-    side.detector.moved(0)
-    assert side.detector.look(draining=True) == LOOK_BYTES
-    assert not side.detector.held_back
+    side.sampler.moved(40_000 - LOOK_BYTES)
+    assert side.sampler.look(draining=False) >= LOOK_BYTES
+    side.sampler.moved(0)
+    assert side.sampler.held_back
+    assert side.sampler.look(draining=False, has_time=False) == PIPE_BYTES
+    assert not side.sampler.held_back
+    side.sampler.moved(0)
+    assert side.sampler.look(draining=True) == LOOK_BYTES
+    assert not side.sampler.held_back
     side.close()
 
 
@@ -186,9 +239,9 @@ def test_all_is_seen_while_draining() -> None:
     os.write(side.write_fd, text)
     left = len(text)
     while left:
-        length = side.detector.look(draining=True)
+        length = side.sampler.look(draining=True)
         left -= len(os.read(side.source, length))
-        side.detector.moved(length)
+        side.sampler.moved(length)
     assert side.found == ["Java heap space"]
     side.close()
 
@@ -202,8 +255,8 @@ def test_no_side_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pipe2", refuse)
     side = Side()
     os.write(side.write_fd, HEAP)
-    assert side.detector.look(draining=False) == PIPE_BYTES
-    side.detector.moved(len(HEAP))
+    assert side.sampler.look(draining=False) == PIPE_BYTES
+    side.sampler.moved(len(HEAP))
     assert side.found == []
     side.close()
 
@@ -214,9 +267,9 @@ def test_a_failing_tee_is_given_up() -> None:
     os.close(side.source)
     side.source = os.open(os.devnull, os.O_RDONLY)  # no pipe
     before = descriptors()
-    assert side.detector.look(draining=False) == PIPE_BYTES
+    assert side.sampler.look(draining=False) == PIPE_BYTES
     assert len(before - descriptors()) == 2
-    assert side.detector.look(draining=False) == PIPE_BYTES
+    assert side.sampler.look(draining=False) == PIPE_BYTES
     side.close()
 
 
@@ -224,15 +277,15 @@ def test_a_failing_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A side pipe that cannot be read is closed; the bytes have moved all the same."""
     side = Side()
     os.write(side.write_fd, HEAP)
-    assert side.detector.look(draining=False) == len(HEAP)
+    assert side.sampler.look(draining=False) == len(HEAP)
 
     def refuse(_fd: int, _count: int) -> bytes:
         raise BlockingIOError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "read", refuse)
-        side.detector.moved(len(HEAP))
-    assert side.detector.look(draining=False) == PIPE_BYTES
+        side.sampler.moved(len(HEAP))
+    assert side.sampler.look(draining=False) == PIPE_BYTES
     assert side.found == []
     side.close()
 
@@ -345,7 +398,7 @@ async def test_a_flood_passes_unseen(tmp_path: Path, autojump_clock: Any) -> Non
 
 
 async def test_the_stream_stays_as_it_is(tmp_path: Path) -> None:
-    """Megabytes in writes of all sizes arrive byte for byte, with the detector at work."""
+    """Megabytes in writes of all sizes arrive byte for byte, with the sampler at work."""
     source = random.Random(5)
     sizes = [source.choice((1, 120, 4095, 4096, 8192, 8193, 20_000, 65_536)) for _ in range(600)]
     data = source.randbytes(sum(sizes))

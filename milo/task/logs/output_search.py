@@ -1,0 +1,97 @@
+"""What is looked for in the pieces of a task's output that an `OutputSampler` sees. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from milo.core.java.out_of_memory import ERROR_NAME
+
+REASON_BYTES: Final = 160
+"""How much of the line after the error's name is kept. HotSpot's longest reason has 86 bytes."""
+
+LINE_BYTES: Final = 256
+"""How much of a line is kept as the last one."""
+
+_NAME: Final = ERROR_NAME.encode()
+_REASON: Final = re.compile(rb"(?![\w$.])(?:: *([^\"\\\x00-\x1f\x7f-\xff]*))?")
+"""What follows the name, up to what ends a line or, in a log of JSON, a string. A longer name
+is another class, and a dot comes in a stack trace's frames."""
+_STACK_FRAME: Final = (b"\tat ", b"\t... ")
+"""How a line of a Java stack trace begins that says no more than where."""
+
+
+class OomSearch:
+    """Finds the error's name in a stream that comes in pieces, some of which may be missing.
+
+    ``found`` is called with the reason, printable ASCII of at most `REASON_BYTES`, perhaps
+    empty, once the name's line has ended, is long enough, or cannot be seen any further.
+    """
+
+    def __init__(self, found: Callable[[str], None]) -> None:
+        self._found = found
+        self._kept = b""
+        """The end of what was seen, which may be the beginning of a match."""
+
+    def feed(self, data: bytes) -> None:
+        """Search ``data``, which follows what was fed before."""
+        text = self._kept + data
+        self._kept = b""
+        at = 0
+        while (at := text.find(_NAME, at)) >= 0:
+            begin = at + len(_NAME)
+            line = text[begin : begin + REASON_BYTES]
+            if b"\n" not in line and len(line) < REASON_BYTES:
+                self._kept = text[at:]
+                return
+            self._tell(line)
+            at = begin
+        if not text.endswith(b"\n"):
+            self._kept = text[1 - len(_NAME) :]
+
+    def gap(self) -> None:
+        """What comes next was not seen, or nothing comes any more."""
+        kept, self._kept = self._kept, b""
+        if kept.startswith(_NAME):
+            self._tell(kept[len(_NAME) :])
+
+    def _tell(self, line: bytes) -> None:
+        match = _REASON.match(line)
+        if match is not None:
+            self._found((match[1] or b"").decode("ascii").strip())
+
+
+class LastLine:
+    """The last line of a stream that says something: blank ones and stack frames do not."""
+
+    def __init__(self) -> None:
+        self._last = b""
+        self._open = b""
+        """The beginning of a line whose end was not seen yet."""
+
+    def feed(self, data: bytes) -> None:
+        """Take in ``data``, which follows what was fed before."""
+        before, newline, rest = data.rpartition(b"\n")
+        if not newline:
+            self._open = (self._open + data)[:LINE_BYTES]
+            return
+        for line in reversed((self._open + before).split(b"\n")):
+            if self._says_something(line):
+                self._last = line[:LINE_BYTES]
+                break
+        self._open = rest[:LINE_BYTES]
+
+    def gap(self) -> None:
+        """What comes next was not seen, or nothing comes any more."""
+        self.feed(b"\n")
+
+    @property
+    def text(self) -> str:
+        """The line as text, without blanks around it; empty where there was none."""
+        line = self._open if self._says_something(self._open) else self._last
+        return line.decode(errors="replace").strip()
+
+    @staticmethod
+    def _says_something(line: bytes) -> bool:
+        return bool(line.strip()) and not line.startswith(_STACK_FRAME)
