@@ -53,7 +53,7 @@ def _java_words(record: ExitRecord) -> str:
 
 def _last_line(record: ExitRecord) -> str:
     line = record.last_stderr_line
-    if not line:
+    if not line or (record.java_oom and record.java_oom in line):  # told already
         return ""
     return f"; last line on stderr: {shown_line(line)}"
 

@@ -147,6 +147,7 @@ def test_last_line_after_a_gap() -> None:
         (ExitRecord(3), False, "exit code 3"),
         (ExitRecord(143, last_stderr_line="bye"), True, "exit code 143"),
         (ExitRecord(0, last_stderr_line="bye"), False, "successfully"),
+        (ExitRecord(1, java_oom="oom: x", last_stderr_line="in y: oom: x"), False, "named oom: x"),
         (ExitRecord(1, last_stderr_line="\x1b[31mred"), False, "stderr: ?[31mred"),
         (ExitRecord(1, last_stderr_line="x" * 200), False, f": {'x' * 157}..."),
     ],
