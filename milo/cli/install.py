@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
+import secrets
 import sys
-import zipimport
 from typing import Final
 
-import milo
+from milo import walk
 from milo.cli.arguments import absolute
-from milo.cli.uninstall import what_is_at
-from milo.errors import ConfigError, StateError
-
-SHEBANG_BYTES: Final = 126
-"""Linux before 5.1 cuts an interpreter line at 127 bytes, and no line may hold a blank in
-the interpreter's path; execve(2)."""
-
-LAUNCHER: Final = """\
-import sys
-sys.path.insert(0, {packages!r})
-from milo.entry import main
-main()
-"""
+from milo.cli.executable import (
+    Executable,
+    FileAccessError,
+    changeable_by_others,
+    own_archive,
+    own_packages,
+    what_is_at,
+    write_launcher,
+)
+from milo.errors import ConfigError, MiloError
 
 ADVICE: Final = """\
 {path} is in place. Put this into the agent's configuration and restart the agent:
@@ -39,31 +35,16 @@ Nomad 2.0 skips a plugin that no plugin block names. Then: nomad node status -se
 """
 
 
-def launcher(interpreter: str, packages: str) -> str:
-    """Return the text of the executable.
+class ChangeableError(MiloError):
+    """Another user than root could change what the agent is to run as root."""
 
-    ``-I`` keeps the agent's PYTHON* variables and working directory out of it.
-    """
-    body = LAUNCHER.format(packages=packages)
-    line = f"#!{interpreter} -I"
-    if len(line.encode()) <= SHEBANG_BYTES and " " not in interpreter:
-        return f"{line}\n{body}"
-    # A shell that Python reads as a string: the interpreter may then have any path.
-    return f"#!/bin/sh\n'''exec' {shlex.quote(interpreter)} -I \"$0\" \"$@\"\n' '''\n{body}"
-
-
-def executable() -> bytes:
-    """Return what the executable is to hold: the self-contained file's own bytes, or a launcher.
-
-    Raises:
-        OSError: the self-contained file that this process was started from is gone.
-    """
-    loader = getattr(sys.modules["__main__"], "__loader__", None)
-    if isinstance(loader, zipimport.zipimporter):
-        with open(loader.archive, "rb") as file:
-            return file.read()
-    packages = os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
-    return launcher(sys.executable, packages).encode()
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"Error: {problem}. Nomad's agent would run code from there as root. Give it to root "
+            "alone (chown -R root:root and chmod -R go-w), or install the self-contained file "
+            "that ./dev build makes"
+        )
 
 
 def install(plugin_dir: str) -> int:
@@ -71,27 +52,59 @@ def install(plugin_dir: str) -> int:
 
     Raises:
         ConfigError: the path is no directory.
-        StateError: it cannot be written.
+        ChangeableError: root runs it, and others could change what it would install.
+        FileAccessError: it cannot be written.
     """
     plugin_dir = absolute(plugin_dir)
     path = os.path.join(plugin_dir, "milo")
-    temporary = f"{path}.{os.getpid()}"
     replaced = what_is_at(path)
+    os.umask(0o022)
+    if os.geteuid() == 0:
+        _require_roots_own(plugin_dir)
     try:
         os.makedirs(plugin_dir, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        place = exc.filename or plugin_dir
+        raise ConfigError("PLUGIN_DIR", f"{place} is no directory", "a directory") from exc
+    except OSError as exc:
+        raise FileAccessError(plugin_dir, "made", exc) from exc
+    temporary = f"{path}.{secrets.token_hex(4)}"
+    try:
+        file = open(temporary, "xb")  # noqa: SIM115 - another's is not to be removed below
         try:
-            with open(temporary, "xb") as file:
-                file.write(executable())
+            with file:
+                file.write(_content())
             os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
             os.replace(temporary, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-    except (FileExistsError, NotADirectoryError) as exc:
-        raise ConfigError("PLUGIN_DIR", f"{plugin_dir} is no directory", "a directory") from exc
     except OSError as exc:
-        raise StateError(path, f"{exc.strerror}. Run it as a user who may write there") from exc
+        raise FileAccessError(path, "written", exc) from exc
     if replaced:
         print(f"It replaced {replaced}. Tasks that run go on, and the next driver finds them.\n")
     print(ADVICE.format(path=path, plugin_dir=plugin_dir), end="")
     return 0
+
+
+def _require_roots_own(plugin_dir: str) -> None:
+    executable = Executable()
+    if not own_archive():
+        executable = Executable(sys.executable, own_packages())
+    there = plugin_dir
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if problem := walk.writable_by_others(there) or changeable_by_others(executable):
+        raise ChangeableError(problem)
+
+
+def _content() -> bytes:
+    """Return what the executable is to hold: the self-contained file's own bytes, or a launcher.
+
+    Raises:
+        OSError: the self-contained file that this process was started from is gone.
+    """
+    if archive := own_archive():
+        with open(archive, "rb") as file:
+            return file.read()
+    return os.fsencode(write_launcher(sys.executable, own_packages()))

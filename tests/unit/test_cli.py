@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -18,11 +19,11 @@ import trio.testing
 
 import milo
 from milo import entry
-from milo.cli import install as installer
 from milo.cli import run as runner
 from milo.cli import run_options
 from milo.cli.arguments import seconds_of
-from milo.cli.install import install, launcher
+from milo.cli.executable import SHEBANG_BYTES, FileAccessError, write_launcher
+from milo.cli.install import ChangeableError, install
 from milo.cli.log_files import RotatingFile
 from milo.cli.main import run_command
 from milo.cli.output import write_all
@@ -99,9 +100,61 @@ def test_install_says_where_it_cannot(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="is no directory"):
             install(str(tmp_path / path))
     (tmp_path / "plugins/milo").mkdir(parents=True)
-    with pytest.raises(StateError, match="Run it as a user who may write there"):
+    with pytest.raises(FileAccessError, match="plugins/milo cannot be written: Is a dir"):
         install(str(tmp_path / "plugins"))
     assert [entry.name for entry in (tmp_path / "plugins").iterdir()] == ["milo"]
+
+
+def test_a_stale_temporary_file_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an install that was killed has left is not taken for a directory that is none."""
+    (tmp_path / f"milo.{os.getpid()}").touch()
+    monkeypatch.setattr("secrets.token_hex", lambda _: "00")
+    assert install(str(tmp_path)) == 0
+    (tmp_path / "milo.00").touch()
+    with pytest.raises(FileAccessError, match="milo cannot be written: File exists"):
+        install(str(tmp_path))
+    assert (tmp_path / "milo.00").exists()
+
+
+def set_owner(path: Path) -> None:
+    os.chown(path, 65534, 65534)
+
+
+def let_others_write(path: Path) -> None:
+    path.chmod(path.stat().st_mode | 0o002)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's files need root")
+@pytest.mark.parametrize("spoil", [set_owner, let_others_write])
+@pytest.mark.parametrize("part", ["plugins", "above", "interpreter", "packages", "module"])
+def test_install_refuses_what_others_can_change(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    spoil: Callable[[Path], None],
+) -> None:
+    """The directory, one above it, the interpreter, the packages: the agent runs them as root."""
+    places = {
+        "above": tmp_path / "above",
+        "plugins": tmp_path / "above/plugins",
+        "interpreter": tmp_path / "bin/python",
+        "packages": tmp_path / "site",
+        "module": tmp_path / "site/milo/cli/run.py",
+    }
+    for directory in (places["plugins"], tmp_path / "bin", places["module"].parent):
+        directory.mkdir(parents=True)
+    for name in ("interpreter", "module"):
+        places[name].touch(0o644)
+    monkeypatch.setattr(sys, "executable", str(places["interpreter"]))
+    monkeypatch.setattr(milo, "__file__", f"{places['packages']}/milo/__init__.py")
+    assert install(str(places["plugins"])) == 0
+    (places["plugins"] / "milo").unlink()
+    spoil(places[part])
+    with pytest.raises(ChangeableError, match=re.escape(str(places[part]))):
+        install(str(places["plugins"] / "new"))
+    assert list(places["plugins"].iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["python", "with a blank", "it's", "x" * 120])
@@ -118,7 +171,7 @@ def test_the_launcher_takes_any_interpreter(tmp_path: Path, name: str) -> None:
         "import sys\ndef main(): print(sys.argv[1:], sys.flags.isolated)\n"
     )
     path = tmp_path / "milo"
-    path.write_text(launcher(str(interpreter), str(packages)))
+    path.write_text(write_launcher(str(interpreter), str(packages)))
     path.chmod(0o755)
     (tmp_path / "cwd").mkdir()
     (tmp_path / "cwd/sys.py").write_text("raise SystemExit('of the working directory')")
@@ -132,7 +185,7 @@ def test_the_launcher_takes_any_interpreter(tmp_path: Path, name: str) -> None:
     )
     assert done.stdout == "['a b', '$c'] 1\n"
     first = path.read_text().splitlines()[0]
-    assert len(first.encode()) <= installer.SHEBANG_BYTES + 1
+    assert len(first.encode()) <= SHEBANG_BYTES + 1
 
 
 def test_the_entry_is_the_plugin_or_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

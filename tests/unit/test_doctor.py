@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import attrs
 import pytest
 
 from milo.cli.doctor import finding, host_verdicts
 from milo.cli.doctor.directory_verdicts import Directory, check_data_dir, check_state_dir
 from milo.cli.doctor.finding import Finding, Verdict
+from milo.cli.doctor.host_facts import look_at
 from milo.core.cgroup import Mode
 from milo.core.launch import JavaRuntime
 
@@ -84,12 +87,12 @@ def test_cgroup_controllers() -> None:
 def test_crun() -> None:
     """Missing, something else, too old, without seccomp."""
 
-    def check(path: str, output: str | None, *, needs_seccomp: bool = True) -> Finding:
-        return host_verdicts.check_crun("crun", path, output, needs_seccomp=needs_seccomp)
+    def check(path: str, output: str, problem: str = "", *, needs_seccomp: bool = True) -> Finding:
+        return host_verdicts.check_crun("crun", path, output, problem, needs_seccomp=needs_seccomp)
 
     holds(check("/usr/bin/crun", CRUN), OK, "/usr/bin/crun, version 1.14")
-    holds(check("", None), FAILED, "crun was not found at 'crun' | Install the package crun")
-    holds(check("/bin/false", None), FAILED, "does not answer like crun")
+    holds(check("", ""), FAILED, "crun was not found at 'crun' | Install the package crun")
+    holds(check("/bin/x", "", "it cannot be run: Permission denied"), FAILED, "Permission denied")
     holds(check("/bin/echo", "--version\n"), FAILED, "does not answer like crun")
     holds(check("/crun", CRUN.replace("1.14", "1.4.5")), WARNING, "older than 1.8")
     without = CRUN.replace("+SECCOMP ", "")
@@ -182,6 +185,15 @@ def test_state_dir(change: dict[str, object], verdict: Verdict, words: str) -> N
     """Root's alone, gone at a reboot, with room; noexec and nodev do no harm there."""
     (found,) = check_state_dir(attrs.evolve(STATE, **change))  # type: ignore[arg-type]
     holds(found, verdict, words)
+
+
+def test_a_directory_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    """The kernel's reason is told; it is not taken for one that is missing."""
+    (tmp_path / "ring").symlink_to("ring")
+    found = look_at(f"{tmp_path}/ring/state")
+    for check in (check_state_dir, check_data_dir):
+        (finding,) = check(found)
+        holds(finding, SKIPPED, "ring/state cannot be looked at: Too many levels")
 
 
 DATA = Directory(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from milo.cli.doctor.agent_verdicts import AgentAnswer, PluginDir
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.hcl import parse
 from milo.cli.doctor.service_unit import ServiceUnit
+from milo.cli.executable import write_launcher
 from milo.cli.main import run_command
 from milo.core.config.plugin_options import PluginOptions
 
@@ -169,7 +171,8 @@ def test_plugin_options() -> None:
         ({"state": "directory"}, FAILED, "is a directory, so that Nomad skips it"),
         ({"state": "not executable"}, FAILED, "chmod 0755 /opt/nomad/plugins/milo"),
         ({"dangling": ("old",)}, FAILED, "rm /opt/nomad/plugins/old"),
-        ({"readable": False}, SKIPPED, "sudo milo doctor"),
+        ({"unreadable": "/p cannot be read: Denied"}, SKIPPED, "Denied | sudo milo doctor"),
+        ({"changeable": "/p belongs to the user 7"}, FAILED, "/p belongs to the user 7, and"),
         ({"path": ""}, FAILED, "neither plugin_dir nor data_dir"),
     ],
 )
@@ -311,6 +314,11 @@ def test_unit_files_are_found_where_systemd_looks(tmp_path: Path) -> None:
     (etc / "nomad.service").write_text("[Service]\n")
     assert facts.read_unit("nomad.service", places).path == f"{etc}/nomad.service"  # type: ignore[union-attr]
     assert facts.read_unit("other.service", places) is None
+    (etc / "nomad.service.d/99-ring.conf").symlink_to("99-ring.conf")
+    unit = facts.read_unit("nomad.service", places)
+    assert unit is not None
+    (found,) = agent_verdicts.check_service(attrs.evolve(unit, kill_mode="process", user=""))
+    holds(found, SKIPPED, "99-ring.conf cannot be read: Too many levels")
 
 
 # ---- gathering
@@ -364,7 +372,11 @@ def test_a_plugin_directory_is_looked_at(tmp_path: Path) -> None:
     found = facts.look_at_plugin_dir(path)
     assert (found.state, found.version, found.problem) == ("executable", "7.1", "")
     milo.write_text("#!/bin/sh\nexit 1\n")
+    assert facts.look_at_plugin_dir(path).problem == "it failed (exit code 1)"
+    milo.write_text("#!/bin/sh\necho no\n")
     assert "does not answer" in facts.look_at_plugin_dir(path).problem
+    milo.write_text("#!/none\n")
+    assert "cannot be run: No such file" in facts.look_at_plugin_dir(path).problem
     milo.unlink()
     milo.mkdir()
     assert facts.look_at_plugin_dir(path).state == "directory"
@@ -372,21 +384,44 @@ def test_a_plugin_directory_is_looked_at(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root refuses to run others' files")
 def test_what_others_can_change_is_not_run_as_root(tmp_path: Path) -> None:
-    """Neither the file nor anything in a directory that is open to others."""
+    """The file, its directory, one above it; the interpreter and the packages that it names."""
     mark = tmp_path / "ran"
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    milo = plugins / "milo"
-    milo.write_text(f"#!/bin/sh\ntouch {mark}\n")
-    milo.chmod(0o777)
-    assert "can be changed by others" in facts.look_at_plugin_dir(str(plugins)).problem
+    places = {
+        name: tmp_path / name for name in ("above", "above/plugins", "site", "site/milo", "bin")
+    }
+    for place in places.values():
+        place.mkdir()
+    python = places["bin"] / "python"
+    python.write_text(f"#!/bin/sh\ntouch {mark}\necho milo 1\n")
+    python.chmod(0o755)
+    milo = places["above/plugins"] / "milo"
+    milo.write_text(write_launcher(str(python), str(places["site"])))
     milo.chmod(0o755)
-    plugins.chmod(0o777)
-    assert "can be changed by others" in facts.look_at_plugin_dir(str(plugins)).problem
-    plugins.chmod(0o755)
-    os.chown(milo, 65534, 65534)
-    assert "can be changed by others" in facts.look_at_plugin_dir(str(plugins)).problem
+    assert facts.look_at_plugin_dir(str(milo.parent)).version == "1"
+    mark.unlink()
+    for place in (*places.values(), milo, python):
+        place.chmod(0o777)
+        found = facts.look_at_plugin_dir(str(milo.parent))
+        assert found.changeable == f"{place} can be written by others (mode 777)"
+        place.chmod(0o755)
+        os.chown(place, 65534, 65534)
+        found = facts.look_at_plugin_dir(str(milo.parent))
+        assert found.changeable == f"{place} belongs to the user 65534"
+        os.chown(place, 0, 0)
+    shutil.rmtree(places["site"])
+    found = facts.look_at_plugin_dir(str(milo.parent))
+    assert found.problem == f"it names {places['site']}, which does not exist"
     assert not mark.exists()
+
+
+def test_a_plugin_directory_that_cannot_be_read(tmp_path: Path) -> None:
+    """The kernel's reason is told, whatever it is."""
+    (tmp_path / "ring").symlink_to("ring")
+    found = facts.look_at_plugin_dir(f"{tmp_path}/ring").unreadable
+    assert found == f"{tmp_path}/ring cannot be read: Too many levels of symbolic links"
+    (tmp_path / "milo").symlink_to("milo")
+    found = facts.look_at_plugin_dir(str(tmp_path)).unreadable
+    assert found == f"{tmp_path}/milo cannot be read: Too many levels of symbolic links"
 
 
 @contextmanager

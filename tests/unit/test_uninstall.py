@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from milo.cli import uninstall as uninstaller
-from milo.cli.install import launcher
+from milo.cli.executable import Executable, read_executable, write_launcher
 from milo.cli.main import run_command
 from milo.core.records import ProcessId, TaskRecord
 from milo.host.tasks import HostTask
@@ -50,8 +50,8 @@ def test_what_was_installed_is_removed(tmp_path: Path, capsys: pytest.CaptureFix
 def test_every_launcher_is_recognised(tmp_path: Path, name: str) -> None:
     """Whatever the paths in it."""
     path = tmp_path / "milo"
-    path.write_text(launcher(f"/opt/{name}/python", f"/opt/{name}/site"))
-    assert name in uninstaller.made_by_milo(str(path))
+    path.write_text(write_launcher(f"/opt/{name}/python", f"/opt/{name}/site"))
+    assert read_executable(str(path)) == Executable(f"/opt/{name}/python", f"/opt/{name}/site")
 
 
 def test_what_milo_has_not_made_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,17 +59,17 @@ def test_what_milo_has_not_made_stays(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "milo"
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert f"there is no {path}" in capsys.readouterr().err
-    path.write_text(launcher(sys.executable, "/x") + "print('changed')\n")
+    path.write_text(write_launcher(sys.executable, "/x") + "print('changed')\n")
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert "a file that is not Milo's" in capsys.readouterr().err
     assert run_command(["uninstall", str(path)]) == 1
-    assert "there is no" in capsys.readouterr().err
+    assert "milo is no directory" in capsys.readouterr().err
     self_contained(path, ("other.py",))
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert path.exists()
     path.unlink()
     target = tmp_path / "target"
-    target.write_text(launcher(sys.executable, "/x"))
+    target.write_text(write_launcher(sys.executable, "/x"))
     path.symlink_to(target)
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert f"a symlink to {target}" in capsys.readouterr().err

@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from milo import walk
 from milo.cli.doctor import agent_config, hcl, service_unit
 from milo.cli.doctor.agent_config import AgentArguments, AgentConfig
 from milo.cli.doctor.agent_verdicts import AgentAnswer, PluginDir
 from milo.cli.doctor.host_facts import run_version
 from milo.cli.doctor.service_unit import ServiceUnit
+from milo.cli.executable import Executable, changeable_by_others, read_executable
 
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:4646"
 USUAL_CONFIG: Final = "/etc/nomad.d"
@@ -193,11 +195,18 @@ def look_at_plugin_dir(path: str) -> PluginDir:
         return PluginDir(path, elsewhere=elsewhere)
     except NotADirectoryError:
         return PluginDir(path, exists=True, is_directory=False, elsewhere=elsewhere)
-    except OSError:
-        return PluginDir(path, exists=True, readable=False)
+    except OSError as exc:
+        return PluginDir(path, unreadable=f"{path} cannot be read: {exc.strerror}")
     full = f"{path.rstrip('/')}/milo"
-    state = _state(full)
-    version, problem = _ask_version(full) if state == "executable" else ("", "")
+    changeable = version = problem = ""
+    try:
+        state = _state(full)
+        if state == "executable":
+            changeable, problem = _examine(full)
+            if not changeable and not problem:
+                version, problem = _ask_version(full)
+    except OSError as exc:
+        return PluginDir(path, unreadable=f"{full} cannot be read: {exc.strerror}")
     return PluginDir(
         path=path,
         exists=True,
@@ -210,6 +219,7 @@ def look_at_plugin_dir(path: str) -> PluginDir:
         ),
         elsewhere=elsewhere,
         version=version,
+        changeable=changeable,
         problem=problem,
     )
 
@@ -217,30 +227,35 @@ def look_at_plugin_dir(path: str) -> PluginDir:
 def _state(path: str) -> str:
     try:
         found = os.stat(path)
-    except OSError:
+    except FileNotFoundError:
         return "dangling" if os.path.islink(path) else "missing"
     if stat.S_ISDIR(found.st_mode):
         return "directory"
     return "executable" if found.st_mode & 0o111 else "not executable"
 
 
-def _ask_version(path: str) -> tuple[str, str]:
-    """Return the version that the executable tells, or what is wrong with it.
+def _examine(path: str) -> tuple[str, str]:
+    """Return what others than root can change of what the agent runs, and what is missing of it.
 
-    As root only root's own is run, which nobody else can write to: an agent would run it.
+    Only root is told of the first: others are not asked to run it as root.
     """
-    if os.geteuid() == 0:
-        for part in (path, os.path.realpath(path), os.path.dirname(os.path.realpath(path))):
-            found = os.stat(part)
-            if found.st_uid != 0 or found.st_mode & 0o022:
-                return "", (
-                    f"{part} can be changed by others than root, and Nomad's agent runs it as "
-                    f"root; chown root {part} and chmod go-w {part}"
-                )
-    words = (run_version([path, "--version"]) or "").split()
+    executable = read_executable(os.path.realpath(path)) or Executable()
+    for part in (executable.interpreter, executable.packages):
+        if part and not os.path.exists(part):
+            return "", f"it names {part}, which does not exist"
+    if os.geteuid() != 0:
+        return "", ""
+    changeable = walk.writable_by_others(os.path.dirname(path)) or walk.writable_by_others(path)
+    return changeable or changeable_by_others(executable), ""
+
+
+def _ask_version(path: str) -> tuple[str, str]:
+    """Return the version that the executable tells, or what is wrong with it."""
+    output, problem = run_version([path, "--version"])
+    words = output.split()
     if len(words) == 2 and words[0] == "milo":
         return words[1], ""
-    return "", "it does not answer to --version like Milo"
+    return "", problem or "it does not answer to --version like Milo"
 
 
 # ---- systemd
@@ -271,10 +286,14 @@ def read_unit(unit: str, directories: Sequence[str]) -> ServiceUnit | None:
     if main is None:
         return None
     drop_ins: dict[str, str] = {}
+    unread = []
     for directory in directories:
         try:
             names = os.listdir(f"{directory}/{unit}.d")
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as exc:
+            unread.append(f"{directory}/{unit}.d cannot be read: {exc.strerror}")
             continue
         for name in names:
             if name.endswith(".conf"):
@@ -283,6 +302,6 @@ def read_unit(unit: str, directories: Sequence[str]) -> ServiceUnit | None:
     for path in (main, *(drop_ins[name] for name in sorted(drop_ins))):
         try:
             files.append((path, _read(path)))
-        except OSError:
-            continue
-    return service_unit.parse_files(unit, files) if files else None
+        except OSError as exc:
+            unread.append(f"{path} cannot be read: {exc.strerror}")
+    return attrs.evolve(service_unit.parse_files(unit, files), unread=tuple(unread))

@@ -25,7 +25,8 @@ class PluginDir:
 
     path: str
     exists: bool = False
-    readable: bool = True
+    unreadable: str = ""
+    """Why the directory, or the file ``milo`` in it, cannot be looked at."""
     is_directory: bool = True
     state: str = "missing"
     """Of the file ``milo`` in it: ``missing``, ``directory``, ``not executable``, ``dangling``
@@ -38,6 +39,8 @@ class PluginDir:
     """Where else there is an executable ``milo``, as in plugin directories of other agents."""
     version: str = ""
     """What it says its version is; empty when it was not asked."""
+    changeable: str = ""
+    """What another user than root can change of what the agent runs; it is not asked then."""
     problem: str = ""
     """Why it could not be asked, or did not answer."""
 
@@ -138,8 +141,8 @@ def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> lis
                 'Set plugin_dir = "/opt/nomad/plugins", then milo install /opt/nomad/plugins',
             )
         ]
-    if not found.readable:
-        return [Finding(name, Verdict.SKIPPED, f"{found.path} cannot be read", "sudo milo doctor")]
+    if found.unreadable:
+        return [Finding(name, Verdict.SKIPPED, found.unreadable, "sudo milo doctor")]
     chosen = "" if config.plugin_dir_given else " (Nomad's default, below data_dir)"
     install = f"milo install {found.path}, and restart the agent"
     findings = [
@@ -172,6 +175,15 @@ def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> lis
         if found.state == "not executable":
             install = f"chmod 0755 {found.path}/milo, and restart the agent"
         findings.append(Finding(name, Verdict.FAILED, problem, install))
+    elif found.changeable:
+        findings.append(
+            Finding(
+                name,
+                Verdict.FAILED,
+                f"{found.changeable}, and Nomad's agent runs code from there as root",
+                "chown -R root:root and chmod -R go-w it, or install Milo where only root writes",
+            )
+        )
     elif found.problem:
         findings.append(
             Finding(name, Verdict.FAILED, f"{found.path}/milo: {found.problem}", install)
@@ -268,7 +280,7 @@ def check_driver(driver: Mapping[str, Any] | None) -> Finding:
 def check_service(unit: ServiceUnit) -> list[Finding]:
     """What stopping or restarting the service does to tasks."""
     name = "service"
-    findings = []
+    findings = [Finding(name, Verdict.SKIPPED, one, "sudo milo doctor") for one in unit.unread]
     if unit.kill_mode not in ("process", "none"):
         findings.append(
             Finding(

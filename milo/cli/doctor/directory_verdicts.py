@@ -23,6 +23,8 @@ class Directory:
     """What is known of a directory and of the file system that it is on, or will be."""
 
     path: str
+    problem: str = ""
+    """Why nothing is known of it; empty otherwise."""
     exists: bool = False
     is_directory: bool = False
     """And no symlink."""
@@ -43,6 +45,8 @@ def check_state_dir(directory: Directory) -> list[Finding]:
     """The plugin's ``state_dir``: whose it is, and where."""
     name, path = "state_dir", directory.path
     other = "Set state_dir in the plugin's configuration to a directory of root's alone"
+    if directory.problem:
+        return [Finding(name, Verdict.SKIPPED, directory.problem, "sudo milo doctor")]
     if "ro" in directory.flags:
         return [Finding(name, Verdict.FAILED, f"{path} is on a read-only file system", other)]
     if directory.exists and not directory.is_directory:
@@ -67,6 +71,8 @@ def check_state_dir(directory: Directory) -> list[Finding]:
 def check_data_dir(directory: Directory) -> list[Finding]:
     """Nomad's ``data_dir``, where the allocations are."""
     name, path = "data_dir", directory.path
+    if directory.problem:
+        return [Finding(name, Verdict.SKIPPED, directory.problem, "sudo milo doctor")]
     if not directory.exists:
         return [
             Finding(

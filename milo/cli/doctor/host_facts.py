@@ -21,6 +21,7 @@ from milo.core.container import seccomp
 from milo.errors import ConfigError
 from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
+from milo.task.children import WaitStatus
 from milo.task.oci import privileges
 
 VERSION_TIMEOUT_S: Final = 10.0
@@ -40,7 +41,7 @@ def check_host(options: PluginOptions) -> list[Finding]:
         host_verdicts.check_crun(
             options.crun_path,
             crun,
-            run_version([crun, "--version"]) if crun else None,
+            *(run_version([crun, "--version"]) if crun else ("", "")),
             needs_seccomp=options.seccomp_profile != seccomp.UNCONFINED,
         ),
     ]
@@ -53,8 +54,8 @@ def check_host(options: PluginOptions) -> list[Finding]:
     return findings
 
 
-def run_version(argv: list[str]) -> str | None:
-    """Return what a program prints to stdout, or None when it fails or takes too long."""
+def run_version(argv: list[str]) -> tuple[str, str]:
+    """Return what a program prints to stdout, and why it did not print it; one is empty."""
     try:
         done = subprocess.run(
             argv,
@@ -64,18 +65,27 @@ def run_version(argv: list[str]) -> str | None:
             timeout=VERSION_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+    except OSError as exc:
+        return "", f"it cannot be run: {exc.strerror}"
+    except subprocess.TimeoutExpired:
+        return "", f"it did not end within {VERSION_TIMEOUT_S:g} s"
+    if done.returncode == 0:
+        return done.stdout.decode(errors="replace"), ""
+    words = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    code = done.returncode
+    status = WaitStatus(code, 0) if code >= 0 else WaitStatus(0, -code)
+    return "", f"it failed ({status})" + (f": {words}" if words else "")
 
 
 def look_at(path: str) -> Directory:
     """Return what is known of a directory; of one that is not there, the file system's facts."""
-    exists, is_directory, uid, mode = False, False, 0, 0
+    exists, is_directory, uid, mode, problem = False, False, 0, 0, ""
     try:
         found = os.lstat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except OSError as exc:
+        problem = f"{path} cannot be looked at: {exc.strerror}"
     else:
         exists, is_directory = True, stat.S_ISDIR(found.st_mode)
         uid, mode = found.st_uid, stat.S_IMODE(found.st_mode)
@@ -86,6 +96,7 @@ def look_at(path: str) -> Directory:
     kind, flags = _mount(os.path.realpath(place))
     return Directory(
         path=path,
+        problem=problem,
         exists=exists,
         is_directory=is_directory,
         uid=uid,

@@ -119,25 +119,26 @@ def check_cgroups(
     return ok(name, words[mode])
 
 
-def check_crun(wanted: str, path: str, output: str | None, *, needs_seccomp: bool) -> Finding:
-    """``output`` of ``crun --version`` at ``path``, which is empty when crun was not found.
+def check_crun(
+    wanted: str, path: str, output: str, problem: str, *, needs_seccomp: bool
+) -> Finding:
+    """``output`` of ``crun --version`` at ``path``, or the ``problem`` with that.
 
-    ``wanted``: the plugin's crun_path.
+    ``wanted``: the plugin's crun_path; ``path`` is empty when crun was not found.
     """
     install = "Install the package crun, or set crun_path in the plugin's configuration"
     if not path:
         return Finding(
             "crun", Verdict.FAILED, _sentence(str(CrunMissingError(wanted)).split(". ")[0]), install
         )
-    version = version_from_output(output or "")
+    version = version_from_output(output)
     if not version:
-        return Finding(
-            "crun", Verdict.FAILED, f"{path} --version does not answer like crun", install
-        )
+        words = problem or "it does not answer like crun"
+        return Finding("crun", Verdict.FAILED, f"{path} --version: {words}", install)
     text = f"{path}, version {version}"
     if version_numbers(version) < MIN_CRUN:
         return Finding("crun", Verdict.WARNING, f"{text}: older than 1.8", "Update crun")
-    if needs_seccomp and "+SECCOMP" not in (output or ""):
+    if needs_seccomp and "+SECCOMP" not in output:
         return Finding(
             "crun",
             Verdict.FAILED,

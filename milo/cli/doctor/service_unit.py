@@ -24,6 +24,8 @@ class ServiceUnit:
     """Empty is root."""
     exec_start: str = ""
     """The command line."""
+    unread: tuple[str, ...] = ()
+    """Files of the unit that could not be read, each with the reason."""
 
 
 def parse_show(name: str, text: str) -> ServiceUnit | None:
