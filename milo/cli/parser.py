@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import milo
+from milo.cli.task_keys import add_task_keys
 from milo.core.config.plugin_options import PluginOptions
 
 DESCRIPTION: Final = """\
@@ -102,12 +103,6 @@ def _run(commands: Commands) -> None:
         metavar="SOURCE:TARGET[:rw]",
         help="show a file or directory of the host in the container; read-only without :rw",
     )
-    run.add_argument(
-        "--rootfs",
-        choices=("host", "minimal"),
-        default="host",
-        help="what the container sees of the host's system; read-only in any case",
-    )
     run.add_argument("--read-only", action="store_true", help="no effect: the root always is")
     run.add_argument("--log-dir", default="", metavar="DIR", help="keep the output in files there")
     run.add_argument("--log-max-size", default="10m", metavar="SIZE", help="default %(default)s")
@@ -115,6 +110,7 @@ def _run(commands: Commands) -> None:
         "--log-max-files", type=int, default=10, metavar="N", help="default %(default)s"
     )
     run.add_argument("-v", "--verbose", action="store_true", help="say what Milo decides")
+    add_task_keys(run)
 
 
 def _do_run(options: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from milo.cli.arguments import absolute, is_text, size_of
+from milo.cli.task_keys import read_task_keys
 from milo.core.config.plugin_options import PluginOptions, Volumes
+from milo.core.container.capabilities import ALL, NAMED_ONLY
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
@@ -53,11 +55,11 @@ def resources(options: Namespace) -> Resources:
 
 def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any]:
     """Return the ``config`` block that these arguments stand for."""
-    config: dict[str, Any] = {
+    config = {
+        **read_task_keys(options),
         "jar_path": f"local/{jar_name(options)}",
         "args": list(application),
         "jvm_options": options.jvm_option,
-        "rootfs": options.rootfs,
         "cpu_hard_limit": options.cpus is not None,
         "mounts": [_mount(text) for text in options.mount],
     }
@@ -69,10 +71,21 @@ def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any
 
 
 def plugin_options(options: Namespace) -> PluginOptions:
-    """Return what the operator allows, who is the user here: all of it."""
+    """Return what is permitted: all that the arguments ask for, since root alone can give them.
+
+    No agent's configuration is read: that is for jobs, and their authors are somebody else.
+    """
+    keys = read_task_keys(options)
+    profile = keys.get("seccomp_profile")
     return PluginOptions(
         allow_root=True,
-        volumes=Volumes(enabled=bool(options.mount), paths=("/",)),
+        allow_caps=(ALL, *NAMED_ONLY),
+        allow_host_namespaces=True,
+        allow_host_ipc=True,
+        allow_seccomp_profiles=(profile,) if profile else (),
+        insecure_java_driver_privileges=True,
+        pids_limit=max(PluginOptions().pids_limit, keys.get("pids_limit", 0)),
+        volumes=Volumes(enabled=True, paths=("/",)),
         java_home=options.java if options.java.startswith("/") else "",
     )
 

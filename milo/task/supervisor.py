@@ -17,7 +17,6 @@ from typing import Final
 import trio
 
 from milo.core import control, records
-from milo.core.config import rules
 from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.java.application import java_arguments
 from milo.core.launch import Launch
@@ -33,6 +32,7 @@ from milo.task.java.jvm import Jvm
 from milo.task.journal import Journal
 from milo.task.ladder import StopLadder
 from milo.task.logs.streams import Streams, Takeover
+from milo.task.oci import privileges
 from milo.task.oci.container import Container
 
 ALLOC_CHECK_S: Final = 5.0
@@ -102,7 +102,7 @@ class Supervisor:
         try:
             try:
                 options = parse_task_options(self.launch.config, self.launch.plugin)
-                rules.check_task(options, self.launch.plugin)
+                privileges.permitted_user(self.launch, options)
                 await self._start(options)
             except OSError as exc:
                 # A disk that is full, a directory that vanished: said in the host's own words.

@@ -57,6 +57,10 @@ def test_privileges_arrive_as_the_job_spells_them(nomad: Nomad, jar_url: str) ->
     ("text", "words"),
     [
         ('cap_add = ["sys_admin"]', "does not allow sys_admin"),
+        ('pid_mode = "host"\ncap_add = ["dac_override"]', "plugin's allow_caps does not allow"),
+        ('pid_mode = "host"', "the plugin's allow_host_namespaces is false"),
+        ('ipc_mode = "host"', "the plugin's allow_host_ipc is false"),
+        ('jvm_options = ["-Xmx64m -Xms64m"]', "is more than one option"),
         ('sysctl = { "vm.swappiness" = "1" }', "belongs to the whole host"),
     ],
 )

@@ -78,6 +78,14 @@ CASES = {
         'destination = "${NOMAD_ALLOC_DIR}/data/lib"\n}',
         same=("writable..", "relative"),
     ),
+    "empty texts": Case(
+        {
+            **NAMED,
+            **dict.fromkeys(("class", "class_path", "work_dir", "pid_mode", "ipc_mode"), ""),
+            "args": ["", "x", ""],
+        }
+    ),
+    "empty jar_path": Case({"class": "Parity", "class_path": "local/parity.jar", "jar_path": ""}),
     "host namespaces": Case({**NAMED, "pid_mode": "host", "ipc_mode": "host"}),
     "capabilities": Case(
         {**NAMED, "cap_drop": ["all"], "cap_add": ["CHOWN", "cap_sys_chroot", "mknod"]},
@@ -143,7 +151,8 @@ def url(files: Path) -> Iterator[str]:
 def both(chroot: str, jdk: str, files: Path) -> Iterator[Agent]:
     """An agent for both drivers, with a volume that holds the JARs."""
     volume = f'host_volume "apps" {{\npath = "{files}"\nread_only = true\n}}\n'
-    with agent("parity", client=chroot + volume, milo={"java_home": jdk}) as one:
+    milo = {"java_home": jdk, "insecure_java_driver_privileges": True}
+    with agent("parity", client=chroot + volume, milo=milo) as one:
         yield one
 
 
@@ -226,7 +235,9 @@ def test_the_plugins_keys(chroot: str, jdk: str, url: str) -> None:
     keys = "".join(f"{key} = {hcl(value)}\n" for key, value in options.items())
     more = f'plugin "java" {{\nconfig {{\n{keys}}}\n}}\n'
     case = Case({**NAMED, "cap_drop": ["all"], "cap_add": ["net_raw"]})
-    with agent("parity-keys", client=chroot, more=more, milo={"java_home": jdk, **options}) as one:
+    # The one key that is Milo's own: without it a capability beside host processes is refused.
+    milo = {"java_home": jdk, "insecure_java_driver_privileges": True, **options}
+    with agent("parity-keys", client=chroot, more=more, milo=milo) as one:
         jobs = parity.run(one, case, url)
         for job in jobs.values():
             found = parity.facts(job)

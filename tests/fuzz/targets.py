@@ -12,7 +12,7 @@ from pathlib import Path
 
 from milo.core import control, records
 from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
-from milo.core.config.rules import check_task
+from milo.core.config.rules import Asked, check_task
 from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.describe import exit_sentence
 from milo.core.java.jar import class_version, inspect_jar, require_main_class
@@ -46,7 +46,7 @@ def launch(data: bytes) -> None:
     """``launch.json``, and the job's config in it."""
     found = records.decode(data, Launch, where="/launch.json")
     records.encode(found)
-    check_task(parse_task_options(found.config, found.plugin), found.plugin)
+    check_task(Asked(parse_task_options(found.config, found.plugin), found.plugin))
 
 
 def request(data: bytes) -> None:
@@ -62,7 +62,7 @@ def notice(data: bytes) -> None:
 def task_config(data: bytes) -> None:
     """The job's ``config`` block, in MessagePack."""
     plugin = PluginOptions()
-    check_task(parse_task_options(convert.decode_config(data, "config"), plugin), plugin)
+    check_task(Asked(parse_task_options(convert.decode_config(data, "config"), plugin), plugin))
 
 
 def plugin_config(data: bytes) -> None:

@@ -7,13 +7,14 @@ docs/security.md names these tests beside what protects.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import re
 import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -21,7 +22,7 @@ import pytest
 import trio
 
 from milo.core import control
-from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.core.container.mounts import MASKED_PATHS
 from milo.core.launch import Mount
 from milo.core.report import ExitResult, TaskState
@@ -32,6 +33,7 @@ from milo.task.oci.privileges import userns_problem
 from tests.support import reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
+from tests.support.key_attacks import KEY_ATTACKS, KeyAttack, Scene, open_scene
 from tests.support.private_mounts import small_tmpfs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -480,3 +482,55 @@ async def test_null_device_in_a_user_namespace(jar_dir: Path, jdks: Path, collec
             await rig.registry.start(launch)
             assert await rig.registry.wait(task.id) == ExitResult(exit_code=9)
         assert not canary.touched()
+
+
+# ---- keys of a job that together are more than the operator has switched on --------------
+
+
+@contextlib.asynccontextmanager
+async def attacking(
+    jar_dir: Path, jdks: Path, attack: KeyAttack, plugin: Mapping[str, object]
+) -> AsyncIterator[tuple[DriverRig, Task, Scene]]:
+    """Yield a task that would make an attack by its keys, on a client so configured."""
+    home = scripted(jdks, f"{attack.script}; echo tried; exec sleep 1000").java_home
+    options = attrs.evolve(parse_plugin_options(plugin), java_home=home)
+    async with open_rig(options) as rig:
+        with open_scene(rig.base) as scene, trio.fail_after(90):
+            args = ["attack", *scene.arguments]
+            task = rig.task(jar_dir / "hello.jar")
+            config = {**task.request.config, **attack.config, "args": args}
+            yield rig, attrs.evolve(task, request=attrs.evolve(task.request, config=config)), scene
+
+
+@pytest.mark.parametrize("name", KEY_ATTACKS)
+async def test_keys_give_nothing_that_is_not_switched_on(
+    jar_dir: Path, jdks: Path, name: str
+) -> None:
+    """By default the start is refused, naming a key of the plugin's, and nothing has happened.
+
+    It is as well where capabilities and the host's processes are permitted, each by itself.
+    """
+    attack = KEY_ATTACKS[name]
+    each: dict[str, object] = {"allow_caps": ["all", "mknod"], "allow_host_namespaces": True}
+    first = "allow_host_namespaces|allow_caps"
+    for plugin, key in (({}, first), (each, attack.still_needs)):
+        if key:
+            async with attacking(jar_dir, jdks, attack, plugin) as (rig, task, scene):
+                with pytest.raises(MiloError, match=key):
+                    await rig.registry.start(task.request)
+                assert not (task.local / "own").exists()
+                assert scene.secret.read_text() == "secret\n"
+                assert scene.of_root.poll() is None
+
+
+@pytest.mark.parametrize("name", KEY_ATTACKS)
+async def test_one_switch_gives_what_the_java_driver_gives(
+    jar_dir: Path, jdks: Path, name: str
+) -> None:
+    """Under the plugin's insecure_java_driver_privileges each of these attacks works."""
+    attack = KEY_ATTACKS[name]
+    plugin = {"insecure_java_driver_privileges": True}
+    async with attacking(jar_dir, jdks, attack, plugin) as (rig, task, scene):
+        await rig.registry.start(task.request)
+        await line(task.out, b"tried\n")
+        assert attack.worked(scene, task.local / "own"), task.err.text

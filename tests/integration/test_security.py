@@ -98,7 +98,8 @@ async def test_with_the_hosts_pids_tasks_of_one_user_are_open(
     `docs/security.md` tells operators so.
     """
     home = scripted_java.make(tmp_path / "jdk", READ_NEIGHBOUR)
-    async with open_rig(PluginOptions(java_home=str(home))) as rig:
+    plugin = PluginOptions(java_home=str(home), allow_host_namespaces=True)
+    async with open_rig(plugin) as rig:
         neighbour = rig.task(jar_dir / "hello.jar", args=["stay"])
         security_probe.plant(Path(neighbour.request.task_dir) / "secrets/token", 0o644)
         await rig.registry.start(neighbour.request)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from milo.core.config.plugin_options import DEFAULT_ALLOW_CAPS
+from milo.core.config.plugin_options import JAVA_DRIVER_CAPS
 from milo.core.container.capabilities import KNOWN
 from tests.support.agent import Agent
 from tests.support.jobs import job_file
@@ -41,7 +41,7 @@ ALWAYS: Differences = {
     # The java driver's own files lie in the allocation's shared directory.
     "names./alloc": ("container data logs tmp", "data logs tmp"),
     # Privileges: docs/security.md.
-    **dict.fromkeys(CORES, (" ".join(n for n in KNOWN if n in DEFAULT_ALLOW_CAPS), "none")),
+    **dict.fromkeys(CORES, (" ".join(n for n in KNOWN if n in JAVA_DRIVER_CAPS), "none")),
     "status.Gid": ("0", "65534"),
     "status.NoNewPrivs": ("0", "1"),
     "status.Seccomp": ("0", "2"),

@@ -342,7 +342,7 @@ def test_removal_never_enters_a_mount(launch: Launch, monkeypatch: pytest.Monkey
 
 def test_default_user_is_nobody() -> None:
     """Without a user in the job, it is nobody, with nobody's groups."""
-    user = users.resolve_user("", allow_root=False)
+    user = users.resolve_user("")
     entry = pwd.getpwnam("nobody")
     assert (user.uid, user.gid, user.name) == (entry.pw_uid, entry.pw_gid, "nobody")
 
@@ -351,22 +351,22 @@ def test_users_are_found_by_name_and_id() -> None:
     """Name, id and user:group all lead to the same account."""
     entry = pwd.getpwnam("daemon")
     mail = grp.getgrnam("mail").gr_gid
-    by_name = users.resolve_user("daemon", allow_root=False)
+    by_name = users.resolve_user("daemon")
     assert (by_name.uid, by_name.gid) == (entry.pw_uid, entry.pw_gid)
-    assert users.resolve_user(str(entry.pw_uid), allow_root=False) == by_name
-    assert users.resolve_user("daemon:mail", allow_root=False).gid == mail
-    assert users.resolve_user(f"daemon:{mail}", allow_root=False).gid == mail
+    assert users.resolve_user(str(entry.pw_uid)) == by_name
+    assert users.resolve_user("daemon:mail").gid == mail
+    assert users.resolve_user(f"daemon:{mail}").gid == mail
 
 
 def test_supplementary_groups_come_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user of the host has the groups of a login, the primary one not among them."""
     monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, 44, 27])
-    assert users.resolve_user("daemon", allow_root=False).groups == (27, 44)
+    assert users.resolve_user("daemon").groups == (27, 44)
 
 
 def test_unknown_ids_are_taken_only_as_a_pair() -> None:
     """An id that the host does not know needs its group said, and has no name."""
-    user = users.resolve_user("61234:61235", allow_root=False)
+    user = users.resolve_user("61234:61235")
     assert (user.uid, user.gid, user.groups, user.name) == (61234, 61235, (), "")
 
 
@@ -377,16 +377,8 @@ def test_unknown_ids_are_taken_only_as_a_pair() -> None:
 def test_unknown_users_are_refused(text: str) -> None:
     """What this host does not know is an error with the job's own word in it."""
     with pytest.raises(UserError) as caught:
-        users.resolve_user(text, allow_root=True)
+        users.resolve_user(text)
     assert caught.value.user == text
-
-
-@pytest.mark.parametrize("text", ["root", "0", "0:0", "0:100", "daemon:0", "daemon:root"])
-def test_root_needs_the_operators_permission(text: str) -> None:
-    """Root, as user or as group, is refused unless the plugin's configuration allows it."""
-    with pytest.raises(UserError, match="allow_root"):
-        users.resolve_user(text, allow_root=False)
-    assert 0 in attrs.astuple(users.resolve_user(text, allow_root=True))[:2]
 
 
 def test_root_runs_where_the_plugin_allows_it(launch: Launch) -> None:

@@ -28,10 +28,14 @@ from milo.cli.log_files import RotatingFile
 from milo.cli.main import run_command
 from milo.cli.output import write_all
 from milo.cli.parser import build_parser
+from milo.cli.task_keys import SPELT_OTHERWISE
 from milo.core import control
+from milo.core.config.options import options_of
 from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.rules import Asked, check_task
 from milo.core.config.sizes import parse_size
 from milo.core.config.task_options import JobMount, TaskOptions, parse_task_options
+from milo.core.container.spec import User
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, StateError
 from tests.support.log_rig import descriptors
@@ -315,6 +319,34 @@ def test_arguments_become_the_keys_of_a_job() -> None:
     for mount in ("/a", "/a:/b:x", ":/b", "a:b:c:d"):
         with pytest.raises(ConfigError, match="--mount"):
             run_options.task_config(parsed("--mount", mount), [])
+
+
+def test_every_key_of_a_job_has_an_argument() -> None:
+    """Its own, or one made from the table; what is not given is not in the block."""
+    options = parsed(
+        *("--cap-add", "chown", "--cap-add", "kill", "--init", "--pids-limit", "9999"),
+        *("--ulimit", "nofile=9:10", "--ulimit", "core=0", "--pid-mode", "host"),
+        *("--seccomp-profile", "unconfined", "--shm-size", "1m"),
+    )
+    config = run_options.task_config(options, [])
+    assert {key: value for key, value in config.items() if key not in SPELT_OTHERWISE} == {
+        "cap_add": ["chown", "kill"],
+        "init": True,
+        "pids_limit": 9999,
+        "ulimit": {"nofile": "9:10", "core": "0"},
+        "pid_mode": "host",
+        "seccomp_profile": "unconfined",
+        "shm_size": "1m",
+    }
+    plugin = run_options.plugin_options(options)
+    found = parse_task_options(config, plugin)
+    check_task(Asked(found, plugin, User(0, 0, name="root"), "root", "host"))
+    assert found.ulimit == {"RLIMIT_NOFILE": (9, 10), "RLIMIT_CORE": (0, 0)}
+    assert set(SPELT_OTHERWISE) < set(options_of(TaskOptions))
+    with pytest.raises(ConfigError, match="--sysctl"):
+        run_options.task_config(parsed("--sysctl", "x"), [])
+    plain = run_options.plugin_options(parsed())
+    assert parse_task_options({}, plain).pids_limit == PluginOptions().pids_limit
 
 
 def test_log_files_rotate_by_size_and_number(tmp_path: Path) -> None:

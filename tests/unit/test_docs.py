@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SITE = (ROOT / "mkdocs.yml").read_text()
 PERMISSIVE = PluginOptions(
+    allow_caps=("all",),
+    allow_caps_with_host_namespaces=("all",),
+    allow_host_namespaces=True,
+    allow_host_ipc=True,
     volumes=Volumes(enabled=True, paths=("/srv/data",)),
     allow_seccomp_profiles=("/etc/milo/profile.json", "/etc/milo/strict.json"),
 )

@@ -149,6 +149,15 @@ def test_plugin_options() -> None:
     assert options == PluginOptions()
 
 
+def test_what_the_java_driver_permits_is_warned_of() -> None:
+    """An operator who restored it is told what it is, and how to do without."""
+    assert agent_verdicts.check_permitted(PluginOptions(allow_host_namespaces=True)) == []
+    config = attrs.evolve(CONFIG, options={"insecure_java_driver_privileges": True})
+    _, options = agent_verdicts.check_options(config)
+    [found] = agent_verdicts.check_permitted(options)
+    holds(found, WARNING, "can be root on this host, as with Nomad's java driver | Remove it")
+
+
 @pytest.mark.parametrize(
     ("change", "verdict", "words"),
     [

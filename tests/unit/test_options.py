@@ -92,7 +92,13 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         "hostname": "web",
     }
     assert set(config) == set(TASK_KEYS)
-    plugin = PluginOptions(allow_seccomp_profiles=("unconfined",), default_ipc_mode="host")
+    plugin = PluginOptions(
+        allow_seccomp_profiles=("unconfined",),
+        default_ipc_mode="host",
+        allow_host_namespaces=True,
+        allow_caps_with_host_namespaces=("net_bind_service",),
+        volumes=Volumes(enabled=True),
+    )
     assert accepted(config, plugin) == TaskOptions(
         jar_path="local/app.jar",
         main_class="com.example.Main$Inner",
@@ -135,9 +141,13 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         "rootfs": "minimal",
         "volumes": [{"enabled": True, "paths": ["/srv//data/"]}],
         "allow_caps": [],
+        "allow_caps_with_host_namespaces": ["all"],
         "default_pid_mode": "private",
         "default_ipc_mode": "private",
-        "allow_host_namespaces": False,
+        "allow_host_namespaces": True,
+        "allow_host_ipc": True,
+        "allow_users_with_host_namespaces": ["root", "app:app"],
+        "insecure_java_driver_privileges": True,
         "seccomp_profile": "/etc/milo/seccomp.json",
         "allow_seccomp_profiles": ["unconfined"],
         "pids_limit": 100,
@@ -154,9 +164,13 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         rootfs="minimal",
         volumes=Volumes(enabled=True, paths=("/srv/data",)),
         allow_caps=(),
+        allow_caps_with_host_namespaces=("all",),
         default_pid_mode="private",
         default_ipc_mode="private",
-        allow_host_namespaces=False,
+        allow_host_namespaces=True,
+        allow_host_ipc=True,
+        allow_users_with_host_namespaces=("root", "app:app"),
+        insecure_java_driver_privileges=True,
         seccomp_profile="/etc/milo/seccomp.json",
         allow_seccomp_profiles=("unconfined",),
         pids_limit=100,
@@ -227,7 +241,8 @@ def test_what_is_empty_in_lists_and_blocks_is_not_set_either() -> None:
         "sysctl": [{"kernel.sem": ""}],
         "mounts": [{"source": "/a", "target": "/b", "propagation": ""}],
     }
-    assert accepted(config) == TaskOptions(
+    plugin = PluginOptions(volumes=Volumes(enabled=True))
+    assert accepted(config, plugin) == TaskOptions(
         args=("", "x", ""),
         cap_add=("net_bind_service",),
         extra_hosts=("db:10.0.0.5",),

@@ -10,7 +10,7 @@ from milo.core.container.ulimits import NAMES, RLIM_INFINITY, parse_ulimits
 from milo.errors import ConfigError
 from tests.support.configs import accepted
 
-STRICT = PluginOptions(allow_host_namespaces=False, allow_caps=("chown",))
+STRICT = PluginOptions(allow_caps=("chown",))
 
 
 def refused(config: dict[str, object], plugin: PluginOptions = STRICT) -> ConfigError:
@@ -54,8 +54,9 @@ def test_what_is_not_allowed_is_refused(config: dict[str, object], key: str) -> 
 def test_host_ipc_has_no_settings_of_its_own() -> None:
     """With the host's IPC a job may neither size /dev/shm nor set the namespace's sysctls."""
     shared = {"ipc_mode": "host"}
-    assert refused({**shared, "shm_size": "1g"}, PluginOptions()).key == "shm_size"
-    error = refused({**shared, "sysctl": {"kernel.sem": "1"}}, PluginOptions())
+    plugin = PluginOptions(allow_host_ipc=True)
+    assert refused({**shared, "shm_size": "1g"}, plugin).key == "shm_size"
+    error = refused({**shared, "sysctl": {"kernel.sem": "1"}}, plugin)
     assert error.key == "sysctl.kernel.sem"
 
 
@@ -98,7 +99,7 @@ def test_ulimits_are_parsed() -> None:
         ({"allow_seccomp_profiles": ["/a", "b"]}, "allow_seccomp_profiles[1]"),
         ({"seccomp_profile": "b"}, "seccomp_profile"),
         ({"default_pid_mode": "host", "allow_host_namespaces": False}, "default_pid_mode"),
-        ({"default_ipc_mode": "host", "allow_host_namespaces": False}, "default_ipc_mode"),
+        ({"default_ipc_mode": "host", "allow_host_ipc": False}, "default_ipc_mode"),
     ],
 )
 def test_a_plugin_configuration_that_cannot_work_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import resource
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,9 @@ import pytest
 
 from milo import proc
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.config.task_options import parse_task_options
+from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.container import userns
 from milo.core.container.confinement import Confinement
-from milo.core.container.spec import User
-from milo.core.launch import Network
 from milo.errors import ConfigError, UserError
 from milo.task.oci import privileges
 from tests.support.launches import make_launch
@@ -32,7 +31,6 @@ LAUNCH = make_launch(
     crun_path="/usr/bin/crun",
     javas=(),
 )
-NOBODY = User(65534, 65534)
 DENY_ALL = '{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [%s]}'
 
 
@@ -43,12 +41,10 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privileges, "userns_problem", lambda: "")
 
 
-def confine(
-    plugin: PluginOptions | None = None, user: User = NOBODY, mode: str = "host", **options: Any
-) -> Confinement:
+def confine(plugin: PluginOptions | None = None, **options: Any) -> Confinement:
     """Return the privileges of a task with these options."""
-    launch = attrs.evolve(LAUNCH, plugin=plugin or PluginOptions(), network=Network(mode=mode))
-    return privileges.confine(launch, parse_task_options(options, launch.plugin), user)
+    launch = attrs.evolve(LAUNCH, plugin=plugin or PluginOptions())
+    return privileges.confine(launch, parse_task_options(options, launch.plugin))
 
 
 def test_the_defaults_are_no_capability_and_a_filter() -> None:
@@ -119,27 +115,29 @@ def test_a_user_namespace_is_the_plugins_to_give(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("mode", "options", "key"),
-    [
-        ("host", {"pid_mode": "host"}, "pid_mode"),
-        ("host", {"ipc_mode": "host"}, "ipc_mode"),
-        ("group", {"sysctl": {"net.core.somaxconn": "1"}}, "sysctl.net.core.somaxconn"),
-    ],
+    "text", ["root", "0", "0:0", "0:100", "daemon:0", "daemon:root", "staff-of-root", "rooted"]
 )
-def test_a_user_namespace_has_no_rights_outside(
-    mode: str, options: dict[str, Any], key: str
+def test_root_needs_the_operators_permission(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What needs rights in namespaces of the host's is refused in words."""
-    with pytest.raises(ConfigError) as caught:
-        confine(PluginOptions(userns=True), mode=mode, **options)
-    assert caught.value.key == key
-
-
-@pytest.mark.parametrize("user", [User(70000, 1), User(1, 70000), User(1, 1, (70000,))])
-def test_large_ids_do_not_fit_into_a_user_namespace(user: User) -> None:
-    """Of the user, the group and the supplementary groups."""
-    with pytest.raises(UserError, match="70000"):
-        confine(PluginOptions(userns=True), user)
+    """As user, as primary group or as one of the others, however the job spells it."""
+    daemon = pwd.getpwnam("daemon")
+    named = {
+        "staff-of-root": pwd.struct_passwd(("staff-of-root", "x", 7001, 7001, "", "/", "/")),
+        "rooted": pwd.struct_passwd(("rooted", "x", 7002, 0, "", "/", "/")),
+        "daemon": daemon,
+        "root": pwd.getpwnam("root"),
+    }
+    monkeypatch.setattr(pwd, "getpwnam", named.__getitem__)
+    monkeypatch.setattr(
+        os, "getgrouplist", lambda name, gid: [gid, 0] if name == "staff-of-root" else [gid]
+    )
+    launch = attrs.evolve(LAUNCH, user=text)
+    with pytest.raises(UserError, match="allow_root = true"):
+        privileges.permitted_user(launch, TaskOptions())
+    allowed = attrs.evolve(launch, plugin=PluginOptions(allow_root=True))
+    user = privileges.permitted_user(allowed, TaskOptions())
+    assert 0 in (user.uid, user.gid, *user.groups)
 
 
 def test_the_way_is_opened_for_a_user_namespace_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import attrs
 import msgspec
 import pytest
 
+from milo.cli.task_keys import add_task_keys, read_task_keys
 from milo.core.config.options import Option, option, options_of, read_block
 from milo.core.config.plugin_options import PluginOptions, Volumes, parse_plugin_options
 from milo.core.config.task_options import TaskOptions
@@ -27,6 +29,10 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
 KINDS: dict[str, type] = {"task": TaskOptions, "plugin": PluginOptions}
 PERMISSIVE = PluginOptions(
+    allow_caps=("all",),
+    allow_caps_with_host_namespaces=("all",),
+    allow_host_namespaces=True,
+    allow_host_ipc=True,
     volumes=Volumes(enabled=True, paths=("/srv",)),
     allow_seccomp_profiles=("/etc/milo/strict.json",),
 )
@@ -82,7 +88,10 @@ class Wider(TaskOptions):
 
 
 def test_a_new_option_is_added_in_one_place() -> None:
-    """A field of the table is in Nomad's schema, is read and checked, and is in the reference."""
+    """A field of the table is in Nomad's schema, is read and checked, and is in the reference.
+
+    ``milo run`` takes it too, and so the manual page and the shells' completion have it.
+    """
     attribute = spec_of(Wider).object.attributes["speed"].attr
     assert (attribute.name, attribute.type) == ("speed", "number")
     assert read_block(Wider, {"speed": 50}, plugin=PluginOptions()).speed_percent == 50
@@ -94,6 +103,10 @@ def test_a_new_option_is_added_in_one_place() -> None:
     section = page.partition("## speed\n")[2]
     assert "How fast `it` goes.\n\nNumber, 10 to 90; default: `40`." in section
     assert "speed = 75" in section
+    parser = argparse.ArgumentParser()
+    add_task_keys(parser, Wider)
+    assert "--speed N" in parser.format_help()
+    assert read_task_keys(parser.parse_args(["--speed", "75"]), Wider) == {"speed": 75}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -125,10 +138,8 @@ def test_examples_of_a_job_are_valid() -> None:
 
 
 def test_examples_of_the_plugin_are_valid() -> None:
-    """The same for the agent's configuration, without the ban on the host's namespaces."""
-    config = examples(PluginOptions)
-    assert config.pop("allow_host_namespaces") is False
-    parse_plugin_options(config)
+    """The same for the agent's configuration."""
+    parse_plugin_options(examples(PluginOptions))
 
 
 async def test_attributes_are_those_that_are_told(tmp_path: Path) -> None:

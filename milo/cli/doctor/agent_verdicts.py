@@ -129,6 +129,21 @@ def check_options(config: AgentConfig) -> tuple[Finding, PluginOptions]:
     return ok("plugin options", keys), options
 
 
+def check_permitted(options: PluginOptions) -> list[Finding]:
+    """Tell an operator whose jobs can be root on the host."""
+    if not options.insecure_java_driver_privileges:
+        return []
+    return [
+        Finding(
+            "plugin privileges",
+            Verdict.WARNING,
+            "insecure_java_driver_privileges = true: whoever may submit a job can be root on this "
+            "host, as with Nomad's java driver",
+            "Remove it, and permit by name what jobs need: see docs/migrate-from-java.md",
+        )
+    ]
+
+
 def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> list[Finding]:
     """Whether the agent finds an executable ``milo``. ``version``: of the Milo that asks."""
     name = "plugin_dir"

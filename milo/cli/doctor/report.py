@@ -76,6 +76,7 @@ def examine(*, configs: Sequence[str], address: str, service: str) -> list[Findi
         agent += [
             agent_verdicts.check_block(config),
             checked,
+            *agent_verdicts.check_permitted(plugin),
             *agent_verdicts.check_plugin_dir(config, plugin_dir, milo.__version__),
         ]
     agent += agent_verdicts.check_agent(answer, files.config)

@@ -7,7 +7,7 @@ default, which is also what an older record means, and none changes its meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -45,7 +45,7 @@ PROFILE: Final = text(
     'the absolute path of a seccomp profile (JSON), or "unconfined"', check_profile_name
 )
 
-DEFAULT_ALLOW_CAPS: Final = (
+JAVA_DRIVER_CAPS: Final = (
     "audit_write",
     "chown",
     "dac_override",
@@ -145,7 +145,10 @@ class PluginOptions:
     allow_root: bool = attrs.field(
         default=False,
         metadata=option(
-            flag(), doc='Whether a job may run as root, with `user = "root"`.', example="true"
+            flag(),
+            doc='Whether a job may run as root (`user = "root"`), as a user of root\'s group, or '
+            "with capabilities that make root of it: `setuid`, `setgid`, `setpcap`, `setfcap`.",
+            example="true",
         ),
     )
     log_overflow: str = attrs.field(
@@ -172,12 +175,24 @@ class PluginOptions:
         ),
     )
     allow_caps: tuple[str, ...] = attrs.field(
-        default=DEFAULT_ALLOW_CAPS,
+        default=("net_bind_service",),
         metadata=option(
             texts(parse_name, once=True),
-            doc='What a job\'s `cap_add` may ask for; `["all"]` permits every capability, `[]` '
-            "none.",
-            example='["net_bind_service"]',
+            doc='What a job\'s `cap_add` may ask for; `[]` permits none, `["all"]` every '
+            "capability but `mknod`, which has to be named. Some are the host's root under "
+            "another name: see [what capabilities give](../security.md#what-capabilities-give).",
+            example='["net_bind_service", "sys_nice"]',
+        ),
+    )
+    """Lower case, without ``cap_``; may hold ``all``."""
+    allow_caps_with_host_namespaces: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=option(
+            texts(parse_name, once=True),
+            doc="Capabilities, of those of `allow_caps`, that a job may also have with `pid_mode` "
+            'or `ipc_mode = "host"`, and `net_admin` and `net_raw` in the host\'s network.',
+            unset="none",
+            example='["sys_ptrace"]',
         ),
     )
     """Lower case, without ``cap_``; may hold ``all``."""
@@ -190,11 +205,44 @@ class PluginOptions:
         metadata=option(MODE, doc="`ipc_mode` for jobs that do not say.", example='"host"'),
     )
     allow_host_namespaces: bool = attrs.field(
-        default=True,
+        default=False,
         metadata=option(
             flag(),
-            doc='Whether a job may set `pid_mode` and `ipc_mode` to `"host"`.',
-            example="false",
+            doc='Whether a job may set `pid_mode = "host"`: it then sees the host\'s processes, '
+            "and has those of its own user. `ipc_mode` has `allow_host_ipc`.",
+            unset='`false`, and `true` with `default_pid_mode = "host"`',
+            example="true",
+        ),
+    )
+    allow_host_ipc: bool = attrs.field(
+        default=False,
+        metadata=option(
+            flag(),
+            doc='Whether a job may set `ipc_mode = "host"`: what it leaves in `/dev/shm` and in '
+            "System V segments is outside of every limit and stays when it ends.",
+            unset='`false`, and `true` with `default_ipc_mode = "host"`',
+            example="true",
+        ),
+    )
+    allow_users_with_host_namespaces: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=option(
+            texts(),
+            doc='Users that a job may name with `pid_mode` or `ipc_mode = "host"`, beside '
+            "`nobody`: it has their processes and memory. As the job spells them where that is "
+            "`user:group`; `root` takes `allow_root` too.",
+            unset="none",
+            example='["node-exporter"]',
+        ),
+    )
+    insecure_java_driver_privileges: bool = attrs.field(
+        default=False,
+        metadata=option(
+            flag(),
+            doc="Let jobs have what Nomad's java driver lets them have, in any combination: "
+            "`allow_host_namespaces`, `allow_host_ipc` and the 13 capabilities of that driver "
+            "where the keys for these are not set. A job can then be the host's root.",
+            example="true",
         ),
     )
     seccomp_profile: str = attrs.field(
@@ -245,11 +293,25 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
     or that contradicts another.
     """
     options = read_block(PluginOptions, config)
-    if not options.allow_host_namespaces:
-        for key, mode in (
-            ("default_pid_mode", options.default_pid_mode),
-            ("default_ipc_mode", options.default_ipc_mode),
-        ):
-            if mode == "host":
-                raise ConfigError(key, "allow_host_namespaces is false", f'{key} = "private"')
+    insecure = options.insecure_java_driver_privileges
+    implied = {
+        "allow_caps": JAVA_DRIVER_CAPS if insecure else options.allow_caps,
+        "allow_host_namespaces": insecure or options.default_pid_mode == "host",
+        "allow_host_ipc": insecure or options.default_ipc_mode == "host",
+    }
+    silent: dict[str, Any] = {
+        key: value for key, value in implied.items() if config.get(key) is None
+    }
+    options = attrs.evolve(options, **silent)
+    for key, mode, permit, permitted in (
+        (
+            "default_pid_mode",
+            options.default_pid_mode,
+            "allow_host_namespaces",
+            options.allow_host_namespaces,
+        ),
+        ("default_ipc_mode", options.default_ipc_mode, "allow_host_ipc", options.allow_host_ipc),
+    ):
+        if mode == "host" and not permitted:
+            raise ConfigError(key, f"{permit} is false", f'{key} = "private", or no {permit}')
     return options

@@ -1,7 +1,8 @@
 """Linux capabilities by name, and which of them a job gets. Pure.
 
 As in Nomad's java driver, names are taken in any case, with or without ``CAP_``, and ``all``
-is every one. Unlike there a job starts with none: `cap_add` is all that it has.
+is every one, but for those that have to be named. Unlike there a job starts with none: `cap_add`
+is all that it has.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ KNOWN: Final = (
 )
 """Each at the place of its number; linux/capability.h of Linux 5.9 and all later ones so far."""
 
+NAMED_ONLY: Final = ("mknod",)
+"""Not among `ALL`: a device node on the host's disk opens the device to whoever finds it there."""
+
 EXPECTED: Final = 'names of capabilities such as "net_bind_service", or "all"; see capabilities(7)'
 
 
@@ -79,8 +83,8 @@ def check_allowed(add: Iterable[str], drop: Iterable[str], allowed: Collection[s
     Raises:
         ConfigError: naming what is not allowed.
     """
-    missing = [name for name in _wanted(add, drop) if name not in allowed]
-    if missing and ALL not in allowed:
+    missing = [name for name in wanted(add, drop) if not holds(allowed, name)]
+    if missing:
         raise ConfigError(
             "cap_add",
             f"the plugin's allow_caps does not allow {', '.join(missing)}",
@@ -98,8 +102,8 @@ def granted(add: Collection[str], drop: Iterable[str], available: int) -> tuple[
     Raises:
         ConfigError: a name that the job gives itself is not among them.
     """
-    wanted = _wanted(add, drop)
-    missing = [name for name in wanted if not available >> KNOWN.index(name) & 1]
+    names = wanted(add, drop)
+    missing = [name for name in names if not available >> KNOWN.index(name) & 1]
     named = [name for name in missing if name in add]
     if named:
         raise ConfigError(
@@ -108,7 +112,7 @@ def granted(add: Collection[str], drop: Iterable[str], available: int) -> tuple[
             "its kernel or its own bounding set is without it",
             "other capabilities, or a client that has it",
         )
-    return tuple(name for name in wanted if name not in missing)
+    return tuple(name for name in names if name not in missing)
 
 
 def oci_name(name: str) -> str:
@@ -116,9 +120,15 @@ def oci_name(name: str) -> str:
     return f"CAP_{name.upper()}"
 
 
-def _wanted(add: Iterable[str], drop: Iterable[str]) -> tuple[str, ...]:
+def holds(names: Collection[str], name: str) -> bool:
+    """Whether a list that may hold `ALL` holds a capability."""
+    return name in names or (ALL in names and name not in NAMED_ONLY)
+
+
+def wanted(add: Iterable[str], drop: Iterable[str]) -> tuple[str, ...]:
+    """Return what a job asks for, in the order of the kernel's numbers."""
     names = {*add}
     if ALL in names:
         dropped = {*KNOWN} if ALL in (removed := {*drop}) else removed
-        names |= {*KNOWN} - dropped
+        names |= {*KNOWN} - {*NAMED_ONLY} - dropped
     return tuple(name for name in KNOWN if name in names)

@@ -21,7 +21,7 @@ from milo.core.container.mounts import Bind, is_inside
 from milo.core.container.spec import ContainerPlan
 from milo.core.launch import Application, Launch
 from milo.errors import ConfigError, StateError
-from milo.task.oci import cgroup_placement, privileges, users
+from milo.task.oci import cgroup_placement, privileges
 from milo.task.root import devices, etc_files, network, rootfs, volumes, work_dir
 from milo.task.root.layout import lay_out
 
@@ -56,12 +56,13 @@ def write_bundle(
     ``argv`` is the application's command line inside the container.
 
     Raises:
-        UserError: the job's user is not on this host, or is root where that is not allowed.
-        ConfigError: a mount, device, variable, JDK or extra host that cannot be used.
+        UserError: the job's user is not on this host, or is not permitted.
+        ConfigError: what is not permitted, or a mount, device, variable, JDK or extra host that
+            cannot be used.
         NetworkError: the allocation's network namespace is gone.
         StateError: the state directory or one of the task's directories cannot be used.
     """
-    user = users.resolve_user(launch.user, allow_root=launch.plugin.allow_root)
+    user = privileges.permitted_user(launch, options)
     cwd = work_dir.check(options.work_dir)
     layout = lay_out(launch, options, app)
     view = network.view_network(launch.network)
@@ -70,7 +71,7 @@ def write_bundle(
     )
     etc = etc_files.etc_files(launch, options, user, hostname, view)
     no_dns = etc_files.missing_dns(launch, view, etc["/etc/resolv.conf"])
-    confinement = privileges.confine(launch, options, user)
+    confinement = privileges.confine(launch, options)
     container_id = container_name(os.path.basename(launch.state_dir))
     path = f"{launch.state_dir}/{BUNDLE_DIR}"
     bundle = Bundle(

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from milo import proc
+from milo.core.config import rules
+from milo.core.config.rules import Asked
 from milo.core.config.task_options import TaskOptions
-from milo.core.container import capabilities, seccomp, sysctls, userns
+from milo.core.container import capabilities, seccomp, userns
 from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
 from milo.core.container.spec import User
 from milo.core.launch import Launch
 from milo.core.versions import version_numbers
-from milo.errors import ConfigError, UserError
+from milo.errors import ConfigError
+from milo.task.oci import users
 
 CAP_SYS_RESOURCE: Final = 24
 """Its holder may raise hard limits; capabilities(7)."""
@@ -46,15 +49,32 @@ LOADERS_32: Final = {
 """What 32-bit programs name as their ELF interpreter."""
 
 
-def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
-    """Return the container's privileges.
+def permitted_user(launch: Launch, options: TaskOptions) -> User:
+    """Return who the application runs as, if it may have all that its job asks for.
 
     Raises:
-        ConfigError: the job asks for what the plugin's configuration or this client does not
-            allow, or a seccomp profile cannot be read.
+        ConfigError, UserError: it may not, or there is no such user; `milo.core.config.rules`.
+    """
+    user = users.resolve_user(launch.user)
+    rules.check_task(
+        Asked(
+            options=options,
+            plugin=launch.plugin,
+            user=user,
+            user_text=launch.user,
+            network_mode=launch.network.mode,
+        )
+    )
+    return user
+
+
+def confine(launch: Launch, options: TaskOptions) -> Confinement:
+    """Return the container's privileges, which `permitted_user` has found to be permitted.
+
+    Raises:
+        ConfigError: this client cannot give them, or a seccomp profile cannot be read.
     """
     granted = capabilities.granted(options.cap_add, options.cap_drop, proc.bounding_capabilities())
-    sysctls.check_network(options.sysctl, launch.network.mode)
     return Confinement(
         pids_limit=options.pids_limit,
         nofile_limit=_hard_limit(resource.RLIMIT_NOFILE),
@@ -68,7 +88,7 @@ def confine(launch: Launch, options: TaskOptions, user: User) -> Confinement:
         host_pids=options.pid_mode == "host",
         host_ipc=options.ipc_mode == "host",
         init=find_init() if options.init else "",
-        first_id=_first_id(launch, options, user),
+        first_id=_first_id(launch),
     )
 
 
@@ -90,38 +110,13 @@ def open_way(state_dir: str, bundle_path: str, confinement: Confinement) -> None
     os.chmod(bundle_path, 0o711)  # noqa: S103
 
 
-def _first_id(launch: Launch, options: TaskOptions, user: User) -> int:
+def _first_id(launch: Launch) -> int:
     """Return where the container's ids begin on the host; 0 without a user namespace."""
     if not launch.plugin.userns:
         return 0
     if problem := userns_problem():
         raise ConfigError(
             "userns", f"this client cannot give user namespaces: {problem}", "userns = false"
-        )
-    for key, mode in (("pid_mode", options.pid_mode), ("ipc_mode", options.ipc_mode)):
-        if mode == "host":
-            raise ConfigError(
-                key,
-                "the plugin's configuration has userns = true, and a user namespace has no "
-                "rights in the host's",
-                f'{key} = "private"',
-            )
-    if launch.network.mode == "group":
-        # Nomad made the network's namespace, so that it belongs to the host's user namespace.
-        for name in options.sysctl:
-            if name.startswith(sysctls.NET_PREFIX):
-                raise ConfigError(
-                    f"sysctl.{name}",
-                    "the plugin's configuration has userns = true, and a user namespace has no "
-                    "rights in the group's network",
-                    'it only in a group whose network has mode = "none"',
-                )
-    if too_large := userns.unmapped((user.uid, user.gid, *user.groups)):
-        raise UserError(
-            launch.user or user.name,
-            f"its id {too_large[0]} is above those that a user namespace maps, 0 to "
-            f"{userns.BLOCK_SIZE - 1}. Set the task's user to another, or userns = false in the "
-            "plugin's configuration",
         )
     return userns.first_id(launch.task_id)
 

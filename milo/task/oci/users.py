@@ -7,17 +7,15 @@ import os
 import pwd
 from typing import Final
 
+from milo.core.config.rules import DEFAULT_USER
 from milo.core.container.spec import User
 from milo.errors import UserError
-
-DEFAULT_USER: Final = "nobody"
-"""As in Nomad's own java driver."""
 
 MAX_ID: Final = 2**32 - 2
 """The largest user or group id; 2**32 - 1 means "no change" to the kernel."""
 
 
-def resolve_user(text: str, *, allow_root: bool) -> User:
+def resolve_user(text: str) -> User:
     """Return who the application runs as.
 
     ``text`` is the job's ``user``: empty for `DEFAULT_USER`, a name or an id of the host, or
@@ -26,7 +24,7 @@ def resolve_user(text: str, *, allow_root: bool) -> User:
     left to look up.
 
     Raises:
-        UserError: not on this host, or root while ``allow_root`` is false.
+        UserError: not on this host.
     """
     wanted = text or DEFAULT_USER
     name, colon, group = wanted.partition(":")
@@ -42,12 +40,6 @@ def resolve_user(text: str, *, allow_root: bool) -> User:
         gid = entry.pw_gid
     if max(uid, gid) > MAX_ID:
         raise UserError(wanted, f"an id may not be larger than {MAX_ID}")
-    if (uid == 0 or (colon and gid == 0)) and not allow_root:
-        raise UserError(
-            wanted,
-            "root is not permitted on this client. Set the task's user to another, "
-            "or allow_root = true in the plugin's configuration",
-        )
     groups: tuple[int, ...] = ()
     if entry is not None:
         groups = tuple(sorted({*os.getgrouplist(entry.pw_name, gid)} - {gid}))

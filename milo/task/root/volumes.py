@@ -75,12 +75,6 @@ def job_binds(launch: Launch, options: TaskOptions) -> list[Bind]:
     for volume in launch.mounts:
         source = _look_up(volume.host_path)
         binds.append(_bind("volume", source, volume.task_path, volume.readonly, volume.propagation))
-    if options.mounts and not launch.plugin.volumes.enabled:
-        raise ConfigError(
-            "mounts",
-            "this client does not let jobs mount directories of the host",
-            "a volume block, or volumes { enabled = true } in the plugin's configuration",
-        )
     for number, mount in enumerate(options.mounts):
         key = f"mounts[{number}].source"
         found = _permitted(key, mount.source, launch)

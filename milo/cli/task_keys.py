@@ -1,0 +1,69 @@
+"""Arguments of ``milo run`` for the keys of a job's config, made from their table."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from milo.core.config.options import Option, options_of
+from milo.core.config.task_options import TaskOptions
+from milo.errors import ConfigError
+
+SPELT_OTHERWISE: Final = (
+    *("jar_path", "class", "args", "jvm_options", "java_version", "java_home"),
+    *("mounts", "cpu_hard_limit"),
+)
+"""Keys that ``milo run`` has other arguments for."""
+
+_DEST: Final = "key_"
+
+
+def add_task_keys(parser: argparse.ArgumentParser, kind: type = TaskOptions) -> None:
+    """Add an argument for each key of ``kind`` that has none yet."""
+    group = parser.add_argument_group(
+        "keys of a job's config", "as in a job, and all of them permitted"
+    )
+    for key, option in options_of(kind).items():
+        if key not in SPELT_OTHERWISE:
+            words: dict[str, Any] = {"dest": _DEST + key, "help": _plain(option)}
+            if option.value.hcl == "bool":
+                words |= {"action": "store_true", "default": None}
+            elif option.value.hcl == "number":
+                words |= {"type": int, "metavar": "N"}
+            elif option.value.choices:
+                words |= {"choices": option.value.choices}
+            elif option.value.hcl == "string":
+                words |= {"metavar": key.rpartition("_")[2].upper()}
+            else:
+                pairs = option.value.hcl == "list(map(string))"
+                words |= {"action": "append", "metavar": "NAME=VALUE" if pairs else "WORD"}
+            group.add_argument("--" + key.replace("_", "-"), **words)
+
+
+def read_task_keys(options: argparse.Namespace, kind: type = TaskOptions) -> dict[str, Any]:
+    """Return the ``config`` block of the keys that were given; raises `ConfigError`."""
+    config = {}
+    for key, option in options_of(kind).items():
+        value = getattr(options, _DEST + key, None)
+        if value is not None:
+            pairs = option.value.hcl == "list(map(string))"
+            config[key] = _pairs("--" + key.replace("_", "-"), value) if pairs else value
+    return config
+
+
+def _pairs(argument: str, words: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise ConfigError(argument, f"got {word[:60]!r}", "NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _plain(option: Option) -> str:
+    """Return what a key does without Markdown, as argparse takes it."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", option.doc).replace("`", "")
+    return text.rstrip(".").replace("%", "%%")
