@@ -492,7 +492,8 @@ async def attacking(
     jar_dir: Path, jdks: Path, attack: KeyAttack, plugin: Mapping[str, object]
 ) -> AsyncIterator[tuple[DriverRig, Task, Scene]]:
     """Yield a task that would make an attack by its keys, on a client so configured."""
-    home = scripted(jdks, f"{attack.script}; echo tried; exec sleep 1000").java_home
+    script = f"{attack.script}; echo tried; exec sleep 1000"
+    home = scripted(jdks / f"of-{len(plugin)}-keys", script).java_home
     options = attrs.evolve(parse_plugin_options(plugin), java_home=home)
     async with open_rig(options) as rig:
         with open_scene(rig.base) as scene, trio.fail_after(90):
