@@ -79,14 +79,15 @@ class Held(contextlib.AbstractContextManager["Held"]):
         """Stays this object's."""
         self.path = path
         """Its place on the host when it was found, without symlinks."""
+        self.links: dict[str, str] = {}
+        """The symlinks that led here, each by its own place with what it says."""
         try:
             self.status = os.fstat(fd)
             """What it was then."""
         except OSError:  # a file system that is gone, say
             self.close()
             raise
-        self.links: dict[str, str] = {}
-        """The symlinks that led here, each by its own place with what it says."""
+        self.kind = _KINDS[stat.S_IFMT(self.status.st_mode)]
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -97,18 +98,13 @@ class Held(contextlib.AbstractContextManager["Held"]):
             os.close(self.fd)
             self.fd = -1
 
-    @property
-    def kind(self) -> Kind:
-        """What it is."""
-        return _KINDS[stat.S_IFMT(self.status.st_mode)]
-
     def is_same(self, other: Held) -> bool:
         """Whether both are one and the same file."""
         return os.path.samestat(self.status, other.status)
 
-    def is_writable(self) -> bool:
-        """Whether this process may write to it."""
-        return os.access(proc.descriptor_path(self.fd), os.W_OK, effective_ids=True)
+    def may(self, use: int) -> bool:
+        """Whether this process may read, write or execute it: ``os.R_OK`` and so on."""
+        return os.access(proc.descriptor_path(self.fd), use, effective_ids=True)
 
     def enter(self, name: str, kind: Kind | None = None) -> Held:
         """Hold ``name``, one part of a path, in this directory: no symlink, and only a ``kind``."""
@@ -256,7 +252,7 @@ def hold(path: str, *, beneath: str = "/", kind: Kind | None = None) -> Held:
     """
     root = beneath.rstrip("/")
     root = root if path.startswith(f"{root}/") else ""
-    with _asked(path, []):
+    try:
         names = [name for name in path[len(root) :].split("/") if name not in ("", ".")]
         if not path.startswith("/") or not names or ".." in names:
             raise PathError(path, Reason.NOT_PLAIN, "it is not the plain path of a file")
@@ -266,6 +262,9 @@ def hold(path: str, *, beneath: str = "/", kind: Kind | None = None) -> Held:
                 at = _checked(at._find(name), Kind.DIRECTORY, Reason.NOT_DIRECTORY)
         with at:
             return at.enter(names[-1], kind)
+    except PathError as exc:
+        _tell(exc, path, [])
+        raise
 
 
 def hold_in_container(places: Mapping[str, str], path: str, kind: Kind | None = None) -> Held:
@@ -371,8 +370,7 @@ def _descend(
     pending = path.split("/")[::-1]
     links: dict[str, str] = {}
     followed = 0
-    with _asked(path, pending), contextlib.ExitStack() as stack:
-        stack.callback(_close, held, 0)
+    try:
         if top is _Top.HOST:
             held.append(_trusted("/"))
             look(held[0])
@@ -411,6 +409,11 @@ def _descend(
             raise PathError(path, Reason.KIND, "it is a directory")
         held[-1].links = links
         return _checked(held.pop(), kind)
+    except PathError as exc:
+        _tell(exc, path, pending)
+        raise
+    finally:
+        _close(held, 0)
 
 
 def _place(places: Mapping[str, str], name: str, followed: int) -> Held:
@@ -465,15 +468,10 @@ def _translated(path: str) -> Iterator[None]:
         raise _refusal(path, exc) from exc
 
 
-@contextlib.contextmanager
-def _asked(path: str, pending: list[str]) -> Iterator[None]:
+def _tell(error: PathError, path: str, pending: list[str]) -> None:
     """Have an error tell what was asked for, and where that leads."""
-    try:
-        yield
-    except PathError as exc:
-        exc.path = path
-        exc.reached = os.path.normpath("/".join((exc.part, *pending[::-1])))
-        raise
+    error.path = path
+    error.reached = os.path.normpath("/".join((error.part, *pending[::-1])))
 
 
 def _close(held: list[Held], down_to: int) -> None:

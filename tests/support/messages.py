@@ -36,7 +36,6 @@ words are, but for those with words of Milo's own."""
 SENTENCES: Final = frozenset(
     (
         "_chosen",
-        "_distrust",
         "_home",
         "_sentence",
         "_signs_of_life",
@@ -49,6 +48,7 @@ SENTENCES: Final = frozenset(
         "exit_sentence",
         "host_problem",
         "missing_dns",
+        "others_write",
         "sentence",
         "sighting_sentence",
         "too_new",
@@ -56,7 +56,7 @@ SENTENCES: Final = frozenset(
 )
 """Functions whose result is shown to people."""
 
-GATHERING: Final = frozenset(("_files", "_java_words", "_look", "_memory_words", "describe"))
+GATHERING: Final = frozenset(("_files", "_java_words", "_look", "_memory_words", "_note", "describe"))
 """The same, of those that put a sentence together from parts."""
 
 LOGGED: Final = frozenset(("info", "warning", "error", "exception"))

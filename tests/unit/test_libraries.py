@@ -9,10 +9,11 @@ import attrs
 import pytest
 
 from milo.core.launch import JavaRuntime
-from milo.errors import ConfigError
+from milo.errors import ConfigError, PathError
 from milo.task.root import libraries, minimal_root
 from milo.task.root.libraries import host_libraries
 from tests.support.elf_files import elf
+from tests.support.opens import watched
 
 
 @pytest.fixture
@@ -114,6 +115,57 @@ def test_symlinks_of_an_untrusted_jdk_are_not_opened(host: Path, java: JavaRunti
     put(host / "lib/libsecret.so", elf())
     assert names(host, attrs.evolve(java, trusted=False)) == ["lib/ld.so"]
     assert names(host, java) == ["lib/ld.so", "lib/libsecret.so"]
+
+
+def test_no_symlink_leads_out_of_an_untrusted_jdk(host: Path, java: JavaRuntime) -> None:
+    """Neither its launcher nor its directory of libraries may be something of the host's."""
+    tenants = attrs.evolve(java, trusted=False)
+    put(host / "elsewhere/liba.so", elf("libsecret.so"))
+    put(host / "lib/libsecret.so", elf())
+    put(host / "other/java", elf("libsecret.so", interpreter=f"{host}/lib/ld.so"))
+    Path(java.home, "lib").rename(f"{java.home}/jre")
+    Path(java.home, "lib").symlink_to(host / "elsewhere")
+    with watched(host / "elsewhere/liba.so", host / "other/java") as opened:
+        assert names(host, tenants) == ["lib/ld.so"]
+        Path(java.home, "bin/java").unlink()
+        Path(java.home, "bin/java").symlink_to(host / "other/java")
+        with pytest.raises(PathError):
+            host_libraries(tenants)
+        assert not opened()
+    assert names(host, java) == ["lib/ld.so", "lib/libsecret.so"]
+
+
+def test_symlinks_within_an_untrusted_jdk_are_followed(host: Path, java: JavaRuntime) -> None:
+    """The launcher of a JDK 8 is a symlink to that of its JRE."""
+    put(Path(java.home, "jre/lib/liba.so"), elf("libc.so.6"))
+    put(host / "lib/libc.so.6", elf())
+    Path(java.home, "bin/java").rename(f"{java.home}/jre/java")
+    Path(java.home, "bin/java").symlink_to("../jre/java")
+    assert names(host, attrs.evolve(java, trusted=False)) == ["lib/ld.so", "lib/libc.so.6"]
+
+
+def test_an_untrusted_jdk_that_was_exchanged(host: Path, java: JavaRuntime) -> None:
+    """A home that has become a symlink since it was found is not followed."""
+    Path(java.home).rename(host / "moved")
+    Path(java.home).symlink_to("moved")
+    with pytest.raises(PathError, match="symlink"):
+        host_libraries(attrs.evolve(java, trusted=False))
+    assert names(host, java) == ["lib/ld.so"]
+
+
+def test_nothing_outside_of_the_systems_directories_is_opened_for_a_tenant(
+    host: Path, java: JavaRuntime
+) -> None:
+    """Whatever a tenant's file names: not the file, nor what a symlink in the system's leads to."""
+    secret = put(host / "secret/ld.so", elf())
+    (host / "lib/out.so").symlink_to(secret)
+    put(Path(java.home, "lib/liba.so"), elf("out.so", f"{host}/secret/ld.so", "../secret/ld.so"))
+    for interpreter in (secret, host / "lib/out.so", host / "lib/../secret/ld.so"):
+        put(Path(java.home, "bin/java"), elf(interpreter=str(interpreter)))
+        with watched(secret) as opened:
+            assert names(host, attrs.evolve(java, trusted=False)) == []
+            assert not opened()
+        assert names(host, java)
 
 
 def test_circle_of_libraries_ends(host: Path, java: JavaRuntime) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
 
+from milo import walk
 from milo.core.java.versions import JavaVersion, version_from_output, version_from_release
 from milo.core.launch import JavaRuntime
+from milo.errors import PathError
 from milo.host.java.places import PLACES, Candidate, candidates
 from milo.host.java.survey import Rules, Survey, survey
 
@@ -103,8 +104,8 @@ class JavaFinder:
                     survey, home, self._rules, abandon_on_cancel=True
                 )
                 identity = _identity(home, tree)
-            except OSError as error:
-                results[home] = f"it cannot be read: {error.strerror}"
+            except PathError as error:
+                results[home] = f"it cannot be read: {error.words}"
                 return
             known = self._known.get(home)
             if known is None or known.identity != identity:
@@ -189,17 +190,14 @@ async def _end(process: trio.Process) -> None:
 def _read_release(home: str) -> str:
     """Return the ``release`` file of a runtime that somebody other than root can change.
 
-    So it may be anything: only a regular file is opened, and `MAX_RELEASE_BYTES` are read.
+    So it may be anything: no symlink is followed out of the runtime, only a regular file is
+    opened, and `MAX_RELEASE_BYTES` are read. Raises `ValueError`.
     """
-    held = os.open(f"{home}/release", os.O_PATH | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(held).st_mode):
-            raise ValueError("its release file is no regular file")
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(f"/proc/self/fd/{held}", flags), "rb") as file:
+        with walk.hold(home) as directory, directory.within("release", walk.Kind.FILE) as file:
             return file.read(MAX_RELEASE_BYTES).decode("utf-8", "replace")
-    finally:
-        os.close(held)
+    except PathError as exc:
+        raise ValueError(f"its release file: {exc.words}") from exc
 
 
 def _identity(home: str, tree: Survey) -> tuple[object, ...]:
@@ -218,7 +216,8 @@ def _identity(home: str, tree: Survey) -> tuple[object, ...]:
 
 def _file_identity(path: str) -> tuple[int, ...] | None:
     try:
-        found = os.stat(path)
-    except OSError:
+        with walk.follow(path) as held:
+            found = held.status
+    except PathError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size

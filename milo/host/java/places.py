@@ -5,9 +5,12 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 
 import attrs
+
+from milo import walk
+from milo.errors import PathError
+from milo.walk import Kind
 
 _BY_HAND = ("*jdk*", "*jre*", "*java*", "*temurin*", "*zulu*", "*corretto*", "*graal*", "*semeru*")
 
@@ -99,18 +102,18 @@ def _paths(
             yield directory, f"{directory}/{name}", False
     for directory in environ.get("PATH", "").split(":"):
         java = f"{directory}/java"
-        if directory.startswith("/") and os.path.isfile(java) and os.access(java, os.X_OK):
-            yield "PATH", os.path.dirname(os.path.dirname(os.path.realpath(java))), True
+        if directory.startswith("/") and (real := _file(java, os.X_OK)):
+            yield "PATH", os.path.dirname(os.path.dirname(real)), True
             return
 
 
 def _names(directory: str, pattern: str) -> list[str]:
     try:
-        with os.scandir(directory) as entries:
-            names = [entry.name for entry in islice(entries, _MAX_NAMES)]
-    except OSError:
+        with walk.follow(directory, Kind.DIRECTORY) as held:
+            found, _ = held.names(_MAX_NAMES)
+    except PathError:
         return []
-    names = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+    names = [name for name, _ in found if fnmatch.fnmatchcase(name, pattern)]
     return sorted(names, key=lambda name: (name != "default-java", name))
 
 
@@ -119,18 +122,29 @@ def _home(path: str) -> tuple[str, str]:
     if not path.startswith("/"):
         return "", "it is no absolute path"
     try:
-        home = os.path.realpath(path, strict=True)
+        with walk.follow(path) as held:
+            home = held.path
         home.encode()
-    except (OSError, ValueError) as error:
-        return "", getattr(error, "strerror", "") or "its name is not valid UTF-8"
+    except PathError as error:
+        return "", error.words
+    except ValueError:
+        return "", "its name is not valid UTF-8"
     parent = os.path.dirname(home)
-    if os.path.basename(home) == "jre" and os.path.isfile(f"{parent}/bin/java"):
+    if os.path.basename(home) == "jre" and _file(f"{parent}/bin/java"):
         home = parent  # a JDK 8, whose bin/java leads to jre/bin/java
     if home.count("/") < 2 or home in _TOO_BROAD:
         return "", "it is no directory of a Java runtime alone"
-    java = f"{home}/bin/java"
-    if not (os.path.isfile(java) and os.access(java, os.X_OK)):
+    if not _file(f"{home}/bin/java", os.X_OK):
         return "", "it holds no executable bin/java"
-    if not any(os.path.isfile(f"{home}/{mark}") for mark in _MARKS):
+    if not any(_file(f"{home}/{mark}") for mark in _MARKS):
         return "", f"it holds none of the files of a Java runtime: {', '.join(_MARKS)}"
     return home, ""
+
+
+def _file(path: str, use: int = os.F_OK) -> str:
+    """Return where a file that may be used so really lies; empty for none."""
+    try:
+        with walk.follow(path, Kind.FILE) as held:
+            return held.path if held.may(use) else ""
+    except PathError:
+        return ""

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
 
 import attrs
+
+from milo import walk
+from milo.errors import PathError, Reason
+from milo.walk import Held, Kind
 
 MAX_FILES = 20_000
 """JDK 17 and 25 have about 500 files; an application's own tree below one is no JDK."""
 MAX_DEPTH = 24
-_MAX_LINKS = 40
 
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _JAVA_NAME = re.compile(r"java|jdk|jre", re.IGNORECASE)
 
 
@@ -60,31 +61,33 @@ def survey(home: str, rules: Rules) -> Survey:
     """Look through the tree of ``home``, which has no symlinks in its own path.
 
     Once somebody else is found to have write access, nothing outside of the tree is looked
-    through. Raises `OSError` when ``home`` itself cannot be read.
+    through. Raises `PathError` when ``home`` itself cannot be read.
     """
-    walk = _Walk(rules)
-    walk.check_chain(home)
+    look = _Look(rules)
+    look.check_chain(home)
     pending = [home]
     seen = {home}
     binds: list[str] = []
     while pending:
         root = pending.pop()
-        for target in sorted(walk.external_links(root)):
+        for target in sorted(look.external_links(root)):
             if _within(target, home) or target.startswith(rules.ignored):
                 continue
-            real = _real(target)
+            real, kind = _follow(target)
             if not real:
                 continue
-            walk.check_chain(target)
+            look.check_chain(target)
             bind = bind_for(target, rules)
             if bind and not _within(home, bind):
                 binds.append(bind)
-            directory = bind if bind and os.path.isdir(bind) else real
-            if walk.distrust or not os.path.isdir(directory) or _real(directory) in seen:
+                real_bind, kind_of_bind = _follow(bind)
+                if kind_of_bind is Kind.DIRECTORY:
+                    real, kind = real_bind, kind_of_bind
+            if look.distrust or kind is not Kind.DIRECTORY or real in seen:
                 continue
-            seen.add(_real(directory))
-            pending.append(_real(directory))
-    return Survey(walk.distrust, _outermost(binds), walk.files, walk.newest_ns)
+            seen.add(real)
+            pending.append(real)
+    return Survey(look.distrust, _outermost(binds), look.files, look.newest_ns)
 
 
 def bind_for(target: str, rules: Rules) -> str:
@@ -101,59 +104,27 @@ def bind_for(target: str, rules: Rules) -> str:
     parts = target[len(root) :].split("/")
     for count in range(1, len(parts) + 1):
         path = root + "/".join(parts[:count])
-        if count == len(parts) or (_JAVA_NAME.search(parts[count - 1]) and os.path.isdir(path)):
+        if count == len(parts) or (
+            _JAVA_NAME.search(parts[count - 1]) and _follow(path)[1] is Kind.DIRECTORY
+        ):
             break
-    real = _real(path)
-    if not real or not any(real.startswith(allowed) for allowed in rules.bindable):
-        return ""
     try:
-        mode = os.stat(real).st_mode
-    except OSError:
+        with walk.follow(path) as held:
+            if not held.path.startswith(rules.bindable):
+                return ""
+            kind, mode = held.kind, held.status.st_mode
+    except PathError:
         return ""
-    if stat.S_ISDIR(mode):
+    if kind is Kind.DIRECTORY:
         named = _JAVA_NAME.search(os.path.basename(path))
         readable = named and mode & stat.S_IROTH and mode & stat.S_IXOTH
     else:
-        readable = stat.S_ISREG(mode) and mode & stat.S_IROTH
-    return path if readable and not writable_by_others(path, rules) else ""
+        readable = kind is Kind.FILE and mode & stat.S_IROTH
+    return path if readable and not _writable(path, rules) else ""
 
 
-def writable_by_others(path: str, rules: Rules) -> str:
-    """Return what another than the owner can change on the way to a file; empty for none.
-
-    That is the file, every directory on the way, and the same for every symlink met, below
-    `Rules.top`. POSIX access lists need no look of their own: their mask is what the group's
-    bits show.
-    """
-    pending = path.split("/")[::-1]
-    at = "/"
-    links = 0
-    try:
-        if problem := _distrust(at, os.lstat(at), rules):
-            return problem
-        while pending:
-            name = pending.pop()
-            if name in ("", ".", ".."):
-                at = os.path.dirname(at) if name == ".." else at
-                continue
-            at = os.path.join(at, name)
-            found = os.lstat(at)
-            if problem := _distrust(at, found, rules):
-                return problem
-            if stat.S_ISLNK(found.st_mode):
-                links += 1
-                if links > _MAX_LINKS:
-                    return f"{path} leads through more than {_MAX_LINKS} symlinks"
-                target = os.readlink(at)
-                pending += target.split("/")[::-1]
-                at = "/" if target.startswith("/") else os.path.dirname(at)
-    except OSError as error:
-        return f"{at} cannot be read ({error.strerror})"
-    return ""
-
-
-class _Walk:
-    """Walks trees one after the other, within one bound for all."""
+class _Look:
+    """Looks through trees one after the other, within one bound for all."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -162,64 +133,47 @@ class _Walk:
         self.newest_ns = 0
 
     def check_chain(self, path: str) -> None:
-        self.distrust = self.distrust or writable_by_others(path, self.rules)
+        self.distrust = self.distrust or _writable(path, self.rules)
 
     def external_links(self, root: str) -> set[str]:
         """Return where symlinks in the tree lead, as far as that is outside of it."""
         found: set[str] = set()
-        for path, status in self._files(root):
-            self.distrust = self.distrust or _distrust(path, status, self.rules)
-            self.newest_ns = max(self.newest_ns, status.st_ctime_ns)
-            if stat.S_ISLNK(status.st_mode):
-                try:
-                    target = os.path.join(os.path.dirname(path), os.readlink(path))
-                except OSError:
-                    continue
-                target = os.path.normpath(target)
-                if not _within(target, root):
-                    found.add(target)
+        with walk.follow(root) as top:
+            for held in top.tree(MAX_FILES - self.files, MAX_DEPTH, self._note):
+                self.files += 1
+                self._note_file(held)
+                if held.kind is Kind.SYMLINK:
+                    target = os.path.join(os.path.dirname(held.path), held.target())
+                    target = os.path.normpath(target)
+                    if not _within(target, root):
+                        found.add(target)
         return found
 
-    def _files(self, root: str) -> Iterator[tuple[str, os.stat_result]]:
-        pending = [(root, 0)]
-        while pending:
-            directory, depth = pending.pop()
-            try:
-                entries = os.scandir(directory)
-            except OSError as error:
-                self.distrust = self.distrust or f"{directory} cannot be read ({error.strerror})"
-                continue
-            with entries:
-                for entry in entries:
-                    self.files += 1
-                    if self.files > MAX_FILES or depth > MAX_DEPTH:
-                        self.distrust = self.distrust or f"{root} holds too many files to check"
-                        return
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue  # it is being replaced; the next look sees the new one
-                    yield entry.path, status
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append((entry.path, depth + 1))
+    def _note(self, problem: PathError) -> None:
+        self.distrust = self.distrust or (
+            f"{problem.part} holds too many files to check"
+            if problem.reason is Reason.TOO_LONG
+            else f"{problem.part} cannot be read ({problem.words})"
+        )
+
+    def _note_file(self, held: Held) -> None:
+        if _within(held.path, self.rules.top):
+            problem = walk.others_write(held.path, held.status, self.rules.owner)
+            self.distrust = self.distrust or problem
+        self.newest_ns = max(self.newest_ns, held.status.st_ctime_ns)
 
 
-def _distrust(path: str, status: os.stat_result, rules: Rules) -> str:
-    if not _within(path, rules.top):
-        return ""
-    if status.st_uid != rules.owner:
-        return f"{path} belongs to the user {status.st_uid}"
-    if status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode):
-        return f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o})"
-    return ""
+def _writable(path: str, rules: Rules) -> str:
+    return walk.writable_by_others(path, owner=rules.owner, top=rules.top)
 
 
-def _real(path: str) -> str:
-    """Return the path with all symlinks resolved; empty when it leads nowhere."""
+def _follow(path: str) -> tuple[str, Kind | None]:
+    """Return where a path leads on the host, and what is there; empty when it leads nowhere."""
     try:
-        return os.path.realpath(path, strict=True)
-    except OSError:
-        return ""
+        with walk.follow(path) as held:
+            return held.path, held.kind
+    except PathError:
+        return "", None
 
 
 def _within(path: str, directory: str) -> bool:

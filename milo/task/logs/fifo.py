@@ -49,7 +49,7 @@ def check_log_path(path: str, *, beneath: str) -> LogTarget:
     if path == os.devnull:
         return LogTarget.DEV_NULL
     with _held(path, beneath) as held:
-        if not held.is_writable():
+        if not held.may(os.W_OK):
             raise FifoError(path, f"permission denied for user id {os.geteuid()}")
     return LogTarget.FIFO
 

@@ -39,7 +39,9 @@ def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
     recursive = volumes.kernel_is_recursive()
     extra = _java_paths(app, own)
     if options.rootfs == "minimal":
-        host = minimal_root.view_minimal(app.java, extra, recursive=recursive)
+        host = minimal_root.view_minimal(
+            app.java, extra, recursive=recursive, beneath=launch.alloc_dir
+        )
     else:
         host = rootfs.view_host(extra, recursive=recursive)
     job_binds = volumes.job_binds(launch, options)

@@ -2,20 +2,24 @@
 
 Nothing is executed (``ldd`` would): a JDK may be a tenant's. Of one that somebody other than
 root can write, no word is trusted either: it gets what any program finds in the system's own
-library directories, and no file that it names by a path.
+library directories, no file that it names by a path, and no symlink of its is followed out of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from typing import Final
 
+from milo import walk
 from milo.core.container.elf import ElfFile, parse_elf
 from milo.core.container.ld_cache import MAX_CACHE_BYTES, parse_ld_cache
 from milo.core.container.mounts import is_inside
 from milo.core.launch import JavaRuntime
+from milo.errors import PathError, Reason
+from milo.walk import Held, Kind
 
 LD_CACHE: Final = "/etc/ld.so.cache"
 DEFAULT_DIRS: Final = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
@@ -38,21 +42,25 @@ ALWAYS: Final = (
 MAX_LIBRARIES: Final = 1000
 MAX_TREE: Final = 20_000
 """As many entries of a JDK's ``lib`` are looked at; JDK 25 has about 200."""
+MAX_TREE_DEPTH: Final = 24
 
 
-def host_libraries(java: JavaRuntime) -> list[str]:
+def host_libraries(java: JavaRuntime, *, beneath: str = "/") -> list[str]:
     """Return paths on the host of all that the JDK's files load from outside of it.
 
     Each is a path as the linker opens it, symlinks and all; a library that the host lacks (X11
-    on a server) is left out, as only what needs it would miss it. Takes 10 to 25 ms. Raises
-    `OSError` when the JDK's own launcher cannot be read.
+    on a server) is left out, as only what needs it would miss it. On the way to a JDK that is
+    not trusted no symlink is followed below ``beneath``. Takes 10 to 25 ms. Raises `PathError`
+    when the JDK's own launcher cannot be read.
     """
-    return _Search(java).run()
+    with walk.follow(java.home) if java.trusted else walk.hold(java.home, beneath=beneath) as home:
+        return _Search(java, home).run()
 
 
 class _Search:
-    def __init__(self, java: JavaRuntime) -> None:
+    def __init__(self, java: JavaRuntime, home: Held) -> None:
         self.java = java
+        self.home = home
         self.cache = parse_ld_cache(_read(LD_CACHE))
         self.found: dict[str, None] = {}
         self.pending: list[tuple[str, ElfFile]] = []
@@ -61,17 +69,16 @@ class _Search:
         self.missed: set[tuple[str, tuple[str, ...]]] = set()
 
     def run(self) -> list[str]:
-        launcher = _parse(f"{self.java.home}/bin/java", anybody=False)
+        path = f"{self.java.home}/bin/java"
+        with self._own("bin/java") as held:
+            launcher = _parse(held)
         if launcher is None:
-            raise FileNotFoundError(2, "no ELF executable", f"{self.java.home}/bin/java")
+            raise PathError(path, Reason.KIND, "no ELF executable")
         self.kind = launcher.kind
         self.defaults = tuple(self._default_dirs())
-        objects = [(f"{self.java.home}/bin/java", launcher)]
-        for path, is_link in _shared_objects(self.java.home):
+        objects = [(path, launcher)]
+        for path, parsed in self._shared_objects():
             self.known.add(os.path.basename(path))
-            if is_link and not self.java.trusted:
-                continue
-            parsed = _parse(path, anybody=False)
             if parsed is not None and parsed.kind == self.kind:
                 self.known.add(parsed.soname)
                 objects.append((path, parsed))
@@ -84,6 +91,30 @@ class _Search:
         while self.pending and len(self.found) < MAX_LIBRARIES:
             self._need(*self.pending.pop())
         return list(self.found)
+
+    def _own(self, path: str) -> Held:
+        """Hold a file or directory of the JDK's; raises `PathError`."""
+        if self.java.trusted:
+            return walk.follow(f"{self.java.home}/{path}")
+        return self.home.within(path)
+
+    def _shared_objects(self) -> Iterator[tuple[str, ElfFile | None]]:
+        """Yield the paths of the JDK's libraries, and what is in each, if that may be known.
+
+        Symlinked directories are not entered.
+        """
+        for top in ("lib", "jre/lib"):
+            with contextlib.suppress(PathError), self._own(top) as directory:
+                for held in directory.tree(MAX_TREE, MAX_TREE_DEPTH, lambda _: None):
+                    name = os.path.basename(held.path)
+                    if not (name.endswith(".so") or ".so." in name):
+                        continue
+                    if held.kind is not Kind.SYMLINK:
+                        yield held.path, _parse(held)
+                    elif self.java.trusted:
+                        yield held.path, _parse_at(held.path)
+                    else:
+                        yield held.path, None
 
     def _default_dirs(self) -> Iterator[str]:
         machine = MACHINE_DIRS.get(self.kind[2])
@@ -126,69 +157,51 @@ class _Search:
         """Take the library at ``path`` if it is one that this JDK could load."""
         if path in self.found:
             return True
-        if is_inside(os.path.normpath(path), self.java.home):
-            return os.path.exists(path)
-        parsed = _parse(path, anybody=True)
-        if parsed is None or parsed.kind != self.kind:
+        plain = os.path.normpath(path)
+        if is_inside(plain, self.java.home):
+            with contextlib.suppress(PathError), self._own(plain[len(self.java.home) :]):
+                return True
             return False
-        if not self.java.trusted:
-            real = os.path.realpath(path)
-            if not any(is_inside(real, directory) for directory in SYSTEM_DIRS):
+        if not self._may_look(plain):
+            return False
+        with contextlib.suppress(PathError), walk.follow(path, Kind.FILE) as held:
+            # only what everybody may read, so that no task sees what is root's alone
+            if not self._may_look(held.path) or not held.status.st_mode & stat.S_IROTH:
                 return False
-        self.found[path] = None
-        self.pending.append((path, parsed))
-        return True
+            parsed = _parse(held)
+            if parsed is not None and parsed.kind == self.kind:
+                self.found[path] = None
+                self.pending.append((path, parsed))
+                return True
+        return False
+
+    def _may_look(self, path: str) -> bool:
+        return self.java.trusted or any(is_inside(path, directory) for directory in SYSTEM_DIRS)
 
 
-def _shared_objects(home: str) -> Iterator[tuple[str, bool]]:
-    """Yield the paths of the JDK's libraries, and whether each is a symlink.
-
-    Symlinked directories are not entered.
-    """
-    pending = [f"{home}/lib", f"{home}/jre/lib"]
-    seen = 0
-    while pending:
-        try:
-            entries = os.scandir(pending.pop())
-        except OSError:
-            continue
-        with entries:
-            for entry in entries:
-                seen += 1
-                if seen > MAX_TREE:
-                    return
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.name.endswith(".so") or ".so." in entry.name:
-                    yield entry.path, entry.is_symlink()
+def _parse_at(path: str) -> ElfFile | None:
+    with contextlib.suppress(PathError), walk.follow(path) as held:
+        return _parse(held)
+    return None
 
 
-def _parse(path: str, *, anybody: bool) -> ElfFile | None:
-    """Return what is in the ELF file at ``path``; None when it is none that can be loaded.
-
-    ``anybody``: only if everybody may read it, so that no task sees what is root's alone.
-    """
-    try:
-        held = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (OSError, ValueError):
+def _parse(held: Held) -> ElfFile | None:
+    """Return what is in an ELF file; None when it is none that can be loaded."""
+    if held.kind is not Kind.FILE:
         return None
     try:
-        mode = os.fstat(held).st_mode
-        # looked at before it is opened: to open a device may already do something
-        if not stat.S_ISREG(mode) or (anybody and not mode & stat.S_IROTH):
-            return None
-        with open(f"/proc/self/fd/{held}", "rb", buffering=0) as file:
-            fd = file.fileno()
-            return parse_elf(lambda offset, size: os.pread(fd, size, offset))
+        fd = held.open()
+    except PathError:
+        return None
+    try:
+        return parse_elf(lambda offset, size: os.pread(fd, size, offset))
     except (OSError, ValueError, OverflowError):
         return None
     finally:
-        os.close(held)
+        os.close(fd)
 
 
 def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_CACHE_BYTES)
-    except OSError:
-        return b""
+    with contextlib.suppress(PathError), walk.follow(path) as held:
+        return held.read(MAX_CACHE_BYTES)
+    return b""

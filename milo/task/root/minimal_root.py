@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterable
 from typing import Final
 
+from milo import walk
 from milo.core.container.mounts import Bind, is_inside
 from milo.core.launch import JavaRuntime
-from milo.errors import ConfigError
+from milo.errors import ConfigError, PathError, Reason
 from milo.task.root.libraries import MACHINE_DIRS, host_libraries
 from milo.task.root.rootfs import HOST_ETC, HostView
+from milo.walk import Kind
 
 DATA: Final = (
     "/usr/lib/locale",
@@ -38,14 +39,14 @@ DATA: Final = (
 NOT_NEEDED: Final = ("/etc/alternatives", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
 """Of `rootfs.HOST_ETC`: names of programs, and what only ldconfig reads."""
 
-MAX_LINKS: Final = 40
-"""As many symlinks as Linux itself follows in one path (path_resolution(7))."""
 
-
-def view_minimal(java: JavaRuntime, extra: Iterable[str], *, recursive: bool) -> HostView:
+def view_minimal(
+    java: JavaRuntime, extra: Iterable[str], *, recursive: bool, beneath: str = "/"
+) -> HostView:
     """Return what of this host a JVM on ``java`` needs; ``extra`` as in `rootfs.view_host`.
 
-    Takes 5 to 30 ms, nearly all for the libraries.
+    ``beneath`` is the trusted directory above a JDK that the task brings with it. Takes 5 to
+    30 ms, nearly all for the libraries.
 
     Raises:
         ConfigError: the JDK, or a path of ``extra``, does not exist or cannot be read.
@@ -54,18 +55,18 @@ def view_minimal(java: JavaRuntime, extra: Iterable[str], *, recursive: bool) ->
     for path in sorted(extra):
         try:
             view.show(path)
-        except OSError as exc:
+        except PathError as exc:
             raise ConfigError(
-                "java_home", f"{path}: {exc.strerror}", "a complete JDK that exists"
+                "java_home", f"{path}: {exc.words}", "a complete JDK that exists"
             ) from exc
     for path in (*HOST_ETC, *DATA):
         if path not in NOT_NEEDED:
             view.show_if_there(path)
     try:
-        libraries = host_libraries(java)
-    except OSError as exc:
+        libraries = host_libraries(java, beneath=beneath)
+    except PathError as exc:
         raise ConfigError(
-            "java_home", f"{exc.filename}: {exc.strerror}", "a JDK for this machine"
+            "java_home", f"{exc.part}: {exc.words}", "a JDK for this machine"
         ) from exc
     for path in libraries:
         view.show_if_there(path)
@@ -82,24 +83,27 @@ class _View:
         self.links: dict[str, str] = {}
 
     def show_if_there(self, path: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(PathError):
             self.show(path)
 
     def show(self, path: str) -> None:
-        """Have ``path`` seen in the container as on the host. Raises `OSError`."""
-        real, links, mode = _trace(path)
+        """Have ``path`` seen in the container as on the host. Raises `PathError`."""
+        with walk.follow(path) as held:
+            real, kind, links = held.path, held.kind, held.links
+        if real == "/":
+            raise PathError(path, Reason.OUTSIDE, "it leads to /")
         self.links |= {link: target for link, target in links.items() if not self._is_shown(link)}
         if self._is_shown(real):
             return
-        directory = stat.S_ISDIR(mode)
+        directory = kind is Kind.DIRECTORY
         if directory:
             # what is in it is seen with it, links too
             for inner in [inner for inner in self.binds if is_inside(inner, real)]:
                 del self.binds[inner]
             for inner in [inner for inner in self.links if is_inside(inner, real)]:
                 del self.links[inner]
-        elif not stat.S_ISREG(mode):
-            raise FileNotFoundError(2, "it is no file and no directory", path)
+        elif kind is not Kind.FILE:
+            raise PathError(path, Reason.KIND, "it is no file and no directory")
         self.binds[real] = Bind(
             real, real, directory=directory, recursive=self.recursive and directory
         )
@@ -110,35 +114,3 @@ class _View:
                 return True
             path = os.path.dirname(path)
         return False
-
-
-def _trace(path: str) -> tuple[str, dict[str, str], int]:
-    """Return where ``path`` leads, the symlinks on the way, and the mode of what is there.
-
-    Each symlink is given by its own real path, with what it says.
-    """
-    pending = path.split("/")[::-1]
-    links: dict[str, str] = {}
-    followed = 0
-    at = "/"
-    mode = stat.S_IFDIR
-    while pending:
-        name = pending.pop()
-        if name in ("", ".", ".."):
-            at = os.path.dirname(at) if name == ".." else at
-            continue
-        here = f"{at.rstrip('/')}/{name}"
-        mode = os.lstat(here).st_mode
-        if not stat.S_ISLNK(mode):
-            at = here
-            continue
-        target = os.readlink(here)
-        links[here] = target
-        followed += 1
-        if followed > MAX_LINKS:
-            raise FileNotFoundError(2, "too many symlinks", path)
-        pending += target.split("/")[::-1]
-        at = "/" if target.startswith("/") else at
-    if pending or at == "/":
-        raise FileNotFoundError(2, "it leads to /", path)
-    return at, links, mode

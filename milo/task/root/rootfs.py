@@ -6,14 +6,16 @@ No file of the host is copied. ``/etc`` is the container's own; of the host's on
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
+from milo import walk
 from milo.core.container.mounts import Bind, is_inside, parents
-from milo.errors import ConfigError
+from milo.errors import ConfigError, PathError
 
 MERGED_DIRS: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
 """Symlinks into /usr on a merged host, recreated as they are; else directories, bound."""
@@ -69,29 +71,26 @@ def view_host(extra: Iterable[str], *, recursive: bool) -> HostView:
     def covered(path: str) -> bool:
         return any(is_inside(path, bind.destination) for bind in binds)
 
-    def add(path: str, source: str) -> None:
-        directory = os.path.isdir(source)
+    def add(path: str, source: str, directory: bool) -> None:
         binds.append(Bind(source, path, directory=directory, recursive=recursive and directory))
 
-    add("/usr", os.path.realpath("/usr"))
-    for path in MERGED_DIRS:
-        if os.path.islink(path):
-            links[path] = os.readlink(path)
-        elif os.path.isdir(path):
-            add(path, path)
-    for path in HOST_ETC:
-        if covered(path) or not os.path.lexists(path):
+    for path in ("/usr", *MERGED_DIRS, *HOST_ETC):
+        if covered(path):
             continue
-        if os.path.islink(path) and _stays(os.path.realpath(path), binds):
-            links[path] = os.readlink(path)
-        elif os.path.exists(path):
-            add(path, os.path.realpath(path))
+        with contextlib.suppress(PathError), walk.follow(path) as held:
+            target = held.links.get(path)
+            if target is not None and (path in MERGED_DIRS or _stays(held.path, binds)):
+                links[path] = target
+            else:
+                add(path, held.path, held.kind is walk.Kind.DIRECTORY)
     for path in sorted(extra):
         if covered(path) or path in links:
             continue
-        if not os.path.exists(path):
-            raise ConfigError("java_home", f"{path} does not exist", "a complete JDK")
-        add(path, os.path.realpath(path))
+        try:
+            with walk.follow(path) as held:
+                add(path, held.path, held.kind is walk.Kind.DIRECTORY)
+        except PathError as exc:
+            raise ConfigError("java_home", f"{path}: {exc.words}", "a complete JDK") from exc
     return HostView(tuple(binds), links)
 
 
