@@ -25,7 +25,7 @@ import enum
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -294,17 +294,19 @@ def real_path(path: str) -> str:
         return exc.reached
 
 
-def open_files(pid: int) -> Iterator[Held]:
+def open_files(pid: int) -> Generator[Held, None, None]:
     """Hold, one after the other, what a process has open; nothing of it is opened by that.
 
-    Each is let go of when the next one is asked for. A process that has gone has nothing.
+    Each is let go of when the next one is asked for. Its path is the kernel's name for it. A
+    process that has gone has nothing.
     """
-    for path, _ in islice(proc.descriptors(pid), MAX_OPEN_FILES):
+    for link, name in islice(proc.descriptors(pid), MAX_OPEN_FILES):
         # The kernel's own link leads to the file itself, whatever lies at its path by now.
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            with Held(fd, path) as held:
-                yield held
+        with (
+            contextlib.suppress(OSError),
+            Held(os.open(link, os.O_PATH | os.O_CLOEXEC), name) as held,
+        ):
+            yield held
 
 
 def writable_by_others(path: str, *, owner: int = 0, top: str = "/") -> str:

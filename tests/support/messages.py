@@ -56,7 +56,9 @@ SENTENCES: Final = frozenset(
 )
 """Functions whose result is shown to people."""
 
-GATHERING: Final = frozenset(("_files", "_java_words", "_look", "_memory_words", "_note", "describe"))
+GATHERING: Final = frozenset(
+    ("_files", "_java_words", "_look", "_memory_words", "_note", "describe")
+)
 """The same, of those that put a sentence together from parts."""
 
 LOGGED: Final = frozenset(("info", "warning", "error", "exception"))

@@ -248,6 +248,16 @@ def test_a_pipe_is_found_by_its_number() -> None:
     assert reopen_pipe([os.getpid()], inode) is None
 
 
+def test_a_fifo_with_a_pipes_number_is_not_taken_for_it(tmp_path: Path) -> None:
+    """A container cannot have a file of its own opened whose inode has the same number."""
+    os.mkfifo(tmp_path / "fifo")
+    fd = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    before = descriptors()
+    assert reopen_pipe([os.getpid()], os.fstat(fd).st_ino) is None
+    assert descriptors() == before
+    os.close(fd)
+
+
 class Target:
     """A container that takes signals."""
 

@@ -10,7 +10,8 @@ import pytest
 
 from milo.core import records
 from milo.core.records import ExitRecord, ProcessId, TaskRecord
-from milo.host.leftovers.orphans import Findings, Kept, Orphan, judge_directory, look
+from milo.host.leftovers.orphans import Findings, Kept, Orphan, judge_directory, judge_process, look
+from milo.host.leftovers.traces import TaskProcess
 from milo.host.state_store import StateStore
 from milo.proc import start_ticks
 from tests.support.launches import make_launch
@@ -199,3 +200,22 @@ def test_two_looks_have_to_agree() -> None:
     after = Findings(directories=(one,), processes=((Orphan("7", "z"), ProcessId(7, 2)),))
     assert after.also_in(before) == Findings(directories=(one,))
     assert before.orphans == (one, two, Orphan("7", "z"), two)
+
+
+@pytest.mark.parametrize("planted", ["", "symlink", "directory symlink", "file"])
+def test_a_task_process_lives_as_long_as_something_has_its_fifos_place(
+    tmp_path: Path, planted: str
+) -> None:
+    """Only a FIFO that is gone is a sign; what a task puts there is neither followed nor one."""
+    logs = tmp_path / "alloc/logs"
+    logs.mkdir(parents=True)
+    if planted == "symlink":
+        (logs / "fifo").symlink_to("nowhere")
+    elif planted == "directory symlink":
+        logs.rmdir()
+        logs.symlink_to("elsewhere")
+    elif planted:
+        (logs / "fifo").touch()
+    process = TaskProcess(alive(), f"{tmp_path}/state/{NAME}/control.sock", (f"{logs}/fifo",))
+    verdict = judge_process(process)
+    assert isinstance(verdict, Kept if planted else Orphan)

@@ -31,11 +31,11 @@ from typing import Final
 
 import attrs
 
-from milo import cgroup_files
+from milo import cgroup_files, walk
 from milo.core import records
 from milo.core.container.crun import CONTAINER_PREFIX
 from milo.core.launch import Launch
-from milo.errors import StateError
+from milo.errors import PathError, Reason, StateError
 from milo.host.leftovers.traces import (
     ContainerGroup,
     TaskProcess,
@@ -111,7 +111,7 @@ def look(state_dir: str) -> Findings:
     orphaned = {orphan.path for orphan in directories}
     processes, groups = [], []
     for process in task_processes(state_dir):
-        found = _judge_process(process)
+        found = judge_process(process)
         if isinstance(found, Orphan):
             processes.append((found, process.identity))
         elif found is not None:
@@ -215,15 +215,24 @@ def _whose(launch: Launch | None, exit_record: records.ExitRecord | None) -> str
     return f"exit record of {'' if exit_record is None else exit_record.task_id}"
 
 
-def _judge_process(process: TaskProcess) -> Orphan | Kept | None:
+def judge_process(process: TaskProcess) -> Orphan | Kept | None:
     """Judge a task process, which may serve a state directory that is there."""
     if os.path.isdir(os.path.dirname(process.socket_path)):
         return None
     what = f"task process of {os.path.dirname(process.socket_path)}, which is gone"
     name = str(process.identity.pid)
-    if process.fifos and not any(os.path.exists(path) for path in process.fifos):
+    if process.fifos and not any(_is_anything(path) for path in process.fifos):
         return Orphan(name, f"{what}; so are its allocation's log FIFOs")
     return Kept(f"process {name}", f"{what}; its allocation may still be there")
+
+
+def _is_anything(path: str) -> bool:
+    """Whether there is anything at a path, or in the way to it, that a task can change."""
+    try:
+        walk.hold(path).close()
+    except PathError as exc:
+        return exc.reason is not Reason.MISSING
+    return True
 
 
 def _judge_group(group: ContainerGroup, ended: set[int]) -> Orphan | None:

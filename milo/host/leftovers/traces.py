@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from typing import Final
 
 import attrs
 
-from milo import cgroup_files
+from milo import cgroup_files, walk
 from milo.core.cgroup import Hierarchy
 from milo.core.container.crun import CONTAINER_PREFIX
 from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS, ProcessId
@@ -58,11 +57,12 @@ def task_processes(state_dir: str) -> Iterator[TaskProcess]:
         if comm(pid) != TASK_PROCESS_NAME:
             continue
         identity = identify(pid)
-        links = list(descriptors(pid))
-        inodes = [int(found[1]) for _, target in links if (found := _SOCKET.fullmatch(target))]
+        targets = [target for _, target in descriptors(pid)]
+        inodes = [int(found[1]) for target in targets if (found := _SOCKET.fullmatch(target))]
         paths = [path for inode in inodes if pattern.fullmatch(path := socket_path(inode))]
         if identity is not None and paths:
-            fifos = tuple(target for path, target in links if _is_named_fifo(path, target))
+            opened = [held.path for held in walk.open_files(pid) if held.kind is walk.Kind.FIFO]
+            fifos = tuple(path for path in opened if path.startswith("/"))
             yield TaskProcess(identity, paths[0], fifos)
 
 
@@ -124,9 +124,3 @@ def _place(path: str) -> tuple[str, str]:
     # Of several mounts on one point the last one covers the others.
     entry = max(enumerate(inside), key=lambda item: (len(item[1].point), item[0]))[1]
     return entry.device, entry.root.rstrip("/") + path[len(entry.point.rstrip("/")) :]
-
-
-def _is_named_fifo(path: str, target: str) -> bool:
-    with contextlib.suppress(OSError):
-        return target.startswith("/") and stat.S_ISFIFO(os.stat(path).st_mode)
-    return False

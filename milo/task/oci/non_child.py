@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import stat
 from collections.abc import Iterable
 from typing import Final
 
 import trio
 
+from milo import walk
 from milo.core.records import ProcessId
-from milo.proc import descriptors, lives
+from milo.errors import PathError
+from milo.proc import lives
 
 LOOK_S: Final = 0.05
 """How often a process is looked at where the kernel has no pidfds (before Linux 5.3)."""
@@ -65,13 +66,25 @@ class NonChildProcess:
 def reopen_pipe(pids: Iterable[int], inode: int) -> int | None:
     """Open the read end of a pipe by a descriptor that one of ``pids`` has of it.
 
-    The number of a pipe's inode says that it is the one that Milo made, whatever the
-    container did with its descriptors. None when nobody has it open any more.
+    The number of a pipe's inode, on the kernel's file system of pipes, says that it is the one
+    that Milo made, whatever the container did with its descriptors. Nothing else that it may
+    have put there is opened. None when nobody has the pipe open any more.
     """
+    wanted = (_pipe_device(), inode)
     for pid in pids:
-        for path, _ in descriptors(pid):
-            with contextlib.suppress(OSError):
-                found = os.stat(path)
-                if stat.S_ISFIFO(found.st_mode) and found.st_ino == inode:
-                    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.closing(walk.open_files(pid)) as files:
+            for held in files:
+                if (held.status.st_dev, held.status.st_ino) == wanted:
+                    with contextlib.suppress(PathError):
+                        return held.open(os.O_RDONLY)
     return None
+
+
+def _pipe_device() -> int:
+    """Return the number of the file system that all pipes without a name are in."""
+    read, write = os.pipe()
+    try:
+        return os.fstat(read).st_dev
+    finally:
+        os.close(read)
+        os.close(write)
