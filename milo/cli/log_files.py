@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import Final
 
-from milo.errors import StateError
+from milo import walk
+from milo.errors import PathError, StateError
+from milo.walk import Kind
 
 MODE: Final = 0o640
+MAX_NAMES: Final = 100_000
+"""As many names are looked through for the numbers of an earlier run's files."""
 
 
 class RotatingFile:
@@ -19,29 +24,36 @@ class RotatingFile:
     """
 
     def __init__(self, directory: str, task: str, stream: str, *, size: int, count: int) -> None:
-        """Open the first file.
+        """Open the first file. The directory is held: what is later at its path does not matter.
 
         Raises:
             StateError: the directory cannot be made or written to.
         """
-        self._directory = directory
         self._prefix = f"{task}.{stream}"
         self._size = size
         self._count = count
         self._fd = -1
         try:
             os.makedirs(directory, exist_ok=True)
+            self._directory = walk.follow(os.path.abspath(directory), Kind.DIRECTORY)
+        except OSError as exc:
+            raise _refusal(directory, exc.strerror) from exc
+        except PathError as exc:
+            raise _refusal(directory, exc.words) from exc
+        try:
             numbers = self._numbers()
             self._open(numbers[-1] + 1 if numbers else 0)
-        except OSError as exc:
-            raise StateError(
-                directory, f"no log file can be written there: {exc.strerror}. See --log-dir"
-            ) from exc
+        except PathError as exc:
+            self.close()
+            raise _refusal(directory, exc.words) from exc
 
     def write(self, data: bytes) -> None:
         """Append ``data``. Raises OSError: the disk is full, say."""
         if self._written >= self._size:
-            self._open(self._number + 1)
+            try:
+                self._open(self._number + 1)
+            except PathError as exc:
+                raise OSError(exc.errno, exc.words) from exc
         view = memoryview(data)
         while view:
             written = os.write(self._fd, view)
@@ -49,20 +61,27 @@ class RotatingFile:
             view = view[written:]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and let go of the directory."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._directory.close()
 
     def _open(self, number: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(f"{self._directory}/{self._prefix}.{number}", flags, MODE)
-        self.close()
+        fd = self._directory.make_file(f"{self._prefix}.{number}", MODE)
+        if self._fd >= 0:
+            os.close(self._fd)
         self._fd, self._number, self._written = fd, number, 0
         for old in self._numbers()[: -self._count]:
-            os.unlink(f"{self._directory}/{self._prefix}.{old}")
+            with contextlib.suppress(PathError):  # somebody else was first
+                self._directory.remove(f"{self._prefix}.{old}")
 
     def _numbers(self) -> list[int]:
-        pattern = re.compile(rf"{re.escape(self._prefix)}\.(\d+)")
-        found = (pattern.fullmatch(name) for name in os.listdir(self._directory))
+        pattern = re.compile(rf"{re.escape(self._prefix)}\.([0-9]{{1,18}})")
+        names, _ = self._directory.names(MAX_NAMES)
+        found = (pattern.fullmatch(name) for name, _ in names)
         return sorted(int(match[1]) for match in found if match)
+
+
+def _refusal(directory: str, words: str | None) -> StateError:
+    return StateError(directory, f"no log file can be written there: {words}. See --log-dir")

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import stat
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Final
 
+import attrs
+
+from milo import walk
 from milo.cli.tasks import tasks_of_host
-from milo.errors import ConfigError, MiloError
+from milo.errors import ConfigError, MiloError, PathError
 from milo.host.tasks import HostTask, find_task
+from milo.walk import Held, Kind
 
 CHUNK_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.1
 """The task can replace these files, so that a watch on one of them would not do."""
+MAX_NAMES: Final = 20_000
+"""Nomad keeps ten files of each stream, unless the job says otherwise."""
+MAX_LINE_BYTES: Final = 1 << 20
+MAX_TAIL_BYTES: Final = 64 << 20
+"""So much is looked through for the last lines: a MiB for each, and no more than this in all."""
 
 
 class NoLogsError(MiloError):
@@ -37,94 +46,172 @@ def show_logs(options: Namespace) -> int:
         raise ConfigError("--lines", f"got {options.lines}", "0 or more")
     task = find_task(options.task, tasks_of_host(options))
     stream = "stderr" if options.stderr else "stdout"
-    directory = _open_directory(task)
     try:
-        names = _names(directory, task.name, stream)
-        if not names and not options.follow:
+        directory = _hold_directory(task)
+    except PathError as exc:
+        raise NoLogsError(task, f"{os.path.basename(exc.part)}: {exc.words}") from exc
+    with directory:
+        log = _Log(directory, f"{task.name}.{stream}")
+        files = log.files()
+        if not files and not options.follow:
             raise NoLogsError(task, f"its {stream} has no file in the allocation's alloc/logs")
-        _print(directory, names, options.lines)
+        start = _Place() if options.lines is None else log.last_lines(files, options.lines)
         if options.follow:
-            _follow(directory, task, stream, names)
-    finally:
-        os.close(directory)
+            _follow(log, task, start)
+        else:
+            log.print_from(start, files)
     return 0
 
 
-def _open_directory(task: HostTask) -> int:
-    """Open the directory of the log files, through no symlink: the task can write above it."""
-    assert task.record is not None
+def _hold_directory(task: HostTask) -> Held:
+    """Hold the directory of the log files, reached by no symlink that a task can make."""
     if task.launch is not None and task.launch.log_dir:
-        return os.open(task.launch.log_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(task.record.alloc_dir, flags)
-        for name in ("alloc", "logs"):
-            inner = os.open(name, flags, dir_fd=fd)
-            os.close(fd)
-            fd = inner
-    except OSError as exc:
-        raise NoLogsError(task, f"{exc.filename or 'alloc/logs'}: {exc.strerror}") from exc
-    return fd
+        return walk.follow(task.launch.log_dir, Kind.DIRECTORY)
+    assert task.record is not None
+    alloc_dir = task.record.alloc_dir
+    return walk.hold(f"{alloc_dir}/alloc/logs", beneath=alloc_dir, kind=Kind.DIRECTORY)
 
 
-def _names(directory: int, task: str, stream: str) -> list[str]:
-    """Return the names of the log files, the oldest first: ``<task>.<stream>.<number>``."""
-    pattern = re.compile(rf"{re.escape(task)}\.{stream}\.(\d+)")
-    found = [match for name in os.listdir(directory) if (match := pattern.fullmatch(name))]
-    return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
-
-
-def _print(directory: int, names: list[str], lines: int | None) -> None:
-    chunks: Iterator[bytes] = (chunk for name in names for chunk in _read(directory, name, 0))
-    if lines is None:
-        for chunk in chunks:
-            _write(chunk)
-        return
-    tail = b""
-    for chunk in chunks:
-        tail += chunk
-        kept = tail.splitlines(keepends=True)
-        tail = b"".join(kept[len(kept) - lines :]) if lines else b""
-    _write(tail)
-
-
-def _read(directory: int, name: str, offset: int) -> Iterator[bytes]:
-    try:
-        fd = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
-        )
-    except OSError:
-        return  # rotated away meanwhile, or a symlink
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return
-        while chunk := os.pread(fd, CHUNK_BYTES, offset):
-            offset += len(chunk)
-            yield chunk
-    finally:
-        os.close(fd)
-
-
-def _follow(directory: int, task: HostTask, stream: str, names: list[str]) -> None:
-    at = names[-1] if names else ""
-    offset = os.stat(at, dir_fd=directory, follow_symlinks=False).st_size if at else 0
+def _follow(log: _Log, task: HostTask, start: _Place) -> None:
+    place = start
     while True:
         ended = not task.running and not task.supervised
-        for name in _names(directory, task.name, stream):
-            if at and _number(name) < _number(at):
-                continue
-            if name != at:
-                at, offset = name, 0
-            for chunk in _read(directory, name, offset):
-                offset += len(chunk)
-                _write(chunk)
+        place = log.print_from(place)
         if ended:
             return
         time.sleep(POLL_S)
 
 
-def _number(name: str) -> int:
-    return int(name.rpartition(".")[2])
+@attrs.frozen
+class _Place:
+    """A place in the log."""
+
+    number: int = -1
+    """Of the file."""
+    offset: int = 0
+
+
+@attrs.frozen
+class _File:
+    """One file of the log, as it was when it was looked at."""
+
+    name: str
+    number: int
+    size: int
+
+
+class _Log:
+    """The files of one stream, as one text: ``<task>.<stream>.<number>``.
+
+    The task can write to their directory, so that each look finds what it finds: only regular
+    files are opened, and each look has an end.
+    """
+
+    def __init__(self, directory: Held, name: str) -> None:
+        self._directory = directory
+        self._pattern = re.compile(rf"{re.escape(name)}\.([0-9]{{1,18}})")
+        self._told = False
+
+    def files(self) -> list[_File]:
+        """Return the files, the oldest first."""
+        names, complete = self._directory.names(MAX_NAMES)
+        if not complete and not self._told:
+            self._told = True
+            print(
+                f"milo: more than {MAX_NAMES} files lie beside the log; some of it may be missing",
+                file=sys.stderr,
+            )
+        found = []
+        for name, _ in names:
+            if match := self._pattern.fullmatch(name):
+                with contextlib.suppress(PathError), self._directory.enter(name, Kind.FILE) as held:
+                    found.append(_File(name, int(match[1]), held.status.st_size))
+        return sorted(found, key=lambda file: file.number)
+
+    def last_lines(self, files: list[_File], lines: int) -> _Place:
+        """Return where the last lines of these files begin, looking at so much and no more."""
+        newest = files[-1] if files else _File("", -1, 0)
+        place = _Place(newest.number, newest.size)
+        limit = left = min(lines * MAX_LINE_BYTES, MAX_TAIL_BYTES)
+        wanted = lines
+        at_end = True
+        for file in reversed(files):
+            for offset, data in self._backwards(file, left):
+                left -= len(data)
+                place = _Place(file.number, offset)
+                if at_end and data:
+                    at_end = False
+                    wanted += data.endswith(b"\n")  # which ends the last line and begins none
+                feeds = data.count(b"\n")
+                if wanted and feeds >= wanted:
+                    at = len(data)
+                    for _ in range(wanted):
+                        at = data.rindex(b"\n", 0, at)
+                    return _Place(file.number, offset + at + 1)
+                wanted -= feeds
+            if left <= 0:
+                break
+        if lines and left <= 0 and place != _Place(files[0].number):
+            print(
+                f"milo: the last lines are longer than {limit >> 20} MiB; "
+                "their beginning is left out",
+                file=sys.stderr,
+            )
+        return place
+
+    def _backwards(self, file: _File, limit: int) -> Iterator[tuple[int, bytes]]:
+        """Yield blocks of a file from its end on, ``limit`` bytes at most, each with its place."""
+        first = max(0, file.size - limit)
+        with self._open(file) as fd:
+            end = file.size
+            while fd is not None and end > first:
+                offset = max(first, end - CHUNK_BYTES)
+                yield offset, os.pread(fd, end - offset, offset)
+                end = offset
+
+    def print_from(self, start: _Place, files: list[_File] | None = None) -> _Place:
+        """Print what comes after ``start``, and return where that ends.
+
+        That is all that can be read, or no more than these ``files`` have had.
+        """
+        place = start
+        for file in self.files() if files is None else files:
+            if file.number < place.number:
+                continue
+            if file.number > place.number:
+                place = _Place(file.number)
+            if file.size < place.offset:
+                place = _Place(file.number)  # another file, or one that was cut short
+            end = None if files is None else file.size
+            with self._open(file) as fd:
+                for data in () if fd is None else _read(fd, place.offset, end):
+                    place = _Place(file.number, place.offset + len(data))
+                    _write(data)
+        return place
+
+    @contextlib.contextmanager
+    def _open(self, file: _File) -> Iterator[int | None]:
+        """Open a file, if it still is one: it may be rotated away meanwhile."""
+        try:
+            with self._directory.enter(file.name, Kind.FILE) as held:
+                fd = held.open()
+        except PathError:
+            yield None
+            return
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _read(fd: int, offset: int, end: int | None) -> Iterator[bytes]:
+    while end is None or offset < end:
+        count = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - offset)
+        data = os.pread(fd, count, offset)
+        if not data:
+            return
+        offset += len(data)
+        yield data
 
 
 def _write(data: bytes) -> None:

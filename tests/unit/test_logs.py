@@ -1,0 +1,254 @@
+"""`milo logs` on files that a task has written, rotated, exchanged or blown up."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milo.cli import logs
+from milo.core.records import ProcessId, TaskRecord
+from milo.errors import MiloError
+from milo.host.tasks import HostTask
+from milo.proc import identify
+from tests.support.opens import watched
+
+MIB = 1 << 20
+DEAD = ProcessId(1, 1)
+
+
+class Host:
+    """A host with one task, whose logs lie where Nomad's collector puts them."""
+
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alloc_dir = base / "alloc-dir"
+        self.logs = self.alloc_dir / "alloc/logs"
+        self.logs.mkdir(parents=True)
+        self.container = DEAD
+        monkeypatch.setattr(logs, "tasks_of_host", lambda options: [self._task()])
+
+    def _task(self) -> HostTask:
+        record = TaskRecord(
+            task_id="id",
+            task_name="app",
+            alloc_id="a1",
+            alloc_dir=str(self.alloc_dir),
+            supervisor=DEAD,
+            container=self.container,
+        )
+        return HostTask("/run/milo/0123456789abcdef", record, None, None)
+
+    def file(self, number: int, text: str = "", *, stream: str = "stdout") -> Path:
+        path = self.logs / f"app.{stream}.{number}"
+        path.write_text(text)
+        return path
+
+    def show(self, lines: int | None = None, *, follow: bool = False, stderr: bool = False) -> None:
+        options = argparse.Namespace(task="app", lines=lines, follow=follow, stderr=stderr)
+        assert logs.show_logs(options) == 0
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose task has ended."""
+    return Host(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_left() -> Iterator[None]:
+    """Whatever a test does: no descriptor more or less afterwards."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (None, "1\n2\n3\n4\n5\n6"),
+        (0, ""),
+        (1, "6"),
+        (2, "5\n6"),
+        (3, "4\n5\n6"),
+        (4, "3\n4\n5\n6"),
+        (6, "1\n2\n3\n4\n5\n6"),
+        (99, "1\n2\n3\n4\n5\n6"),
+    ],
+)
+def test_the_last_lines_of_all_files(
+    host: Host, capsysbinary: Any, lines: int | None, shown: str
+) -> None:
+    """Rotated files are one text, wherever a line is torn; the last line may have no end."""
+    for number, text in ((9, "1\n2"), (10, "\n3\n4\n"), (11, ""), (12, "5\n6")):
+        host.file(number, text)
+    host.file(0, "trouble\n", stream="stderr")
+    host.show(lines)
+    assert capsysbinary.readouterr().out == shown.encode()
+
+
+def test_long_lines_are_found_over_many_blocks(host: Host, capsysbinary: Any) -> None:
+    """A line is as long as it is; other line separators than the line feed end none."""
+    text = "x" * 300_000 + "\n" + "y\r\v\x0c" * 50_000 + "\n"
+    host.file(0, "first\n" + text)
+    host.show(2)
+    assert capsysbinary.readouterr().out == text.encode()
+
+
+def test_only_files_of_this_stream_are_read(host: Host, capsysbinary: Any) -> None:
+    """Nothing that a task plants under a log's name is followed, opened or waited for."""
+    host.file(3, "one\n")
+    os.mkfifo(host.logs / "app.stdout.4")
+    (host.logs / "app.stdout.5").symlink_to("/etc/hostname")
+    (host.logs / "app.stdout.6").mkdir()
+    for name in ("app.stdout.x", "app.stdout.1x", "app.stdout." + "9" * 60, "app.stdoutx1"):
+        (host.logs / name).write_text("no")
+    with watched(host.logs / "app.stdout.4", Path("/etc/hostname")) as opened:
+        host.show()
+        host.show(2)
+        host.show(follow=True)
+        assert not opened()
+    assert capsysbinary.readouterr().out == b"one\n" * 3
+
+
+def test_a_directory_that_was_exchanged_is_not_followed(host: Host) -> None:
+    """What a task puts in the place of the logs' directory is refused by name."""
+    host.logs.rmdir()
+    host.logs.symlink_to("/var/log")
+    with pytest.raises(MiloError, match="logs"):
+        host.show()
+    host.logs.unlink()
+    with pytest.raises(MiloError, match="logs"):
+        host.show(follow=True)
+
+
+def test_no_log_is_an_error(host: Host) -> None:
+    """What is missing is told, with the stream."""
+    with pytest.raises(MiloError, match="stderr has no file"):
+        host.show(stderr=True)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes have been read; more than 200 MiB are a failure."""
+    real, total = os.pread, [0]
+
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        data = real(fd, count, offset)
+        total[0] += len(data)
+        assert total[0] < 200 * MIB, "it reads without end"
+        return data
+
+    monkeypatch.setattr(os, "pread", pread)
+    return total
+
+
+@pytest.mark.parametrize("lines", [1, 5, 100_000])
+def test_the_last_lines_are_bounded(
+    host: Host, capsysbinary: Any, counted: list[int], lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Terabytes without a line feed take neither time nor memory; that they are cut is told."""
+    written = [0]
+    monkeypatch.setattr(logs, "_write", lambda data: written.__setitem__(0, written[0] + len(data)))
+    os.truncate(host.file(0), 1 << 40)
+    tracemalloc.start()
+    try:
+        host.show(lines)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()
+    assert written[0] == min(lines, 64) * MIB
+    assert counted[0] <= 2 * written[0]
+    assert b"MiB" in capsysbinary.readouterr().err
+
+
+def test_a_log_that_grows_faster_than_it_is_printed(
+    host: Host, capsysbinary: Any, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without -f, what is there at the beginning is printed, and no more."""
+    path = host.file(0, "one\n")
+    real = os.pread
+
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        with path.open("a") as file:
+            file.write("more\n" * 1000)
+        return real(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    for lines in (None, 1):
+        path.write_text("one\n")
+        host.show(lines)
+        assert capsysbinary.readouterr().out == b"one\n"
+
+
+def test_following_loses_nothing_in_the_beginning(
+    host: Host, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written after the first read, and before anything else is looked at, is shown."""
+    path = host.file(0, "one\n")
+    with subprocess.Popen(["sleep", "100"]) as container:
+        identity = identify(container.pid)
+        assert identity is not None
+        host.container = identity
+        real = os.pread
+
+        def pread(fd: int, count: int, offset: int) -> bytes:
+            data = real(fd, count, offset)
+            if not data and container.poll() is None:
+                with path.open("a") as file:
+                    file.write("two\n")
+                host.file(1, "three\n")
+                container.kill()
+                container.wait()
+            return data
+
+        monkeypatch.setattr(os, "pread", pread)
+        host.show(follow=True)
+    assert capsysbinary.readouterr().out == b"one\ntwo\nthree\n"
+
+
+def test_following_begins_with_the_last_lines(host: Host, capsysbinary: Any) -> None:
+    """-n and -f together: the last lines, then what comes."""
+    host.file(0, "one\ntwo\n")
+    host.file(1, "three\n")
+    host.show(2, follow=True)
+    assert capsysbinary.readouterr().out == b"two\nthree\n"
+
+
+def test_a_log_that_was_cut_short_is_read_from_its_beginning(
+    host: Host, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that has become smaller while it was followed is another one."""
+    path = host.file(0, "one\ntwo\n")
+    with subprocess.Popen(["sleep", "100"]) as container:
+        identity = identify(container.pid)
+        assert identity is not None
+        host.container = identity
+
+        def sleep(seconds: float) -> None:
+            path.write_text("new\n")
+            container.kill()
+            container.wait()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        host.show(follow=True)
+    assert capsysbinary.readouterr().out == b"one\ntwo\nnew\n"
+
+
+def test_more_names_than_are_read_are_told(
+    host: Host, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is full of files takes no time without end, and the loss is told."""
+    monkeypatch.setattr(logs, "MAX_NAMES", 5, raising=False)
+    for number in range(10):
+        host.file(number, "x\n")
+    host.show()
+    shown = capsysbinary.readouterr()
+    assert shown.out == b"x\n" * 5
+    assert b"more than 5" in shown.err
