@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from milo import proc
 from milo.cli import run_options
 from milo.cli.arguments import absolute, size_of
 from milo.cli.log_files import RotatingFile
@@ -200,7 +201,7 @@ def _make_fifo(path: str) -> int:
 
 def _end(reader: int) -> None:
     """Let a FIFO have an end of file, also when no writer ever came to it."""
-    os.close(os.open(f"/proc/self/fd/{reader}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    os.close(proc.reopen(reader, os.O_RDWR | os.O_NONBLOCK))
 
 
 class _Copy:
