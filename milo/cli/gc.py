@@ -13,6 +13,7 @@ import trio
 from milo.cli.arguments import absolute
 from milo.cli.output import progress
 from milo.core.records import ProcessId
+from milo.host import state_dirs
 from milo.host.leftovers import orphans
 from milo.host.leftovers.orphans import Findings
 from milo.host.leftovers.removal import Leftovers
@@ -41,7 +42,9 @@ def collect_garbage(state_dir: str, *, remove: bool) -> int:
     Raises:
         MiloError: it cannot be looked at.
     """
-    return trio.run(_collect, absolute(state_dir), remove) | trio.run(_runs, remove)
+    path = absolute(state_dir)
+    state_dirs.require_roots(path)
+    return trio.run(_collect, path, remove) | trio.run(_runs, remove)
 
 
 async def _runs(remove: bool) -> int:
@@ -49,7 +52,7 @@ async def _runs(remove: bool) -> int:
     status = 0
     spawner = SpawnerClient()
     try:
-        for base in abandoned_runs():
+        for base in abandoned_runs(state_dirs.of_runs().trusted):
             orphan = orphans.Orphan(base, "the milo run that it belonged to was killed")
             if not remove:
                 print(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")

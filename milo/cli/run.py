@@ -27,8 +27,8 @@ from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError
 from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
+from milo.host.state_dirs import RUN_DIRECTORY
 from milo.host.state_store import StateStore
-from milo.host.tasks import RUN_DIRECTORY
 from milo.proc import become_subreaper, close_all
 from milo.task.children import Reaper
 from milo.task.supervisor import Supervisor

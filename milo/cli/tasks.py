@@ -18,10 +18,11 @@ from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters
 from milo.core.signals import parse_signal
 from milo.errors import ControlError
+from milo.host import state_dirs
 from milo.host.state_store import StateStore
 from milo.host.stats import sampling
 from milo.host.task_client import TaskClient
-from milo.host.tasks import RUN_DIRECTORY, HostTask, find_task, list_tasks, state_dirs
+from milo.host.tasks import HostTask, find_task, list_tasks
 
 ANSWER_S: Final = 2.0
 """A task process that is busy or stuck is shown without its counters."""
@@ -31,10 +32,10 @@ CLEAR: Final = "\x1b[H\x1b[2J"
 
 def tasks_of_host(options: Namespace) -> list[HostTask]:
     """Return every task that a command may mean. Only root can read the state directories."""
-    runs = []
-    if os.path.isdir(RUN_DIRECTORY):
-        runs = [entry.path for entry in os.scandir(RUN_DIRECTORY)]
-    return list_tasks(state_dirs(absolute(options.state_dir), *runs))
+    found = state_dirs.of_host(absolute(options.state_dir))
+    for problem in found.refused:
+        print(f"milo: {problem}", file=sys.stderr)
+    return list_tasks(found.trusted)
 
 
 # ---- ps

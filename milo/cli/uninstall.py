@@ -9,7 +9,8 @@ from typing import Final
 from milo.cli.arguments import absolute
 from milo.cli.executable import FileAccessError, read_executable, what_is_at
 from milo.errors import ConfigError
-from milo.host.tasks import RUN_DIRECTORY, HostTask, list_tasks, state_dirs
+from milo.host import state_dirs
+from milo.host.tasks import HostTask, list_tasks
 
 ADVICE: Final = """\
 Take the block plugin "milo" out of the agent's configuration and restart the agent; a running
@@ -69,6 +70,5 @@ def uninstall(options: Namespace) -> int:
 
 def _running(state_dir: str) -> list[HostTask]:
     """Return the tasks that Nomad has started and that still run."""
-    places = state_dirs(absolute(state_dir))
-    nomads = [path for path in places if not path.startswith(f"{RUN_DIRECTORY}/")]
-    return [task for task in list_tasks(nomads) if task.running or task.supervised]
+    places = state_dirs.of_drivers(absolute(state_dir)).trusted
+    return [task for task in list_tasks(places) if task.running or task.supervised]

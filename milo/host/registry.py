@@ -37,6 +37,7 @@ from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.recovery import handle_of, resume, take_over
 from milo.host.spawner_client import SpawnerClient
+from milo.host.state_dirs import announce
 from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.stopping import stop_task
@@ -103,6 +104,7 @@ class Registry:
 
     async def _start(self, request: TaskRequest) -> bytes:
         begun_s = time.monotonic()
+        announce(self._store.root)
         if (state := await self._resume(request)) is not None:
             return state
         fifos = await self._remove_earlier(request)
@@ -204,6 +206,7 @@ class Registry:
             return
         handle = records.decode(driver_state, records.Handle, where="the task handle")
         store = StateStore(os.path.dirname(handle.state_dir))
+        announce(store.root)
         launch = store.read_launch(handle.state_dir)
         if launch is None:
             # A reboot empties the state directory, and ends the container.

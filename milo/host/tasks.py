@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import stat
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -14,18 +12,12 @@ import attrs
 
 from milo.core import records
 from milo.core.launch import Launch
-from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS
 from milo.errors import MiloError, StateError
 from milo.host.state_store import StateStore
 from milo.proc import lives
 
-RUN_DIRECTORY: Final = "/run/milo-run"
-"""Below it, each ``milo run`` has a directory that is a state directory of one task."""
-
 YOUNG_S: Final = 60.0
 """``milo run`` writes its first record long before."""
-
-_SOCKET: Final = re.compile(rf"(/.+)/[0-9a-f]{{{SHORT_ID_CHARS}}}/{re.escape(CONTROL_SOCKET)}")
 
 
 class NoSuchTaskError(MiloError):
@@ -85,23 +77,6 @@ class HostTask:
         return "starting" if self.supervised else "lost"
 
 
-def state_dirs(*more: str) -> list[str]:
-    """Return the state directories of this host: ``more``, and those that serve a socket.
-
-    Only root's own are taken, which nobody else can write to: what is in them is believed.
-    """
-    found = {os.path.abspath(path) for path in more if path}
-    try:
-        with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                match = _SOCKET.fullmatch(line.rstrip("\n").split(None, 7)[-1])
-                if match is not None:
-                    found.add(match[1])
-    except OSError:
-        pass
-    return sorted(path for path in found if _is_roots_own(path))
-
-
 def list_tasks(directories: Iterable[str]) -> list[HostTask]:
     """Return the tasks below these state directories, the oldest first.
 
@@ -122,14 +97,13 @@ def list_tasks(directories: Iterable[str]) -> list[HostTask]:
     return sorted(tasks, key=lambda task: task.record.started_at_s if task.record else 0.0)
 
 
-def abandoned_runs(directory: str = RUN_DIRECTORY) -> list[str]:
-    """Return the directories of each ``milo run`` whose process has gone without cleaning up.
+def abandoned_runs(directories: Iterable[str]) -> list[str]:
+    """Return those ``directories`` of a ``milo run`` whose process has gone without cleaning up.
 
     One without a readable record is taken for one only when it is a minute old.
     """
     found = []
-    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
-        base = os.path.join(directory, name)
+    for base in directories:
         tasks = list_tasks([base])
         if tasks:
             abandoned = not any(task.supervised for task in tasks)
@@ -161,11 +135,3 @@ def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
         if matches:
             raise NoSuchTaskError(wanted, matches)
     raise NoSuchTaskError(wanted, ())
-
-
-def _is_roots_own(path: str) -> bool:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o066

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import array
 import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -25,16 +28,19 @@ from milo.core import control
 from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.core.container.mounts import MASKED_PATHS
 from milo.core.launch import Mount
+from milo.core.records import CONTROL_SOCKET, LAUNCH_FILE, TASK_FILE, ProcessId, TaskRecord, encode
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
 from milo.host.task_client import open_control
-from milo.proc import start_ticks
+from milo.proc import identify, lives, start_ticks
 from milo.task.oci.privileges import userns_problem
 from tests.support import reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
 from tests.support.key_attacks import KEY_ATTACKS, KeyAttack, Scene, open_scene
+from tests.support.launches import make_launch
 from tests.support.private_mounts import small_tmpfs
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -535,3 +541,155 @@ async def test_one_switch_gives_what_the_java_driver_gives(
         await rig.registry.start(task.request)
         await line(task.out, b"tried\n")
         assert attack.worked(scene, task.local / "own"), task.err.text
+
+
+# ---- the commands of root ----------------------------------------------------------------
+
+
+async def milo(rig: DriverRig, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command on the rig's state directory; it may fail, but not with a traceback."""
+    command, *rest = words
+    argv = [sys.executable, "-m", "milo", command, "--state-dir", str(rig.state_dir), *rest]
+    with fail_after(60):
+        done = await trio.run_process(argv, capture_stdout=True, capture_stderr=True, check=False)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+@contextlib.contextmanager
+def bound(*names: bytes) -> Iterator[None]:
+    """Have sockets with these abstract names, as any process of the host's network may."""
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            sock.bind(b"\0" + name)
+            sock.listen()
+        yield
+
+
+@pytest.fixture
+def victim() -> Iterator[ProcessId]:
+    """A process of the host's, which root's commands must not end."""
+    child = subprocess.Popen(["/bin/sleep", "1000"])
+    identity = identify(child.pid)
+    assert identity is not None
+    yield identity
+    child.kill()
+    child.wait()
+
+
+def forged_task(directory: Path, victim: ProcessId) -> Path:
+    """Write what a task named ``evil``, whose processes are the victim, would have left."""
+    path = directory / "0123456789abcdef"
+    path.mkdir(parents=True)
+    record = TaskRecord("evil/evil/1", "evil", "e0", str(path / "gone/e0"), victim, victim)
+    (path / TASK_FILE).write_bytes(encode(record))
+    launch = make_launch(task_name="evil", alloc_dir=record.alloc_dir, state_dir=str(path))
+    (path / LAUNCH_FILE).write_bytes(encode(launch))
+    return path
+
+
+async def test_forged_names_of_sockets(jar_dir: Path, jdks: Path, victim: ProcessId) -> None:
+    """No name of a socket makes a command fail, or makes it believe in a task of a tenant's.
+
+    The tenant has a directory of root's own, as a task with ``user = "root"`` can make one, in a
+    directory that is his. Its records name a process of the host's as a task.
+    """
+    async with open_rig(scripted(jdks, COUNTING)) as rig:
+        task = rig.task(jar_dir / "hello.jar")
+        await rig.registry.start(task.request)
+        theirs = rig.base / "th"
+        path = forged_task(theirs / "st", victim)
+        (theirs / "st").chmod(0o700)
+        os.chown(theirs, 65534, 65534)
+        line = f"0: 2 0 10000 5 1 7 {path}/{CONTROL_SOCKET}".encode()
+        odd = (b"\n", b"x\n" + line, b"\xff\xfe\xe4\n\x85", "\u2028".encode())
+        with bound(*odd, f"{path}/{CONTROL_SOCKET}".encode()):
+            listed = json.loads((await milo(rig, "ps", "--all", "--json")).stdout)
+            assert "evil" not in [entry["task"] for entry in listed]
+            mine = [entry["id"] for entry in listed if entry["state_dir"].startswith(str(rig.base))]
+            assert len(mine) == 1
+            assert (await milo(rig, "exec", mine[0], "--", "true")).returncode == 0
+            assert (await milo(rig, "stats", "--json", mine[0])).returncode == 0
+            assert b"its stdout has no file" in (await milo(rig, "logs", mine[0])).stderr
+            for words in (("exec", "evil", "--", "true"), ("stop", "evil"), ("logs", "evil")):
+                done = await milo(rig, *words)
+                assert done.returncode == 1 and b"there is no task" in done.stderr
+            assert (await milo(rig, "gc", "--yes")).returncode == 0
+            assert lives(victim)
+            await goes_on(task)
+            assert (await milo(rig, "stop", mine[0])).returncode == 0
+
+
+async def test_state_directory_of_a_tenants(victim: ProcessId) -> None:
+    """A state directory that another user can exchange is told, and not believed, though named."""
+    async with open_rig() as rig:
+        theirs = rig.base / "theirs"
+        forged_task(theirs / "state", victim)
+        os.chown(theirs, 65534, 65534)
+        named = ("--state-dir", str(theirs / "state"))
+        listed = await milo(rig, "ps", *named)
+        assert b"theirs belongs to the user 65534" in listed.stderr and b"evil" not in listed.stdout
+        assert (await milo(rig, "stop", *named, "evil")).returncode == 1
+        refused = await milo(rig, "gc", "--yes", *named)
+        assert refused.returncode == 1 and b"Only what root alone can change" in refused.stderr
+        assert lives(victim)
+
+
+@contextlib.contextmanager
+def served_by_nobody(path: Path, victim: ProcessId) -> Iterator[int]:
+    """Serve a control socket as an ordinary user, who says that every command is the victim.
+
+    Yields a descriptor that brings a byte for each greeting.
+    """
+    reader, writer = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        welcome = control.encode(control.Welcome(version=1, supervisor=victim))
+        started = control.encode(control.ExecStarted(process=victim))
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                listener.listen()
+                os.write(writer, b"!")
+                while True:
+                    client = listener.accept()[0]
+                    if client.recv(control.MAX_MESSAGE_BYTES):
+                        os.write(writer, b"?")
+                    client.send(welcome)
+                    client.recv(control.MAX_MESSAGE_BYTES)
+                    client.send(started)
+                    client.close()
+            os._exit(1)
+    os.close(writer)
+    try:
+        assert os.read(reader, 1) == b"!"
+        yield reader
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+
+
+async def test_a_server_that_is_not_roots(jar_dir: Path, jdks: Path, victim: ProcessId) -> None:
+    """Who serves a task's socket and is an ordinary user gets no command, and ends no process."""
+    async with open_rig(scripted(jdks, COUNTING)) as rig:
+        task = rig.task(jar_dir / "hello.jar")
+        await rig.registry.start(task.request)
+        [state_dir] = [path for path in rig.state_dir.iterdir() if path.is_dir()]
+        own = state_dir / CONTROL_SOCKET
+        own.rename(state_dir / "kept")
+        with served_by_nobody(own, victim) as greetings:
+            done = await milo(rig, "exec", state_dir.name, "--", "true")
+            assert done.returncode == 1 and b"is not root's" in done.stderr
+            assert b"app" in (await milo(rig, "ps")).stdout
+            os.set_blocking(greetings, False)
+            with pytest.raises(BlockingIOError):
+                os.read(greetings, 1)
+        own.unlink()
+        (state_dir / "kept").rename(own)
+        assert lives(victim)
+        assert (await milo(rig, "exec", state_dir.name, "--", "true")).returncode == 0

@@ -85,7 +85,6 @@ KERNEL_MODULES = {"milo.proc", "milo.cgroup_files"}
 KERNEL_PATH = re.compile(r"/(proc|sys)(/|$)")
 IN_THE_CONTAINER = {
     "milo.task.root.rootfs": {"/proc", "/sys", "/proc/self/mounts"},
-    "milo.host.tasks": {"/proc/net/unix"},  # which goes
 }
 """What is not opened, but made in the container."""
 

@@ -1,0 +1,136 @@
+"""Which state directories this host has: what the commands for people look into, and believe.
+
+What lies in one is believed: which process is a task's own, which container is to be killed. So one
+counts only if root alone can change it and every directory above it, and where they are is told by
+root alone: by the command line, by the default, by ``milo run``, and by the drivers, each of which
+leaves a pointer to a state directory that is not the default. Nothing that another process of the
+host can say (the name of a socket, say) makes a state directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from milo import walk
+from milo.core.config.plugin_options import PluginOptions
+from milo.errors import PathError, Reason, StateError
+
+DEFAULT: Final = PluginOptions().state_dir
+RUN_DIRECTORY: Final = "/run/milo-run"
+"""Below it, each ``milo run`` has a directory that is a state directory of one task."""
+POINTERS: Final = "/run/milo-state-dirs"
+"""A symlink for each other state directory that a driver has used since the last reboot."""
+MAX_DIRECTORIES: Final = 10_000
+"""So many entries of one of these are looked at."""
+
+_log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class StateDirs:
+    """State directories that are there."""
+
+    trusted: tuple[str, ...]
+    """Root's alone."""
+    refused: tuple[str, ...]
+    """Sentences about the others: which, and who could change what."""
+
+
+def of_host(named: str) -> StateDirs:
+    """Return all of this host: those of drivers, ``named`` among them, and of ``milo run``."""
+    return _judged((named, DEFAULT, *_pointed(), *_runs()))
+
+
+def of_drivers(named: str) -> StateDirs:
+    """Return those that drivers may use: the one that is ``named``, the default, the others."""
+    return _judged((named, DEFAULT, *_pointed()))
+
+
+def of_runs() -> StateDirs:
+    """Return those of ``milo run``."""
+    return _judged(_runs())
+
+
+def require_roots(state_dir: str) -> None:
+    """Make sure that a state directory, if it is there, is root's alone.
+
+    Raises:
+        StateError: another user can change it, or a directory above it.
+    """
+    if problem := _problem(state_dir):
+        raise StateError(state_dir, f"{problem}. Only what root alone can change is believed")
+
+
+def announce(state_dir: str) -> None:
+    """Leave a pointer for the commands, and drop those that lead nowhere any more.
+
+    Whatever is wrong is only logged: a task starts without it, and ``--state-dir`` names what has
+    no pointer.
+    """
+    if state_dir == DEFAULT:
+        return
+    name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    try:
+        os.makedirs(POINTERS, mode=0o700, exist_ok=True)
+        if problem := walk.writable_by_others(POINTERS):
+            raise StateError(POINTERS, problem)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(state_dir, os.path.join(POINTERS, name))
+            for entry in os.scandir(POINTERS):
+                if entry.name != name and not os.path.exists(entry.path):
+                    os.unlink(entry.path)
+    except (OSError, StateError) as exc:
+        _log.warning("milo ps will not find %s by itself: %s", state_dir, exc)
+
+
+def _pointed() -> list[str]:
+    """Return where the pointers of drivers lead; nothing unless root alone can make them."""
+    found = []
+    for path in _entries(POINTERS):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(path))
+    return found
+
+
+def _runs() -> list[str]:
+    return _entries(RUN_DIRECTORY)
+
+
+def _entries(directory: str) -> list[str]:
+    if walk.writable_by_others(directory):
+        return []  # or it is not there
+    try:
+        with walk.follow(directory, walk.Kind.DIRECTORY) as held:
+            names, _ = held.names(MAX_DIRECTORIES)
+    except PathError:
+        return []
+    return sorted(os.path.join(directory, name) for name, _ in names)
+
+
+def _judged(paths: Iterable[str]) -> StateDirs:
+    """Tell those that are root's alone from the others; each directory counts once."""
+    trusted: dict[tuple[int, int], str] = {}
+    refused = {}
+    for path in filter(os.path.isabs, paths):
+        if problem := _problem(path):
+            refused[path] = f"{path} is not looked into: {problem}"
+            continue
+        with contextlib.suppress(PathError), walk.follow(path) as held:
+            trusted.setdefault((held.status.st_dev, held.status.st_ino), path)
+    return StateDirs(tuple(trusted.values()), tuple(refused.values()))
+
+
+def _problem(path: str) -> str:
+    """Return why what lies in a state directory is not believed; empty also if it is missing."""
+    try:
+        walk.follow(path, walk.Kind.DIRECTORY).close()
+    except PathError as exc:
+        return "" if exc.reason is Reason.MISSING else f"{exc.part}: {exc.words}"
+    return walk.writable_by_others(path)
