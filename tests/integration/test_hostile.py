@@ -657,12 +657,12 @@ def served_by_nobody(path: Path, victim: ProcessId) -> Iterator[int]:
                 os.write(writer, b"!")
                 while True:
                     client = listener.accept()[0]
-                    if client.recv(control.MAX_MESSAGE_BYTES):
-                        os.write(writer, b"?")
-                    client.send(welcome)
-                    client.recv(control.MAX_MESSAGE_BYTES)
-                    client.send(started)
-                    client.close()
+                    with client, contextlib.suppress(OSError):
+                        if client.recv(control.MAX_MESSAGE_BYTES):
+                            os.write(writer, b"?")
+                        client.send(welcome)
+                        client.recv(control.MAX_MESSAGE_BYTES)
+                        client.send(started)
             os._exit(1)
     os.close(writer)
     try:

@@ -138,7 +138,8 @@ class PluginOptions:
         metadata=option(
             text("an absolute path, such as /run/milo", _check_state_dir),
             doc="Where bundles, control sockets and exit records are kept, by an absolute path "
-            "of at most 77 bytes; it must not survive a reboot.",
+            "of at most 77 bytes; it must not survive a reboot, and nobody but root may change it "
+            "or a directory above it.",
             example='"/run/milo-test"',
         ),
     )
