@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from milo.core import records
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskState
 from milo.errors import StateError, TaskNotFoundError
 from milo.proc import start_ticks
@@ -100,6 +102,30 @@ async def test_a_successor_takes_over_from_a_killed_task_process(jar_dir: Path) 
         # Each process went on with the last one's count, which may lag by the chunk that was
         # moved as it was killed: it is killed at the very moment at which a line arrives.
         assert task.out.length - 3 * 4096 <= int(counted) <= task.out.length
+
+
+async def test_a_successor_does_not_judge_a_running_task_again(jar_dir: Path) -> None:
+    """A task that today's rules or configuration would refuse runs on: it was permitted once.
+
+    Its record may be of a Milo that knew fewer rules.
+    """
+    async with open_rig(PluginOptions(allow_host_namespaces=True)) as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["5", "0"], pid_mode="host")
+        await rig.registry.start(task.request)
+        pid = await container_pid(rig, task)
+        [record] = rig.state_dir.glob(f"*/{records.LAUNCH_FILE}")
+        fields = json.loads(record.read_text())
+        fields["plugin"] = {"state_dir": fields["plugin"]["state_dir"]}
+        record.write_text(json.dumps(fields))
+        supervisor = await rig.supervisor(task)
+        os.kill(supervisor, signal.SIGKILL)
+        await until_gone(supervisor)
+        count = len(ticks(task.out))
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (count + 100))
+        assert await container_pid(rig, task) == pid
+        assert any("taken over" in text for text in rig.texts(task))
+        await rig.registry.stop(task.id, "SIGTERM", 10)
+        await rig.registry.wait(task.id)
 
 
 async def test_a_container_that_dies_with_its_task_process_loses_no_output(jar_dir: Path) -> None:

@@ -7,10 +7,8 @@ from typing import Any, Final
 
 import attrs
 
+from milo.core.container.confinement import SHM_SIZE_BYTES
 from milo.errors import ConfigError
-
-SHM_SIZE_BYTES: Final = 64 * 1024 * 1024
-"""As podman and docker size /dev/shm."""
 
 MASKED_PATHS: Final = (
     "/proc/acpi",
