@@ -1,6 +1,6 @@
 # What helps when something is wrong. In the running task, for example:
-#   nomad alloc exec -task app <alloc> jcmd 1 Thread.print
-#   nomad alloc exec -task app <alloc> jcmd 1 JFR.dump filename=/alloc/data/now.jfr
+#   nomad alloc exec -task app <alloc> jcmd 2 Thread.print
+#   nomad alloc exec -task app <alloc> jcmd 2 JFR.dump filename=/alloc/data/now.jfr
 #   nomad alloc signal -s SIGQUIT <alloc>       (a thread dump into the task's log)
 #   nomad alloc fs <alloc> alloc/data/          (heap dumps, recordings, garbage collector's log)
 variable "url" {

@@ -89,6 +89,16 @@ class CrunMissingError(MiloError):
         )
 
 
+class PauseProcessError(MiloError):
+    """Process 1 of the container's PID namespace cannot be made, or has ended too early."""
+
+    recoverable = True
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"Error: The container's pause process cannot be used: {problem}")
+
+
 class FifoError(MiloError):
     """A log FIFO that Nomad names cannot be written to."""
 

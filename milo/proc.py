@@ -222,6 +222,11 @@ def root(pid: int) -> str:
     return f"/proc/{pid}/root"
 
 
+def open_pid_namespace(pid: int | str = "self") -> int:
+    """Return a descriptor of the PID namespace that ``pid`` is in. Raises OSError."""
+    return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def set_oom_score_adj(pid: int, score: int) -> None:
     """Say how soon the OOM killer takes ``pid``, from -1000, never, to 1000. Raises OSError."""
     write(f"/proc/{pid}/oom_score_adj", str(score))

@@ -190,7 +190,7 @@ def _exec(commands: Commands) -> None:
         help="run a command in a task",
         description="Run a command in a task's container, as its application's user; jcmd, "
         "jstack and the like of its JDK are found by name. Needs root.",
-        epilog="Example: milo exec web -- jcmd 1 Thread.print",
+        epilog="Example: milo exec web -- jcmd 2 Thread.print",
     )
     execute.set_defaults(run=_do_exec, needs_root=True)
     execute.add_argument("task", metavar="TASK", help=TASK_HELP)

@@ -21,6 +21,8 @@ from milo.proc import children
 
 REMEMBERED_STATUSES: Final = 64
 """Statuses of children that nobody has asked for yet: enough for a burst of orphans."""
+PASSED_FD: Final = 3
+"""Behind the standard streams. What is given to be passed has this number or a higher one."""
 STRAY_ROUNDS: Final = 100
 STRAY_PAUSE_S: Final = 0.01
 """Between SIGKILL and a look whether it was the last: a second in all."""
@@ -111,6 +113,10 @@ class Reaper:
         await self._watched[pid].wait()
         return self._statuses[pid]
 
+    def status(self, pid: int) -> WaitStatus | None:
+        """Return the status of ``pid``, which is watched, or None while it has not been taken."""
+        return self._statuses.get(pid)
+
     def forget(self, pid: int) -> None:
         """Drop what is kept for ``pid``."""
         self._watched.pop(pid, None)
@@ -124,8 +130,11 @@ class Reaper:
         stdout: int,
         stderr: int,
         stdin: int | None = None,
+        passed: int | None = None,
     ) -> int:
         """Start ``argv`` (absolute path first) and return its process id.
+
+        ``passed`` is a descriptor that it gets as number `PASSED_FD`.
 
         Raises:
             OSError: it could not be executed.
@@ -137,6 +146,8 @@ class Reaper:
             (os.POSIX_SPAWN_DUP2, stdout, 1),
             (os.POSIX_SPAWN_DUP2, stderr, 2),
         ]
+        if passed is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, passed, PASSED_FD))
         pid = os.posix_spawn(
             argv[0],
             argv,

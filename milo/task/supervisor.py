@@ -225,12 +225,18 @@ class Supervisor:
                 if self._container.trouble:
                     self._journal.log("warn", f"{self._container.trouble}; removed without it")
         stdout, stderr = self._streams.counters()
+        error = UNSEEN_EXIT if status is None else ""
+        if (pause := self._container.pause_status) is not None and not oom_killed:
+            error = (
+                "its pause process, which is process 1 of the container, ended too early "
+                f"({pause}), and the kernel ends everything in the container with it"
+            )
         record = records.ExitRecord(
             exit_code=-1 if status is None else status.exit_code,
             signal=0 if status is None else status.signal,
             oom_killed=oom_killed,
             memory=memory,
-            error=UNSEEN_EXIT if status is None else "",
+            error=error,
             ended_at_s=ended_at_s,
             started_at_s=self._container.started_at_s,
             task_id=self.launch.task_id,

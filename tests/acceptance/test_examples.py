@@ -73,7 +73,7 @@ def test_debug(nomad: Nomad, jar_url: str) -> None:
     job.wait_logs("Processing...")
     data = "alloc/data/"
     assert "gc.log" in nomad.cli("alloc", "fs", job.allocation(), data)
-    command = ("jcmd", "1", "JFR.dump", "filename=/alloc/data/now.jfr")
+    command = ("jcmd", "2", "JFR.dump", "filename=/alloc/data/now.jfr")
     nomad.cli("alloc", "exec", "-t=false", "-task", "app", job.allocation(), *command)
     assert "now.jfr" in nomad.cli("alloc", "fs", job.allocation(), data)
 

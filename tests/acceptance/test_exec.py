@@ -155,11 +155,11 @@ def test_many_at_once(nomad: Nomad, running: Job) -> None:
 
 def test_the_tasks_own_jcmd(nomad: Nomad, running: Job) -> None:
     """jcmd, jstack and jmap of the task's JDK work by bare name."""
-    version = alloc_exec(nomad, running, "jcmd", "1", "VM.version")
+    version = alloc_exec(nomad, running, "jcmd", "2", "VM.version")
     assert version.returncode == 0 and b"JDK" in version.stdout, version
-    threads = alloc_exec(nomad, running, "jstack", "1")
+    threads = alloc_exec(nomad, running, "jstack", "2")
     assert threads.returncode == 0 and b'"main"' in threads.stdout, threads
-    classes = alloc_exec(nomad, running, "jmap", "-histo", "1")
+    classes = alloc_exec(nomad, running, "jmap", "-histo", "2")
     assert classes.returncode == 0 and b"java.lang.String" in classes.stdout, classes
 
 

@@ -45,7 +45,7 @@ def test_a_task_outlives_the_replacement_of_milo(
         wait_for("the new driver", lambda: version(one) == "99.0.0")
         newest = max(numbers(job.logs()))
         job.wait_logs(f"tick {newest + 20} ")
-        said = nomad.cli("alloc", "exec", "-t=false", job.allocation(), "cat", "/proc/1/comm")
+        said = nomad.cli("alloc", "exec", "-t=false", job.allocation(), "cat", "/proc/2/comm")
         assert said == "java\n"
         assert record(one.state_dir) == before
         job.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shutil
@@ -161,6 +162,7 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
     made = bundle.write_bundle(
         launch, options or TaskOptions(), Application(java=launch.javas[0]), argv
     )
+    _make_pid_namespace(made)
     pid_file = f"{launch.state_dir}/pid"
     reader, writer = os.pipe()
     running = Running(launch, made, 0, -1, reader)
@@ -203,6 +205,16 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
     assert not os.path.exists(made.path)
     assert made.container_id not in Path("/proc/self/mounts").read_text()
     assert not [path for path in groups() if made.container_id in path]
+
+
+def _make_pid_namespace(made: bundle.Bundle) -> None:
+    """Have crun make the PID namespace: a pause process needs a task process."""
+    path = Path(made.config_path)
+    config = json.loads(path.read_text())
+    for namespace in config["linux"]["namespaces"]:
+        if namespace["type"] == "pid":
+            del namespace["path"]
+    path.write_text(json.dumps(config))
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 30) -> bool:

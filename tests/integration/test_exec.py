@@ -107,12 +107,12 @@ async def test_it_has_the_applications_own_privileges(jar_dir: Path) -> None:
             "id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status;"
             "cat /proc/self/oom_score_adj; ulimit -Hn; echo $NOMAD_TASK_DIR;"
             "for n in pid mnt ipc uts cgroup; do"
-            ' [ "$(readlink /proc/self/ns/$n)" = "$(readlink /proc/1/ns/$n)" ] && echo same; done'
+            ' [ "$(readlink /proc/self/ns/$n)" = "$(readlink /proc/2/ns/$n)" ] && echo same; done'
         )
         end, output = await run(rig, task, "sh", "-c", script)
         lines = output.stdout.decode().split("\n")
         _, reference = await run(
-            rig, task, "grep", "-E", "^(CapEff|CapBnd|NoNewPrivs|Seccomp):", "/proc/1/status"
+            rig, task, "grep", "-E", "^(CapEff|CapBnd|NoNewPrivs|Seccomp):", "/proc/2/status"
         )
         assert end == CommandEnd(0), output
         assert lines[0] == "65534"
@@ -376,7 +376,7 @@ async def test_the_jdks_tools_work_by_bare_name(jar_dir: Path) -> None:
     """jcmd of the task's own JDK talks to the task's JVM."""
     async with open_rig() as rig:
         task = await running(rig, jar_dir)
-        end, output = await run(rig, task, "jcmd", "1", "VM.version")
+        end, output = await run(rig, task, "jcmd", "2", "VM.version")
         assert end == CommandEnd(0), output
         assert b"JDK" in output.stdout
 

@@ -20,7 +20,7 @@ from milo import proc
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.container import seccomp, userns
 from milo.core.launch import Network
-from milo.errors import ConfigError, MiloError
+from milo.errors import MiloError
 from milo.task.oci import privileges
 from tests.support import java_homes, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
@@ -34,17 +34,6 @@ needs_perl = pytest.mark.skipif(
     not (shutil.which("perl") and platform.machine() == "x86_64"),
     reason="calls the kernel through perl, with the numbers of x86_64",
 )
-
-
-NO_INIT = "no init for containers is installed (./dev setup: catatonit)"
-
-
-def has_init() -> bool:
-    """Whether this machine has an init that a container can be given."""
-    try:
-        return bool(privileges.find_init())
-    except ConfigError:
-        return False
 
 
 @contextlib.asynccontextmanager
@@ -192,21 +181,16 @@ async def test_own_profile_is_used_as_it_is_and_a_bad_one_is_named(
 
 
 @pytest.mark.parametrize("home", java_homes.all_homes(), ids=os.path.basename)
-@pytest.mark.parametrize("init", [False, True], ids=["plain", "init"])
-async def test_jvms_and_their_tools_work_under_the_default_filter(
-    jar_dir: Path, home: str, init: bool
-) -> None:
+async def test_jvms_and_their_tools_work_under_the_default_filter(jar_dir: Path, home: str) -> None:
     """Files, sockets, threads, child processes, jcmd, JFR and jstack: nothing is refused."""
-    if init and not has_init():
-        pytest.skip(NO_INIT)
     async with open_rig(PluginOptions(java_home=home)) as rig:
-        task = rig.task(jar_dir / "workout.jar", memory_mb=512, init=init)
+        task = rig.task(jar_dir / "workout.jar", memory_mb=512)
         text = await output(rig, task)
     lines = text.splitlines()
     assert [line for line in lines if line.startswith("FAILED")] == []
     assert lines[-1] == "done"
     assert sum(line.startswith("ok ") for line in lines) == 12
-    assert f"pid {2 if init else 1}" in lines
+    assert "pid 2" in lines
 
 
 # ---- limits and sysctls -----------------------------------------------------------------
@@ -317,44 +301,6 @@ async def test_namespaces_are_shared_as_the_job_says(tmp_path: Path, jar_dir: Pa
     assert not {*shared} & {*own[2:]}
 
 
-# ---- init -------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not has_init(), reason=NO_INIT)
-async def test_init_passes_signals_and_exit_codes_on_and_reaps(
-    tmp_path: Path, jar_dir: Path
-) -> None:
-    """The application runs below an init that buries orphans, and ends as it ends."""
-    script = (
-        "trap 'exit 5' USR1; (sleep 0.01 & exec true); echo $$ $PPID; cat /proc/1/comm;"
-        "while :; do sleep 0.01; done"
-    )
-    async with scripted(tmp_path, script) as rig:
-        task = rig.task(jar_dir / "hello.jar", init=True)
-        await rig.registry.start(task.request)
-        await trio.to_thread.run_sync(task.out.wait_for, b"init\n")
-        await rig.registry.signal(task.id, "SIGUSR1")
-        result = await rig.registry.wait(task.id)
-        assert (result.exit_code, result.signal) == (5, 0)
-        pid, parent, name = task.out.text.decode().split()
-        assert (pid, parent, name) == ("2", "1", "init")
-        killed = rig.task(jar_dir / "hello.jar", init=True)
-        await rig.registry.start(killed.request)
-        await trio.to_thread.run_sync(killed.out.wait_for, b"init\n")
-        await rig.registry.stop(killed.id, "SIGTERM", 30)
-        result = await rig.registry.wait(killed.id)
-        assert (result.exit_code, result.signal) == (128 + signal.SIGTERM, 0)
-
-
-async def test_where_no_init_is_installed_the_packages_are_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """init = true on a client that has none is refused, with what to install."""
-    monkeypatch.setattr(privileges, "INITS", ("/nonexistent",))
-    with pytest.raises(ConfigError, match="catatonit or tini"):
-        privileges.find_init()
-
-
 # ---- the tenant's own programs ----------------------------------------------------------
 
 
@@ -414,7 +360,7 @@ async def test_ids_are_mapped_away_from_the_hosts(tmp_path: Path, jar_dir: Path,
 @needs_userns
 @pytest.mark.parametrize("rootfs", ["host", "minimal"])
 async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, rootfs: str) -> None:
-    """Either root file system, a volume of the job's, an init and a network of its own."""
+    """Either root file system, a volume of the job's and a network of its own."""
     volume = tmp_path / "volume"
     volume.mkdir()
     os.chown(volume, 65534, 65534)
@@ -426,7 +372,6 @@ async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, roo
             jar_dir / "workout.jar",
             memory_mb=512,
             rootfs=rootfs,
-            init=has_init(),
             jvm_options=["-Xlog:gc:file=/volume/gc.log"],
             mounts=[{"source": str(volume), "target": "/volume", "readonly": False}],
         )

@@ -139,10 +139,8 @@ def test_seccomp() -> None:
     holds(host_verdicts.check_seccomp("/p.json", "", "Error: bad"), FAILED, "bad | Repair")
 
 
-def test_init_and_privileges() -> None:
-    """An init is missed by few; without root less is checked, and that is said."""
-    holds(host_verdicts.check_init("/usr/bin/tini"), OK, "tini")
-    holds(host_verdicts.check_init(""), WARNING, "catatonit or tini")
+def test_privileges() -> None:
+    """Without root less is checked, and that is said."""
     holds(host_verdicts.check_privileges(0, 0x1FF_FFFF_FFFF), OK, "CAP_SYS_ADMIN")
     holds(host_verdicts.check_privileges(0, 0xA804_25FB), FAILED, "without CAP_SYS_ADMIN")
     holds(host_verdicts.check_privileges(1000, 0), SKIPPED, "sudo milo doctor")

@@ -48,12 +48,12 @@ def confine(plugin: PluginOptions | None = None, **options: Any) -> Confinement:
 
 
 def test_the_defaults_are_no_capability_and_a_filter() -> None:
-    """A job that says nothing has the built-in filter here, private namespaces and no init."""
+    """A job that says nothing has the built-in filter here, and private namespaces."""
     found = confine()
     assert found.capabilities == ()
     assert found.seccomp is not None
     assert found.seccomp["defaultAction"] == "SCMP_ACT_ERRNO"
-    assert (found.host_pids, found.host_ipc, found.init, found.first_id) == (False, False, "", 0)
+    assert (found.host_pids, found.host_ipc, found.first_id) == (False, False, 0)
     assert found.pids_limit == PluginOptions().pids_limit
 
 

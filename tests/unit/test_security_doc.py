@@ -65,7 +65,6 @@ def test_hostile_words_are_told_in_no_column_of_milos() -> None:
         "network.abstract-sockets",
         "network.host-loopback",
         "shell.run-own-program",
-        "shell.trace-init",  # its own JVM
         "write./dev/mqueue",
         "write./dev/shm",
         "write./sys/fs/cgroup",  # crun's tmpfs, with cgroup v1

@@ -86,13 +86,15 @@ def test_open_files_are_bounded_even_where_the_host_has_no_bound() -> None:
 
 
 def test_namespaces_are_its_own_but_the_hosts_network() -> None:
-    """Five namespaces are new; the network is the host's, Nomad's, or an empty one."""
+    """Four namespaces are new, the one of processes is the pause process's; the network is the
+    host's, Nomad's, or an empty one."""
 
     def namespaces(**changes: Any) -> list[dict[str, str]]:
         found: list[dict[str, str]] = built(**changes)["linux"]["namespaces"]
         return found
 
-    own = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
+    own = [{"type": kind} for kind in ("mount", "uts", "cgroup", "ipc")]
+    own.append({"type": "pid", "path": "/proc/self/fd/3"})
     assert namespaces() == own
     assert namespaces(network_mode="none") == [*own, {"type": "network"}]
     assert namespaces(network_mode="group", network_path="/run/netns/x") == [
@@ -199,15 +201,6 @@ def test_shared_memory_sysctls_and_masks_are_the_containers() -> None:
     assert [word for word in options(config, "/dev/shm") if "size" in word] == ["size=4096"]
     assert config["linux"]["sysctl"] == {"kernel.sem": "1"}
     assert {"/sys/x", "/proc/kcore"} <= set(config["linux"]["maskedPaths"])
-
-
-def test_init_is_put_before_the_application() -> None:
-    """The host's init is bound read-only where no job can mount, and gets the command line."""
-    config = built(confinement=Confinement(init="/usr/bin/catatonit"))
-    assert config["process"]["args"] == ["/dev/init", "--", *PLAN.args]
-    (init,) = (mount for mount in config["mounts"] if mount["destination"] == "/dev/init")
-    assert init["source"] == "/usr/bin/catatonit"
-    assert {"ro", "nosuid"} <= set(init["options"])
 
 
 @pytest.mark.parametrize(

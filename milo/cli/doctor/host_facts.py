@@ -49,7 +49,7 @@ def check_host(options: PluginOptions) -> list[Finding]:
         trial: Trial = try_container(crun, options)
         findings.append(host_verdicts.check_trial(trial.error, trial.seconds))
     findings += _check_java(options)
-    findings += [_check_seccomp(options), host_verdicts.check_init(_init())]
+    findings.append(_check_seccomp(options))
     findings += check_state_dir(look_at(options.state_dir))
     return findings
 
@@ -158,13 +158,6 @@ def _check_seccomp(options: PluginOptions) -> Finding:
         except ConfigError as exc:
             error = str(exc)
     return host_verdicts.check_seccomp(asked, default, error)
-
-
-def _init() -> str:
-    try:
-        return privileges.find_init()
-    except ConfigError:
-        return ""
 
 
 def _has_pidfd() -> bool:

@@ -202,18 +202,6 @@ def check_seccomp(asked: str, default: str, error: str) -> Finding:
     return ok("seccomp", "Milo's own list of system calls, as no default profile is installed")
 
 
-def check_init(path: str) -> Finding:
-    """``path``: the init for ``init = true``, empty without one."""
-    if path:
-        return ok("init", f"{path}, for jobs with init = true")
-    return Finding(
-        "init",
-        Verdict.WARNING,
-        "none: jobs with init = true fail",
-        "Install the package catatonit or tini, if a job wants that",
-    )
-
-
 def check_privileges(uid: int, capabilities: int) -> Finding:
     """``capabilities``: CapEff of /proc/self/status."""
     if uid != 0:

@@ -285,8 +285,8 @@ class TaskOptions:
         default=False,
         metadata=option(
             flag(),
-            doc="Run the application under the client's catatonit or tini, which reaps the "
-            "processes that it leaves behind; for applications that start other programs.",
+            doc="Has no effect. Whatever an application leaves behind is reaped, as process 1 of "
+            "its container is not the JVM but a process of Milo's, which is there for that.",
             example="true",
         ),
     )

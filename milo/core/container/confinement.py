@@ -18,9 +18,6 @@ RLIM_INFINITY: Final = 2**64 - 1
 SHM_SIZE_BYTES: Final = 64 * 1024 * 1024
 """As podman and docker size /dev/shm. What is in it counts as the task's memory."""
 
-INIT_PATH: Final = "/dev/init"
-"""In the container: nothing of the host's or the job's can be mounted there."""
-
 
 @attrs.frozen
 class Confinement:
@@ -44,7 +41,5 @@ class Confinement:
     host_pids: bool = False
     """Whether the container shares the host's PID namespace."""
     host_ipc: bool = False
-    init: str = ""
-    """The host's path of an init to run the application under; empty for none."""
     first_id: int = 0
     """With a user namespace: the host's id that the container's 0 stands for; 0 is none."""

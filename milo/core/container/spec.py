@@ -14,7 +14,7 @@ import attrs
 from milo.core import cgroup
 from milo.core.container import mounts, userns
 from milo.core.container.capabilities import oci_name
-from milo.core.container.confinement import INIT_PATH, NOFILE_LIMIT, Confinement
+from milo.core.container.confinement import NOFILE_LIMIT, Confinement
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
@@ -22,6 +22,9 @@ OCI_VERSION: Final = "1.0.2"
 """What crun 1.8 and every later one accept."""
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PID_NAMESPACE: Final = "/proc/self/fd/3"
+"""The pause process's, which crun is given as descriptor 3."""
 
 LANG: Final = "C.UTF-8"
 """Without a locale a JVM prints ``?`` for all that is not ASCII, and no file has another name."""
@@ -167,7 +170,6 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
     # one is what makes them effective in a program that is not root's.
     kinds = ("bounding", "effective", "inheritable", "permitted", "ambient")
     capabilities = dict.fromkeys(kinds, names)
-    args = [INIT_PATH, "--", *plan.args] if confinement.init else list(plan.args)
     return {
         "terminal": False,
         "user": {
@@ -175,7 +177,7 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
             "gid": plan.user.gid,
             "additionalGids": list(plan.user.groups),
         },
-        "args": args,
+        "args": list(plan.args),
         "env": [f"{name}={value}" for name, value in plan.env.items()],
         "cwd": plan.cwd,
         "capabilities": capabilities,
@@ -213,16 +215,6 @@ def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
             else:
                 sizes = [word for word in mount["options"] if not word.startswith("size=")]
                 mount["options"] = [*sizes, f"size={confinement.shm_size_bytes}"]
-    if confinement.init:
-        options = ["bind", "ro", "nosuid", "nodev"]
-        result.append(
-            {
-                "destination": INIT_PATH,
-                "type": "bind",
-                "source": confinement.init,
-                "options": options,
-            }
-        )
     return result
 
 
@@ -235,9 +227,12 @@ def _bind_mount(bind: mounts.Bind, confinement: Confinement) -> dict[str, Any]:
 
 
 def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
-    shared = {"pid": plan.confinement.host_pids, "ipc": plan.confinement.host_ipc}
-    kinds = ("pid", "mount", "ipc", "uts", "cgroup")
-    namespaces = [{"type": kind} for kind in kinds if not shared.get(kind)]
+    kinds = ["mount", "uts", "cgroup"]
+    if not plan.confinement.host_ipc:
+        kinds.append("ipc")
+    namespaces = [{"type": kind} for kind in kinds]
+    if not plan.confinement.host_pids:
+        namespaces.append({"type": "pid", "path": PID_NAMESPACE})
     if plan.confinement.first_id:
         namespaces.append({"type": "user"})
     if plan.network_mode == "group":

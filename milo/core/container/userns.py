@@ -14,6 +14,9 @@ adduser and useradd give to users and their subordinate ids lies far below."""
 BLOCK_SIZE: Final = 65_536
 BLOCKS: Final = 4_095
 
+PAUSE_ID: Final = FIRST_ID + BLOCK_SIZE * BLOCKS
+"""Behind the blocks: user and group of the pause processes, on the host."""
+
 MIN_KERNEL: Final = (6, 3)
 """Idmapped mounts came with 5.12, those of tmpfs, which Nomad mounts as secrets/, with 6.3."""
 MIN_CRUN: Final = (1, 5)

@@ -124,13 +124,17 @@ def absolute_class_path(class_path: str, work_dir: str = "") -> str:
 
 
 def without_effect(options: TaskOptions) -> list[str]:
-    """Return a sentence for each key of Nomad's java driver that changes nothing here."""
+    """Return a sentence for each key of the job's that changes nothing here."""
     notes = []
     if options.class_path and options.jar_path and not options.main_class:
         notes.append("class_path has no effect beside jar_path alone: java -jar ignores it")
     if options.cap_drop and capabilities.ALL not in options.cap_add:
         notes.append(
             "cap_drop has no effect: a task has no capabilities but those that its cap_add names"
+        )
+    if options.init:
+        notes.append(
+            "init has no effect: process 1 of the container is Milo's, and orphans are reaped"
         )
     return notes
 

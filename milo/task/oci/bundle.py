@@ -39,6 +39,8 @@ class Bundle:
     """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
     config_path: str
     user: spec.User
+    host_pids: bool = False
+    """Whether the container is in the host's PID namespace."""
     binds: tuple[Bind, ...] = ()
     """What crun is to bind, for `milo.task.root.mount_check`."""
     notes: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ def write_bundle(
         cgroup_path=cgroup.container_path(launch.cgroup_parent, container_id),
         config_path=f"{path}/{CONFIG_FILE}",
         user=user,
+        host_pids=confinement.host_pids,
         binds=layout.binds,
         notes=(no_dns,) if no_dns else (),
     )

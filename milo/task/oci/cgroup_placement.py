@@ -34,6 +34,19 @@ def settle(pid: int, *, oom_score_adj: int, cpuset_cgroup: str = "", cpuset_cpus
         join_cpuset(pid, cpuset_cgroup, cpuset_cpus)
 
 
+def join(pid: int, cgroup_path: str) -> None:
+    """Move a process into a container's own cgroup, in every hierarchy where there is one.
+
+    Raises:
+        StateError: the kernel refuses, or the process is gone.
+    """
+    hierarchy = cgroup_files.detect()
+    for controller in hierarchy.mounts:
+        directory = hierarchy.directory(controller, cgroup_path)
+        if directory is not None and os.path.isdir(directory):
+            _write(f"{directory}/cgroup.procs", str(pid))
+
+
 def join_cpuset(pid: int, cpuset_cgroup: str, cpuset_cpus: str = "") -> None:
     """Move a process into the cpuset group that Nomad keeps for the task (cgroup v1).
 

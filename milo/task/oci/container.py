@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from typing import Final
 
 import trio
 
@@ -24,10 +23,8 @@ from milo.task.oci import bundle, cgroup_placement, cgroup_state
 from milo.task.oci.bundle import Bundle
 from milo.task.oci.crun import Crun
 from milo.task.oci.non_child import NonChildProcess
+from milo.task.oci.pause import PauseProcess
 from milo.task.root.mount_check import MountCheck
-
-INIT_KILLED: Final = 128 + signal.SIGKILL
-"""What an init ends with when the application was ended by SIGKILL."""
 
 
 class Container:
@@ -46,8 +43,11 @@ class Container:
         self._crun = Crun(reaper, self._log)
         self._cgroup_path = ""
         self._non_child: NonChildProcess | None = None
+        self._pause: PauseProcess | None = None
         self._created = False
         self._ended = False
+        self.pause_status: WaitStatus | None = None
+        """How the pause process ended, when that was not with the application. Once waited for."""
         self.trouble = ""
         """What went wrong while it was removed, for the log; it is removed all the same."""
 
@@ -96,6 +96,10 @@ class Container:
         assert self._bundle is not None and self._mount_check is not None
         pid_file = os.path.join(self._launch.state_dir, PID_FILE)
         self._created = True
+        passed = None
+        if not self._bundle.host_pids:
+            self._pause = PauseProcess(self._reaper, self._launch.state_dir, self._launch.network)
+            passed = self._pause.namespace
         with _streams_of_its_own(self._launch) as stdin:
             await self._crun.run(
                 "create",
@@ -110,6 +114,7 @@ class Container:
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
+                passed=passed,
             )
         with open(pid_file, encoding="ascii") as file:
             pid = int(file.read())
@@ -126,8 +131,22 @@ class Container:
             cpuset_cgroup=self._launch.cpuset_cgroup,
             cpuset_cpus=self._launch.resources.cpuset_cpus,
         )
+        if self._pause is not None:
+            await self._settle(self._pause)
         shares = self._launch.resources.cpu_shares
         cgroup_placement.weigh(shares, self._cgroup_path, self._launch.cgroup_parent)
+
+    async def _settle(self, pause: PauseProcess) -> None:
+        """Put the pause process where the container's process is, and let go of it."""
+        assert self.process is not None
+        cgroup_placement.join(pause.pid, self._cgroup_path)
+        cgroup_placement.settle(
+            pause.pid,
+            oom_score_adj=self._launch.resources.oom_score_adj,
+            cpuset_cgroup=self._launch.cpuset_cgroup,
+            cpuset_cpus=self._launch.resources.cpuset_cpus,
+        )
+        await pause.hand_over(self.process.pid)
 
     async def start(self) -> None:
         """Let the application run; raises `CrunError`."""
@@ -155,12 +174,14 @@ class Container:
 
     async def kill_all(self) -> None:
         """Send SIGKILL to the whole container. Never raises for a process that is gone."""
-        # The end of the first process is the end of all; see `wait`.
+        if self._pause is not None:
+            self._pause.kill()
+        # Where there is none of Milo's own, the application's end is the end of all: see `wait`.
         with contextlib.suppress(MiloError):
             self.signal(signal.SIGKILL)
 
     async def wait(self) -> WaitStatus | None:
-        """Return how the first process ended, all others gone too; None when it is not known."""
+        """Return how the application ended, all others gone too; None when it is not known."""
         assert self.process is not None
         status = None
         if self._non_child is not None:
@@ -168,8 +189,12 @@ class Container:
         else:
             status = await self._reaper.wait(self.process.pid)
         self._ended = True
-        # In a PID namespace of its own the kernel has ended the others already.
+        # With the pause process the kernel ends the others; in the host's PID namespace, and
+        # where another task process's pause process has seen the end itself, it is done here.
         with trio.CancelScope(shield=True):
+            if self._pause is not None:
+                self.pause_status = await self._pause.end()
+                self._pause = None
             await cgroup_state.end_all(self.cgroup_path)
         return status
 
@@ -177,9 +202,7 @@ class Container:
         """Whether the kernel's OOM killer has ended the application, which ended so."""
         if not self.cgroup_path or cgroup_files.oom_kills(self.cgroup_path) == 0:
             return False
-        if status is None or status.signal == signal.SIGKILL:
-            return True
-        return bool(self._launch.config.get("init")) and status.exit_code == INIT_KILLED
+        return status is None or status.signal == signal.SIGKILL
 
     def memory(self) -> MemoryPeak:
         """Return the most memory that it has used, and its limit; while its cgroup is there."""
@@ -227,6 +250,9 @@ class Container:
                 await cgroup_state.end_all(cgroup_path)
             if self.process is not None and not self._ended:
                 await self.wait()
+            if self._pause is not None:
+                await self._pause.end()
+                self._pause = None
             self._created = False
         if self._non_child is not None:
             self._non_child.close()

@@ -40,11 +40,13 @@ class Crun:
         stdin: int | None = None,
         stdout: int | None = None,
         stderr: int | None = None,
+        passed: int | None = None,
     ) -> None:
         """Run ``argv`` and wait for its end. Cancellation kills it, and waits for that.
 
         ``stdout`` and ``stderr`` are descriptors that the container is to inherit; without
         them it has /dev/null, since its messages go to the log file. So has ``stdin``.
+        ``passed`` is for crun alone, as `milo.task.children.Reaper.spawn` says.
 
         Raises:
             CrunError: it failed, or took longer than `DELETE_TIMEOUT_S` for ``delete`` and
@@ -62,6 +64,7 @@ class Crun:
                 stdout=null if stdout is None else stdout,
                 stderr=null if stderr is None else stderr,
                 stdin=stdin,
+                passed=passed,
             )
         except FileNotFoundError as exc:
             raise CrunMissingError(argv[0]) from exc

@@ -29,18 +29,6 @@ for them. Debian's package is golang-github-containers-common."""
 MAX_PROFILE_BYTES: Final = 1 << 20
 """podman's default has 16 KiB."""
 
-INITS: Final = (
-    "/usr/bin/catatonit",
-    "/usr/libexec/podman/catatonit",
-    "/usr/libexec/catatonit/catatonit",
-    "/usr/lib/podman/catatonit",
-    "/usr/bin/tini-static",
-    "/usr/bin/docker-init",
-    "/usr/libexec/docker/docker-init",
-    "/usr/bin/tini",
-)
-"""Where distributions install them; the statically linked ones first."""
-
 LOADERS_32: Final = {
     "x86_64": "/lib/ld-linux.so.2",
     "aarch64": "/lib/ld-linux-armhf.so.3",
@@ -87,7 +75,6 @@ def confine(launch: Launch, options: TaskOptions) -> Confinement:
         shm_size_bytes=options.shm_size_bytes or SHM_SIZE_BYTES,
         host_pids=options.pid_mode == "host",
         host_ipc=options.ipc_mode == "host",
-        init=find_init() if options.init else "",
         first_id=_first_id(launch),
     )
 
@@ -124,22 +111,6 @@ def _first_id(launch: Launch) -> int:
 def userns_problem() -> str:
     """Return why this host cannot give user namespaces, or an empty text; crun apart."""
     return userns.host_problem(os.uname().release, proc.uid_map(), proc.max_user_namespaces())
-
-
-def find_init() -> str:
-    """Return the host's path of an init for containers.
-
-    Raises:
-        ConfigError: none is installed.
-    """
-    for path in INITS:
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return os.path.realpath(path)
-    raise ConfigError(
-        "init",
-        "this client has no init for containers",
-        "the package catatonit or tini on the client, or init = false",
-    )
 
 
 def machine() -> seccomp.Machine:
