@@ -53,18 +53,23 @@ class Commands:
         self._reaper = reaper
         self._numbers = itertools.count(1)
 
-    def end_left_behind(self, cgroup_path: str) -> None:
+    def end_left_behind(self, cgroup_path: str, application: int) -> None:
         """Kill the commands of an earlier task process, which nobody supervises any more.
+
+        ``application`` is the process whose session is spared.
 
         Their clients know of its death, but not which process the command is when that death
         came before they were told.
         """
         sessions = set()
+        inside = cgroup_files.processes(cgroup_path)
         for path in glob.glob(f"{glob.escape(self._launch.state_dir)}/{EXEC_FILES}*"):
             with contextlib.suppress(MiloError, OSError, ValueError):
                 pid = int(read_file(path) or b"0") if path.endswith(".pid") else 0
-                if pid and session(pid) == pid:  # crun gives each command one of its own
-                    sessions.add(pid)
+                # crun gives each command a session of its own, whose leader has ended.
+                led = session(pid) if pid in inside else None
+                if led is not None and led != session(application):
+                    sessions.add(led)
                 os.unlink(path)
         kill_sessions(cgroup_path, sessions)
 

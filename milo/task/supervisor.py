@@ -158,7 +158,8 @@ class Supervisor:
         options = parse_task_options(self.launch.config, self.launch.plugin)
         container = Container.adopt(self.launch, self._reaper, takeover.record)
         self._container = container
-        self._commands.end_left_behind(container.cgroup_path)
+        assert container.process is not None
+        self._commands.end_left_behind(container.cgroup_path, container.process.pid)
         self._jvm = Jvm(self.launch, options)
         self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
         try:
@@ -167,7 +168,6 @@ class Supervisor:
             # The old record names the same container, and a full disk must not cost the task.
             self._journal.log("error", str(exc))
         self.phase = advance(self.phase, Happening.STARTED)
-        assert container.process is not None
         self._announce(
             control.Started(
                 container=container.process,

@@ -27,6 +27,7 @@ from milo.host.task_client import TaskClient, open_control
 from milo.task.children import Reaper
 from milo.task.exec_server import Commands
 from tests.support.launches import make_launch
+from tests.support.waiting import wait_for
 
 GROUP = "/nomad/a1.web/milo-1"
 
@@ -125,17 +126,22 @@ def test_a_number_that_was_given_out_again_is_not_signalled(victim: ProcessId, g
 @pytest.mark.parametrize("inside", [False, True])
 def test_commands_that_were_left_behind_end(inside: bool, tmp_path: Path, group: Path) -> None:
     """A successor kills the commands of the process before it, which are in the container."""
-    child = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+    # As with crun, the leader of a command's session has ended.
+    script = "sleep 1000 > /dev/null & echo $!"
+    leader = subprocess.run(["sh", "-c", script], stdout=-1, text=True, start_new_session=True)
+    pid = int(leader.stdout)
     (tmp_path / "exec-3.json").write_text("{}")
-    (tmp_path / "exec-3.pid").write_text(str(child.pid))
+    (tmp_path / "exec-3.pid").write_text(str(pid))
     (tmp_path / "exec-4.pid").write_text("?")
-    group.write_text(f"{child.pid}\n" if inside else "")
-    Commands(make_launch(state_dir=str(tmp_path)), Reaper(reap_all=False)).end_left_behind(GROUP)
-    assert not list(tmp_path.glob("exec-3*"))
+    (tmp_path / "exec-5.pid").write_text(str(os.getpid()))  # a number that the application has now
+    group.write_text(f"{pid}\n{os.getpid()}\n" if inside else "")
+    commands = Commands(make_launch(state_dir=str(tmp_path)), Reaper(reap_all=False))
+    commands.end_left_behind(GROUP, os.getpid())
+    assert not list(tmp_path.glob("exec-[35]*"))
     if not inside:
-        assert child.poll() is None
-        child.kill()
-    assert child.wait() == -signal.SIGKILL
+        assert proc.start_ticks(pid) is not None
+        os.kill(pid, signal.SIGKILL)
+    wait_for("the command's end", lambda: proc.start_ticks(pid) is None)
 
 
 async def test_a_server_of_another_user_is_not_spoken_to(
