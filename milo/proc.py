@@ -183,6 +183,11 @@ def comm(pid: int) -> bytes:
     return (read(f"/proc/{pid}/comm") or b"").removesuffix(b"\n")
 
 
+def command_line(pid: int) -> list[bytes]:
+    """Return the words of a process's command line, as it shows them; none when it has gone."""
+    return (read(f"/proc/{pid}/cmdline") or b"").split(b"\0")[:-1]
+
+
 def thread_names(pid: int) -> Iterator[bytes]:
     """Yield the names of a process's threads, which it chooses itself; none when it has gone."""
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:

@@ -27,19 +27,24 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
 
 def _exit_words(record: ExitRecord, *, stopped: bool) -> str:
     if record.error:
-        return f"How the task ended is not known: {record.error}" + _java_words(record)
+        return f"How the task ended is not known: {record.error}" + _more(record)
     if record.oom_killed:
         text = "Task was killed by the kernel because it reached its memory limit (OOM)"
         return text + _memory_words(record.memory) + _java_words(record)
     if record.signal:
         by = "as asked" if stopped else "unexpectedly"
         text = f"Task was ended {by} by {signal_name(record.signal)} (signal {record.signal})"
-        return text if stopped else text + _java_words(record)
+        return text if stopped and not record.crash else text + _more(record)
     if record.exit_code and stopped:
         return f"Task was stopped as asked and ended with exit code {record.exit_code}"
     if record.exit_code:
-        return f"Task failed with exit code {record.exit_code}" + _java_words(record)
+        return f"Task failed with exit code {record.exit_code}" + _more(record)
     return "Task completed successfully" + _java_words(record)
+
+
+def _more(record: ExitRecord) -> str:
+    """Return what the JVM itself said about its end."""
+    return (f"; {record.crash}" if record.crash else "") + _java_words(record)
 
 
 def _java_words(record: ExitRecord) -> str:

@@ -114,6 +114,8 @@ class ExitRecord:
     stdout: StreamCounters = attrs.field(factory=StreamCounters)
     stderr: StreamCounters = attrs.field(factory=StreamCounters)
     memory: MemoryPeak = attrs.field(factory=MemoryPeak)
+    crash: str = ""
+    """What the JVM's own report of its crash says; see `milo.core.java.crash_report`."""
     java_oom: str = ""
     """The last OutOfMemoryError that the output named, as Java prints it; not the kernel's."""
     last_stderr_line: str = ""

@@ -211,8 +211,8 @@ class ManagedTask:
         if isinstance(self._state, Ended):
             record = self._state.record
             streams = {"stdout": record.stdout, "stderr": record.stderr}
-            if record.java_oom:
-                attributes["java_oom"] = record.java_oom
+            words = {"java_oom": record.java_oom, "crash": record.crash}
+            attributes |= {name: text for name, text in words.items() if text}
         elif (last := await self.connection.ask_status()) is not None:
             streams = {"stdout": last.status.stdout, "stderr": last.status.stderr}
             attributes["phase"] = last.status.phase

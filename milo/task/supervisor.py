@@ -220,6 +220,7 @@ class Supervisor:
                     await self._container.wait()
                 oom_killed, memory = self._container.oom_killed(status), self._container.memory()
                 self._jvm.tell_of_dump(self._journal)
+                crash = "" if status == WaitStatus(0, 0) else self._crash()
                 self._streams.close()
                 await self._container.destroy()
                 if self._container.trouble:
@@ -243,6 +244,7 @@ class Supervisor:
             alloc_dir=self.launch.alloc_dir,
             stdout=stdout,
             stderr=stderr,
+            crash=crash,
             java_oom=self._streams.java_oom,
             last_stderr_line=self._streams.last_stderr_line,
         )
@@ -256,6 +258,11 @@ class Supervisor:
         self.phase = advance(self.phase, Happening.DRAINED)
         self._announce(control.Exited(record=record))
         return record
+
+    def _crash(self) -> str:
+        assert self._jvm is not None and self._container is not None
+        process = self._container.process
+        return "" if process is None else self._jvm.crash(process.pid)
 
     async def _watch_allocation(self) -> None:
         """End a task whose allocation's directory is gone: nobody can own it any more."""

@@ -17,6 +17,7 @@ from milo.cli.main import run_command
 from milo.core.report import ExitResult
 from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, Task, cgroups_of, open_rig
+from tests.support.pauses import pause_processes
 from tests.support.private_mounts import small_tmpfs
 from tests.support.waiting import fail_after
 
@@ -145,12 +146,32 @@ async def test_a_container_without_a_state_directory(jar_dir: Path) -> None:
         os.kill(supervisor, signal.SIGKILL)
         await until_gone(supervisor)
         shutil.rmtree(directory)
-        words = f"/milo-{directory.name}: container without a state directory (processes {pid})"
+        pids = ", ".join(map(str, sorted([pid, *pause_processes(directory)])))
+        words = f"/milo-{directory.name}: container without a state directory (processes {pids})"
         assert f"orphan   {words}" in await gc(rig)
         assert start_ticks(pid) is not None
         assert f"removed  {words}" in await gc(rig, "--yes")
         assert start_ticks(pid) is None
         assert not [path for path in groups if path.exists()]
+        await rig.restart()
+
+
+async def test_a_pause_process_alone(jar_dir: Path) -> None:
+    """One that could not see its application's end is the container's all the same."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "stubborn.jar")
+        pid, supervisor, directory = await started(rig, task)
+        [pause] = pause_processes(directory)
+        os.kill(pause, signal.SIGSTOP)
+        rig.pause()
+        for one in (supervisor, pid):
+            os.kill(one, signal.SIGKILL)
+            await until_gone(one)
+        shutil.rmtree(directory)
+        words = f"/milo-{directory.name}: container without a state directory (processes {pause})"
+        assert f"orphan   {words}" in await gc(rig)
+        assert f"removed  {words}" in await gc(rig, "--yes")
+        assert start_ticks(pause) is None
         await rig.restart()
 
 

@@ -14,6 +14,7 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.java.heap import MIB, default_heap_bytes
 from milo.core.records import short_id
+from milo.core.report import ExitResult
 from milo.task.java.jvm import GIVE_UP_S
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes
@@ -213,6 +214,51 @@ async def test_own_heap_dump_path_wins(jar_dir: Path) -> None:
         await rig.registry.wait(task.id)
         assert (task.local / "mine.hprof").stat().st_size > MIB
         assert not list(Path(task.request.shared_dir, "data").iterdir())
+
+
+async def test_a_dump_that_the_application_asks_for_can_be_written(jar_dir: Path) -> None:
+    """Where the job's environment switches dumps on, they have the same place, and are told."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "hog.jar", memory_mb=128)
+        task.request.env["JAVA_TOOL_OPTIONS"] = "-XX:+HeapDumpOnOutOfMemoryError"
+        await rig.registry.start(task.request)
+        await rig.registry.wait(task.id)
+        await event(rig, task, "wrote a heap dump of")
+        [dump] = Path(task.request.shared_dir, "data").iterdir()
+        assert dump.stat().st_size > MIB
+
+
+@pytest.mark.parametrize("userns", [False, True], ids=["plain", "userns"])
+async def test_a_crash_is_told_with_its_report(jar_dir: Path, userns: bool) -> None:
+    """Of each start: by which signal, in which frame, and where its own report is."""
+    async with open_rig(PluginOptions(userns=userns)) as rig:
+        for number in range(2):
+            task = rig.task(jar_dir / "dies.jar", args=["segv"], alloc_id="a1")
+            await rig.registry.start(task.request)
+            assert await rig.registry.wait(task.id) == ExitResult(signal=6)
+            text = await event(rig, task, "the JVM crashed: SIGSEGV (0xb) in frame ")
+            found = re.search(
+                r"libjvm\.so.*; its report is /alloc(/data/app-\w+\.hs_err\.log)", text
+            )
+            assert found is not None, text
+            report = Path(task.request.shared_dir + found[1])
+            assert b"SIGSEGV (0xb)" in report.read_bytes()
+            assert len(list(report.parent.iterdir())) == number + 1
+            status = await rig.registry.inspect(task.id)
+            assert status.attributes["crash"] in text
+            await rig.registry.destroy(task.id, force=True)
+
+
+async def test_own_error_file_wins(jar_dir: Path) -> None:
+    """The job's own ErrorFile is the one that is used, and told."""
+    async with open_rig() as rig:
+        options = ["-XX:ErrorFile=/local/mine-%p.log", "-Xmx32m", "-XX:+CrashOnOutOfMemoryError"]
+        task = rig.task(jar_dir / "dies.jar", args=["oom"], jvm_options=options)
+        await rig.registry.start(task.request)
+        assert await rig.registry.wait(task.id) == ExitResult(signal=6)
+        text = await event(rig, task, "; its report is /local/mine-2.log")
+        assert "fatal error: OutOfMemory encountered: Java heap space" in text
+        assert (task.local / "mine-2.log").exists()
 
 
 async def test_quick_end_is_told_of_all_the_same(jar_dir: Path) -> None:

@@ -8,12 +8,15 @@ import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from milo.core.container.pause_program import NAME
+
 
 def processes(base: Path) -> list[str]:
     """Return a line for each process that works below ``base``, but for this one.
 
     It counts when its command line, environment, working directory, a descriptor or the
-    source of a mount in its namespace lies there.
+    source of a mount in its namespace lies there. A pause process has none of these but its
+    command line, and not even that before it has become one: it counts when its parent has gone.
     """
     needle = os.fsencode(base)
     found = []
@@ -28,6 +31,8 @@ def processes(base: Path) -> list[str]:
                     .decode(errors="replace")
                 )
                 name = (directory / "comm").read_text().strip()
+                if name == NAME and not words.startswith(NAME) and _parent(directory) == 1:
+                    used = "an unfinished pause process"
             except OSError:
                 continue
             if used:
@@ -40,6 +45,10 @@ def kill(base: Path) -> None:
     for line in processes(base):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(line.split()[1]), signal.SIGKILL)
+
+
+def _parent(directory: Path) -> int:
+    return int((directory / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _uses(directory: Path, needle: bytes) -> str:

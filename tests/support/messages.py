@@ -36,6 +36,7 @@ words are, but for those with words of Milo's own."""
 SENTENCES: Final = frozenset(
     (
         "_chosen",
+        "_exit_words",
         "_home",
         "_sentence",
         "_signs_of_life",
@@ -44,6 +45,7 @@ SENTENCES: Final = frozenset(
         "writable_by_others",
         "_similar",
         "_warning",
+        "crash_words",
         "crun_problem",
         "exit_sentence",
         "host_problem",

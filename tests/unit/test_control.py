@@ -177,6 +177,11 @@ def test_short_ids_are_short(task_id: str) -> None:
             "How the task ended is not known: nobody saw it",
         ),
         (
+            records.ExitRecord(exit_code=0, signal=6, crash="the JVM crashed: so; its report is r"),
+            True,
+            "Task was ended as asked by SIGABRT (signal 6); the JVM crashed: so; its report is r",
+        ),
+        (
             records.ExitRecord(exit_code=0, signal=9, oom_killed=True),
             False,
             "Task was killed by the kernel because it reached its memory limit (OOM)",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core.config.task_options import TaskOptions
+from milo.core.java.crash_report import crash_words
 from milo.core.java.heap import (
     MIB,
     Tuning,
@@ -19,10 +20,12 @@ from milo.core.java.heap import (
 )
 from milo.core.java.option_words import UserWords
 from milo.core.launch import Launch
-from milo.task.java.jvm import MAX_ARGFILE_BYTES, dump_bytes, dump_path, user_words
+from milo.task.java.jvm import MAX_ARGFILE_BYTES, Jvm, dump_bytes, files_of, user_words
 from tests.support.launches import make_launch
 
-DUMP = "/alloc/data/app-1.hprof"
+FILES = "/alloc/data/app-1"
+DUMP_PATH = f"-XX:HeapDumpPath={FILES}.hprof"
+ERROR_FILE = f"-XX:ErrorFile={FILES}.hs_err.log"
 
 
 @pytest.mark.parametrize(
@@ -113,28 +116,42 @@ def test_unread_file_leaves_the_heap_alone() -> None:
 
 
 def test_heap_dump_arguments() -> None:
-    """A dump that is asked for is switched on and has a path of its own."""
-    tuning = tune(UserWords(), memory_bytes=0, dump_path=DUMP)
-    assert tuning.dump_path == DUMP
-    assert tuning.arguments == (
-        "-XX:+HeapDumpOnOutOfMemoryError",
-        f"-XX:HeapDumpPath={DUMP}",
-    )
+    """A dump that is asked for is switched on; it and a crash's report have paths of their own."""
+    tuning = tune(UserWords(), memory_bytes=0, dump_on_oom=True, files=FILES)
+    assert (tuning.dump_path, tuning.dump_expected) == (f"{FILES}.hprof", True)
+    assert tuning.report_path == f"{FILES}.hs_err.log"
+    assert tuning.arguments == ("-XX:+HeapDumpOnOutOfMemoryError", DUMP_PATH, ERROR_FILE)
+
+
+def test_paths_are_given_where_no_dump_is_asked_for() -> None:
+    """An application may switch dumps on where Milo does not see it, and a JVM may crash."""
+    tuning = tune(UserWords(), memory_bytes=0, files=FILES)
+    assert tuning.arguments == (DUMP_PATH, ERROR_FILE)
+    assert not tuning.dump_expected
 
 
 @pytest.mark.parametrize(
-    ("word", "arguments", "path"),
+    ("word", "arguments", "expected"),
     [
-        ("-XX:-HeapDumpOnOutOfMemoryError", (), ""),
-        ("-XX:HeapDumpPath=/local", ("-XX:+HeapDumpOnOutOfMemoryError",), ""),
-        ("-XX:+HeapDumpOnOutOfMemoryError", (f"-XX:HeapDumpPath={DUMP}",), DUMP),
+        ("-XX:-HeapDumpOnOutOfMemoryError", (DUMP_PATH, ERROR_FILE), False),
+        ("-XX:HeapDumpPath=/local", ("-XX:+HeapDumpOnOutOfMemoryError", ERROR_FILE), False),
+        ("-XX:+HeapDumpOnOutOfMemoryError", (DUMP_PATH, ERROR_FILE), True),
     ],
 )
-def test_users_dump_options_win(word: str, arguments: tuple[str, ...], path: str) -> None:
+def test_users_dump_options_win(word: str, arguments: tuple[str, ...], expected: bool) -> None:
     """Of the two options of a heap dump Milo sets only what the user did not."""
-    tuning = tune(UserWords((word,)), memory_bytes=0, dump_path=DUMP)
+    tuning = tune(UserWords((word,)), memory_bytes=0, dump_on_oom=True, files=FILES)
     assert tuning.arguments == arguments
-    assert tuning.dump_path == path
+    assert tuning.dump_expected is expected
+    assert tune(UserWords((word,)), memory_bytes=0, files=FILES).dump_expected is expected
+
+
+def test_users_error_file_wins() -> None:
+    """A path of the user's for a crash's report is left alone, and looked at."""
+    user = UserWords(("-XX:ErrorFile=/tmp/a", "-XX:ErrorFile=/alloc/b%p.log"))
+    tuning = tune(user, memory_bytes=0, files=FILES)
+    assert tuning.arguments == (DUMP_PATH,)
+    assert tuning.report_path == "/alloc/b%p.log"
 
 
 def test_last_of_several_sizes_counts() -> None:
@@ -208,9 +225,9 @@ def test_argfile_that_is_not_read(launch: Launch, what: str) -> None:
 # ---- dumps ------------------------------------------------------------------------------
 
 
-def test_each_start_has_a_dump_path_of_its_own(launch: Launch) -> None:
-    """The path has the task's name and the start's id, and no character of a special meaning."""
-    assert dump_path(launch) == "/alloc/data/web-12ab.hprof"
+def test_each_start_has_files_of_its_own(launch: Launch) -> None:
+    """Their paths have the task's name and the start's id, and no character with a meaning."""
+    assert files_of(launch) == "/alloc/data/web-12ab"
     odd = make_launch(
         task_id="a1/%p of x/34 %",
         task_name="%p of x" + "y" * 100,
@@ -222,19 +239,94 @@ def test_each_start_has_a_dump_path_of_its_own(launch: Launch) -> None:
         crun_path="",
         javas=(),
     )
-    path = dump_path(odd)
+    path = files_of(odd)
     assert path.startswith("/alloc/data/_p_of_xyyy")
-    assert path.endswith("-34__.hprof")
+    assert path.endswith("-34__")
     assert len(path) < 160
 
 
 def test_dump_is_a_regular_file(launch: Launch) -> None:
     """Only a regular file in the allocation's directory is taken for a dump."""
     path = Path(launch.shared_dir, "data/web-12ab.hprof")
-    inside = dump_path(launch)
+    inside = f"{files_of(launch)}.hprof"
     assert dump_bytes(launch, inside) == 0
     path.symlink_to("/etc/passwd")
     assert dump_bytes(launch, inside) == 0
     path.unlink()
     path.write_bytes(b"x" * 100)
     assert dump_bytes(launch, inside) == 100
+
+
+# ---- crashes ----------------------------------------------------------------------------
+
+REPORT = b"""#
+# A fatal error has been detected by the Java Runtime Environment:
+#
+#  SIGSEGV (0xb) at pc=0x00007f33872d2f94, pid=2, tid=3
+#
+# JRE version: OpenJDK Runtime Environment (17.0.15+6) (build 17.0.15+6)
+# Problematic frame:
+# C  [libx.so+0xf94]  Java_X_crash+0x124
+#
+"""
+
+
+def test_a_crash_is_told_from_its_report(launch: Launch) -> None:
+    """Signal, frame and the report's place are told; of what is no file or no report nothing."""
+    jvm = Jvm(launch, TaskOptions())
+    path = Path(launch.shared_dir, "data/web-12ab.hs_err.log")
+    assert jvm.crash(77) == ""
+    path.symlink_to("/etc/passwd")
+    assert jvm.crash(77) == ""
+    path.unlink()
+    path.write_bytes(b"all is well")
+    assert jvm.crash(77) == ""
+    path.write_bytes(REPORT + b"x" * 100_000)
+    assert jvm.crash(77) == (
+        "the JVM crashed: SIGSEGV (0xb) in frame C [libx.so+0xf94] Java_X_crash+0x124; "
+        "its report is /alloc/data/web-12ab.hs_err.log"
+    )
+
+
+@pytest.mark.parametrize(("mode", "number"), [("private", 2), ("host", 77)])
+def test_a_report_at_the_users_path_is_found(launch: Launch, mode: str, number: int) -> None:
+    """``%p`` in the user's path stands for the JVM's process id as the JVM sees it."""
+    options = TaskOptions(jvm_options=("-XX:ErrorFile=a%p.log",), work_dir="/local", pid_mode=mode)
+    Path(launch.task_dir, f"local/a{number}.log").write_bytes(REPORT)
+    assert Jvm(launch, options).crash(77).endswith(f"; its report is a{number}.log")
+    outside = TaskOptions(jvm_options=("-XX:ErrorFile=/etc/passwd",))
+    assert Jvm(launch, outside).crash(77) == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "#  Internal Error (debug.cpp:362), pid=4, tid=5\n"
+            "#  fatal error: OutOfMemory encountered: Java heap space\n#",
+            "Internal Error (debug.cpp:362), fatal error: OutOfMemory encountered: Java heap space",
+        ),
+        (
+            "# There is insufficient memory for the Java Runtime Environment to continue.\n"
+            "# Native memory allocation (mmap) failed to map 16384 bytes.\n# Possible reasons:",
+            "out of memory (Native memory allocation (mmap) failed to map 16384 bytes)",
+        ),
+        ("#  SIGBUS (0x7) at pc=0x1, pid=4, tid=5\n# Problematic frame:", "SIGBUS (0x7)"),
+    ],
+)
+def test_other_causes(lines: str, words: str) -> None:
+    """An error of the JVM's own and a lack of memory are told as the report does."""
+    assert (
+        crash_words(f"#\n{lines}".encode(), "/x") == f"the JVM crashed: {words}; its report is /x"
+    )
+
+
+@given(
+    st.binary()
+    | st.lists(st.sampled_from([*REPORT.split(b"\n"), b"#  \x1b, pid=1, tid=1"])).map(b"\n".join)
+)
+def test_any_report_is_told_in_one_bounded_line(data: bytes) -> None:
+    """A task may write whatever it likes there."""
+    words = crash_words(data, "/x")
+    assert len(words) < 500
+    assert words.isprintable()

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import pytest
 
-from milo.core.container import mounts, spec
+from milo.core.container import mounts, spec, userns
 from milo.core.container.confinement import Confinement
 from milo.core.container.mounts import Bind
 from milo.core.container.spec import ContainerPlan, DeviceNode, User
@@ -285,3 +285,12 @@ def test_what_no_program_can_be_given_is_refused(
     with pytest.raises(ConfigError) as caught:
         built(args=args, env=env)
     assert caught.value.key == key
+
+
+def test_proc_has_its_options_in_a_user_namespace_too() -> None:
+    """There crun heeds those for all that lies below alone."""
+    plain, mapped = (
+        built(confinement=Confinement(first_id=number)) for number in (0, userns.FIRST_ID)
+    )
+    assert options(plain, "/proc") == {"nosuid", "noexec", "nodev"}
+    assert options(mapped, "/proc") - options(plain, "/proc") == {"rnosuid", "rnoexec", "rnodev"}

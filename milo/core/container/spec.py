@@ -207,6 +207,10 @@ def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
     """Return the mounts of every container, changed as its privileges say."""
     result = mounts.system_mounts()
     for mount in result:
+        if mount["destination"] == "/proc" and confinement.first_id:
+            # To mount the /proc of a PID namespace that it joins, crun asks before it makes the
+            # user namespace, and forgets the options; but not those for all that lies below.
+            mount["options"] = [*mount["options"], *(f"r{word}" for word in mount["options"])]
         if mount["destination"] == "/dev/shm":  # noqa: S108
             if confinement.host_ipc:
                 # As with podman: System V's and POSIX's shared memory belong together.

@@ -50,6 +50,10 @@ _WITHIN: Final = (
     ("-XX:SoftMaxHeapSize=",),
 )
 """Sizes that the JVM refuses above the largest heap. Of each group the last word counts."""
+_DUMP: Final = "HeapDumpOnOutOfMemoryError"
+_DUMP_PATH: Final = "HeapDumpPath"
+_REPORT_PATH: Final = "ErrorFile"
+"""HotSpot's flags, in every release; OpenJ9 ignores ``-XX`` options that it does not know."""
 _UNITS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024 * 1024 * MIB}
 
 
@@ -63,7 +67,11 @@ class Tuning:
     why: str = ""
     """For the start event, after "set": where the heap's size comes from."""
     dump_path: str = ""
-    """Where a heap dump would be written, as the container has it; empty for none."""
+    """Where a heap dump would be written, as the container has it; empty for the user's choice."""
+    dump_expected: bool = False
+    """Whether an OutOfMemoryError has the JVM write one there, as far as Milo knows its options."""
+    report_path: str = ""
+    """Where the JVM would report a crash; the user's own path may hold ``%p``."""
 
 
 def default_heap_bytes(memory_bytes: int) -> int:
@@ -79,28 +87,38 @@ def default_heap_bytes(memory_bytes: int) -> int:
 
 
 def tune(
-    user: UserWords, *, memory_bytes: int, heap_percent: int = 0, dump_path: str = ""
+    user: UserWords,
+    *,
+    memory_bytes: int,
+    heap_percent: int = 0,
+    dump_on_oom: bool = False,
+    files: str = "",
 ) -> Tuning:
     """Return what to put in front of the user's options.
 
     ``memory_bytes`` is the job's ``memory``, what the task is sure to have: a heap in what
     ``memory_max`` lends could not be given back when the host wants it. 0 is no limit, and
     then the heap is the JVM's choice. ``heap_percent`` 0 means `default_heap_bytes`.
-    ``dump_path`` is not empty when a heap dump was asked for; a path of the user's wins.
+    ``files`` is what the paths of a dump and of a crash's report begin with in the container;
+    the user's own paths win. Both are always given: the user may switch dumps on where Milo does
+    not see it, and where the JVM would write them by itself, nothing can be written.
     """
     arguments: list[str] = []
     heap_bytes, why = _heap(user, memory_bytes, heap_percent)
     if heap_bytes:
         arguments.append(f"-Xmx{heap_bytes // MIB}m")
-    if dump_path and user.switch("HeapDumpOnOutOfMemoryError") is None:
-        arguments.append("-XX:+HeapDumpOnOutOfMemoryError")
-    if any(word.startswith("-XX:HeapDumpPath=") for word in user.words):
-        dump_path = ""
-    if user.switch("HeapDumpOnOutOfMemoryError") is False:
-        dump_path = ""
+    dumps = user.switch(_DUMP)
+    if dump_on_oom and dumps is None:
+        arguments.append(f"-XX:+{_DUMP}")
+    dump_path = "" if user.value(_DUMP_PATH) else f"{files}.hprof" * bool(files)
+    report_path = user.value(_REPORT_PATH)
     if dump_path:
-        arguments.append(f"-XX:HeapDumpPath={dump_path}")
-    return Tuning(tuple(arguments), heap_bytes, why, dump_path)
+        arguments.append(f"-XX:{_DUMP_PATH}={dump_path}")
+    if files and not report_path:
+        report_path = f"{files}.hs_err.log"
+        arguments.append(f"-XX:{_REPORT_PATH}={report_path}")
+    expected = bool(dump_path) and (dump_on_oom if dumps is None else dumps)
+    return Tuning(tuple(arguments), heap_bytes, why, dump_path, expected, report_path)
 
 
 def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, str]:

@@ -55,6 +55,12 @@ class UserWords:
                 return word.startswith("-XX:+")
         return None
 
+    def value(self, name: str) -> str:
+        """Return what the last ``-XX:name=`` says; empty when there is none."""
+        prefix = f"-XX:{name}="
+        found = [word for word in self.words if word.startswith(prefix)]
+        return found[-1].removeprefix(prefix) if found else ""
+
 
 def gather(
     env: Mapping[str, str],

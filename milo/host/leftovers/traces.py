@@ -12,9 +12,10 @@ import attrs
 
 from milo import cgroup_files, walk
 from milo.core.cgroup import Hierarchy
+from milo.core.container import pause_program
 from milo.core.container.crun import CONTAINER_PREFIX
 from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS, ProcessId
-from milo.proc import comm, descriptors, identify, mounts, parent, pids, socket_path
+from milo.proc import comm, command_line, descriptors, identify, mounts, parent, pids, socket_path
 
 TASK_PROCESS_NAME: Final = b"milo-task"
 DELETED: Final = "//deleted"
@@ -43,7 +44,8 @@ class ContainerGroup:
     """Relative to the hierarchies' roots."""
     pids: tuple[int, ...]
     ours: bool
-    """Whether one of the processes has its root in the state directory that was asked for."""
+    """Whether one of the processes has its root in the state directory that was asked for, or is
+    the pause process of a task there."""
     supervisor: int | None
     """The task process that is the parent of one of them."""
     changed_s: float
@@ -81,7 +83,7 @@ def container_groups(hierarchy: Hierarchy, state_dir: str) -> list[ContainerGrou
                         changed_s[relative] = max(at_s, changed_s[relative])
     place = _place(state_dir)
     return [
-        _group(path, tuple(sorted(cgroup_files.processes(path, hierarchy))), place, at_s)
+        _group(path, tuple(sorted(cgroup_files.processes(path, hierarchy))), state_dir, place, at_s)
         for path, at_s in sorted(changed_s.items())
     ]
 
@@ -93,12 +95,14 @@ def mounts_below(state_dir: str) -> list[str]:
 
 
 def _group(
-    path: str, pids: tuple[int, ...], place: tuple[str, str], changed_s: float
+    path: str, pids: tuple[int, ...], state_dir: str, place: tuple[str, str], changed_s: float
 ) -> ContainerGroup:
     device, root = place
     name = path.rpartition("/")[2].removeprefix(CONTAINER_PREFIX)
     ours, supervisor = False, None
+    pause = [pause_program.NAME.encode(), os.fsencode(f"{state_dir}/{name}")]
     for pid in pids:
+        ours |= command_line(pid) == pause  # which has a root of its own
         ours |= any(
             entry.point == "/"
             and entry.device == device

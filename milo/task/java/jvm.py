@@ -12,8 +12,8 @@ import trio
 from milo import cgroup_files, walk
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
-from milo.core.java import hsperf
-from milo.core.java.heap import Tuning, tune
+from milo.core.java import crash_report, hsperf
+from milo.core.java.heap import Tuning, printable, tune
 from milo.core.java.jvm_view import Limits, SelfTold, describe
 from milo.core.java.option_words import UserWords, gather
 from milo.core.launch import Application, Launch
@@ -24,7 +24,9 @@ from milo.task.oci.container import Container
 from milo.walk import Kind
 
 MAX_ARGFILE_BYTES: Final = 64 * 1024
-DUMP_DIRECTORY: Final = "/alloc/data"
+DATA_DIRECTORY: Final = "/alloc/data"
+OWN_ID: Final = "2"
+"""The JVM's process id in a PID namespace of its own, where the pause process is the first."""
 MAX_NAMES: Final = 256
 """So many entries of a directory of the task's are looked at."""
 
@@ -54,8 +56,10 @@ class Jvm:
             self._words,
             memory_bytes=memory_bytes,
             heap_percent=options.heap_percent,
-            dump_path=dump_path(launch) if options.heap_dump_on_oom else "",
+            dump_on_oom=options.heap_dump_on_oom,
+            files=files_of(launch),
         )
+        self._options = options
         self._told_of_dump = False
 
     async def tell(self, container: Container, journal: Journal) -> None:
@@ -74,7 +78,7 @@ class Jvm:
             finally:
                 journal.event(self._choice(self._app, told or self._look(started_at_s), limits))
         size = -1
-        while self.tuning.dump_path and not self._told_of_dump:
+        while self.tuning.dump_expected and not self._told_of_dump:
             await trio.sleep(DUMP_CHECK_S)
             before, size = size, dump_bytes(self._launch, self.tuning.dump_path)
             if size > 0 and size == before:
@@ -90,6 +94,20 @@ class Jvm:
                 f"The JVM ran out of memory and wrote a heap dump of {-(-size // 2**20)} MiB "
                 f"to {path}"
             )
+
+    def crash(self, process: int) -> str:
+        """Return how the JVM crashed and where its report is; empty when there is no report.
+
+        ``process`` is the host's id that the JVM had.
+        """
+        number = str(process) if self._options.pid_mode == "host" else OWN_ID
+        path = self.tuning.report_path.replace("%p", number)
+        try:
+            with _hold(self._launch, self._options, path) as file:
+                head = file.read(crash_report.MAX_BYTES)
+        except PathError:
+            return ""
+        return crash_report.crash_words(head, printable(path))
 
     def _choice(self, app: Application, told: SelfTold | None, limits: Limits) -> str:
         runs_on = app.notes[0] if app.notes else f"Runs on Java {app.java.version}"
@@ -136,15 +154,15 @@ def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWor
     return gather(launch.env, options.jvm_options, java_major, read)
 
 
-def dump_path(launch: Launch) -> str:
-    """Return where a heap dump of this start goes, in the container.
+def files_of(launch: Launch) -> str:
+    """Return how the paths of what the JVM writes in this start begin, in the container.
 
-    The JVM writes over no file, and its process id is the same at every start: so each start
+    The JVM writes over no dump, and its process id is the same at every start: so each start
     has a name of its own, from Nomad's id for it. A successor finds the same name.
     """
     start = launch.task_id.rpartition("/")[2]
     name = _ODD.sub("_", f"{launch.task_name[:64]}-{start[:64]}")
-    return f"{DUMP_DIRECTORY}/{name}.hprof"
+    return f"{DATA_DIRECTORY}/{name}"
 
 
 def dump_bytes(launch: Launch, path: str) -> int:
@@ -201,13 +219,18 @@ def _read_lowest(directory: walk.Held, not_before_s: float) -> bytes:
 
 
 def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:
+    with _hold(launch, options, path) as file:
+        data = file.read(MAX_ARGFILE_BYTES + 1)
+    if len(data) > MAX_ARGFILE_BYTES:
+        raise ValueError("it is too large")
+    return data.decode("utf-8", "replace")
+
+
+def _hold(launch: Launch, options: TaskOptions, path: str) -> walk.Held:
+    """Hold a file in the task's own directories, as the JVM finds ``path``. Raises `PathError`."""
     names = ("local", "secrets", "tmp")
     places = {name: os.path.join(launch.task_dir, name) for name in names}
     places["alloc"] = launch.shared_dir
     if not path.startswith("/"):
         path = f"{options.work_dir or '/'}/{path}"
-    with walk.hold_in_container(places, path, Kind.FILE) as file:
-        data = file.read(MAX_ARGFILE_BYTES + 1)
-    if len(data) > MAX_ARGFILE_BYTES:
-        raise ValueError("it is too large")
-    return data.decode("utf-8", "replace")
+    return walk.hold_in_container(places, path, Kind.FILE)
