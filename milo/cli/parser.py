@@ -11,27 +11,27 @@ from milo.cli.task_keys import add_task_keys
 from milo.core.config.plugin_options import PluginOptions
 
 DESCRIPTION: Final = """\
-Milo is a Nomad task driver: Nomad's agent starts this program by itself, from its plugin
-directory, and runs jobs with driver = "milo" in it. Started by hand it is this command.
+Milo is a Nomad task driver. Nomad's agent starts this program from its plugin directory and
+runs jobs with driver = "milo". You can also run it by hand, with these commands.
 """
 
 EXIT_STATUS: Final = """\
 exit status:
   0    done
-  1    not done; a sentence on stderr says why
+  1    failed; a message on stderr says why
   2    the command line is wrong
-  130  ended by Ctrl-C
+  130  interrupted by Ctrl-C
   141  the program that read the output ended first, as in: milo ps | head -1
 
-milo run and milo exec return the exit code of the application or the command, or 128 and
-the number of the signal that ended it. When milo run could not write all output, it returns
-1 instead of 0.
+milo run and milo exec return the exit code of the application or the command, or 128 plus
+the number of the signal that ended it. milo run returns 1 instead of 0 if it could not write
+all of the output.
 
-MILO_DEBUG=1 in the environment adds a traceback to every error.
+Set MILO_DEBUG=1 in the environment to get a traceback with every error.
 """
 
 SHELLS: Final = ("bash", "zsh", "fish")
-TASK_HELP: Final = "its id, its allocation's, or its name; the beginning of an id will do"
+TASK_HELP: Final = "the id or name of the task, or the id of its allocation; ids can be cut short"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,50 +66,83 @@ if TYPE_CHECKING:
 def _run(commands: Commands) -> None:
     run = commands.add_parser(
         "run",
-        help="run a JAR as Nomad would have it run, without Nomad",
-        description="Run a JAR in a container; its output comes as it is printed. Needs root. "
-        "What follows -- is given to the application.",
+        help="run a JAR as Nomad would, without Nomad",
+        description="Run a JAR in a container and print its output as it comes. Everything after "
+        "-- is passed to the application. Needs root.",
     )
     run.set_defaults(run=_do_run, needs_root=True)
     run.add_argument("jar", metavar="APP.JAR")
-    run.add_argument("--name", default="", help="for milo ps; default the JAR's")
+    run.add_argument(
+        "--name", default="", help="name to show in milo ps; default: the name of the JAR"
+    )
     run.add_argument(
         "--memory",
         default="512m",
         metavar="SIZE",
-        help="limit, such as 512m or 1.5g; default %(default)s",
+        help="memory limit, such as 512m or 1.5g; default %(default)s",
     )
-    run.add_argument("--cpus", type=float, metavar="N", help="limit, such as 1.5; default none")
+    run.add_argument(
+        "--cpus", type=float, metavar="N", help="CPU limit in cores, such as 1.5; default: no limit"
+    )
     run.add_argument(
         "--java",
         default="",
         metavar="JAVA",
-        help='a version such as 17 or ">= 21", or a JDK\'s home',
+        help='a version, such as 17 or ">= 21", or the directory of a JDK',
     )
-    run.add_argument("--class", dest="main_class", default="", help="instead of the Main-Class")
-    run.add_argument("--jvm-option", action="append", default=[], metavar="OPTION")
+    run.add_argument(
+        "--class",
+        dest="main_class",
+        default="",
+        help="class to run instead of the manifest's Main-Class",
+    )
+    run.add_argument(
+        "--jvm-option",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="option for the JVM, such as --jvm-option=-Xss1m; can be repeated",
+    )
     run.add_argument(
         *("-e", "--env"),
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="without =VALUE: as here",
+        help="set an environment variable; without =VALUE, pass on the one of this shell",
     )
-    run.add_argument("--user", default="", help="user of the host to run as; default nobody")
+    run.add_argument("--user", default="", help="run as this user of the host; default nobody")
     run.add_argument(
         *("-m", "--mount"),
         action="append",
         default=[],
         metavar="SOURCE:TARGET[:rw]",
-        help="show a file or directory of the host in the container; read-only without :rw",
+        help="mount a file or directory of the host; read-only unless :rw is given",
     )
-    run.add_argument("--read-only", action="store_true", help="no effect: the root always is")
-    run.add_argument("--log-dir", default="", metavar="DIR", help="keep the output in files there")
-    run.add_argument("--log-max-size", default="10m", metavar="SIZE", help="default %(default)s")
     run.add_argument(
-        "--log-max-files", type=int, default=10, metavar="N", help="default %(default)s"
+        "--read-only",
+        action="store_true",
+        help="no effect: the root file system is always read-only",
     )
-    run.add_argument("-v", "--verbose", action="store_true", help="say what Milo decides")
+    run.add_argument(
+        "--log-dir",
+        default="",
+        metavar="DIR",
+        help="also write the output to files in this directory",
+    )
+    run.add_argument(
+        "--log-max-size",
+        default="10m",
+        metavar="SIZE",
+        help="size at which a log file is rotated; default %(default)s",
+    )
+    run.add_argument(
+        "--log-max-files",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of log files to keep; default %(default)s",
+    )
+    run.add_argument("-v", "--verbose", action="store_true", help="print what Milo decides and why")
     add_task_keys(run)
 
 
@@ -123,12 +156,12 @@ def _ps(commands: Commands) -> None:
     ps = commands.add_parser(
         "ps",
         help="list the tasks of this host",
-        description="List every task of Milo's on this host, whoever started it: Nomad, or "
-        "milo run. Needs root.",
+        description="List all Milo tasks on this host, started by Nomad or by milo run. Needs "
+        "root.",
     )
     ps.set_defaults(run=_do_ps, needs_root=True)
-    ps.add_argument("-a", "--all", action="store_true", help="those that have ended, too")
-    ps.add_argument("--json", action="store_true", help="for scripts")
+    ps.add_argument("-a", "--all", action="store_true", help="include tasks that have ended")
+    ps.add_argument("--json", action="store_true", help="print JSON, for scripts")
     _state_dir(ps)
 
 
@@ -141,15 +174,20 @@ def _do_ps(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _logs(commands: Commands) -> None:
     logs = commands.add_parser(
         "logs",
-        help="print what a task has printed",
-        description="Print a task's log, from the files of Nomad's log collector or of "
-        "milo run --log-dir. Needs root.",
+        help="print the log of a task",
+        description="Print the log of a task, from the files that Nomad's log collector or "
+        "milo run --log-dir wrote. On a terminal, control characters are escaped, except for "
+        "colours. Needs root.",
     )
     logs.set_defaults(run=_do_logs, needs_root=True)
     logs.add_argument("task", metavar="TASK", help=TASK_HELP)
-    logs.add_argument("-f", "--follow", action="store_true", help="go on until the task ends")
-    logs.add_argument("--stderr", action="store_true", help="its standard error")
-    logs.add_argument("-n", "--lines", type=int, metavar="N", help="the last N lines only")
+    logs.add_argument(
+        "-f", "--follow", action="store_true", help="keep printing until the task ends"
+    )
+    logs.add_argument(
+        "--stderr", action="store_true", help="print standard error instead of standard output"
+    )
+    logs.add_argument("-n", "--lines", type=int, metavar="N", help="print only the last N lines")
     _state_dir(logs)
 
 
@@ -162,19 +200,19 @@ def _do_logs(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _stats(commands: Commands) -> None:
     stats = commands.add_parser(
         "stats",
-        help="show what tasks use",
-        description="Show processor and memory use, as the kernel counts it. Needs root.",
+        help="show the CPU and memory use of tasks",
+        description="Show the CPU and memory use of tasks, as the kernel counts it. Needs root.",
     )
     stats.set_defaults(run=_do_stats, needs_root=True)
     stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
-    stats.add_argument("-f", "--follow", action="store_true", help="again and again")
+    stats.add_argument("-f", "--follow", action="store_true", help="repeat until interrupted")
     stats.add_argument(
         "--interval",
         default="1s",
         metavar="TIME",
-        help="between two looks, such as 500ms; default %(default)s",
+        help="time to measure over, such as 500ms; default %(default)s",
     )
-    stats.add_argument("--json", action="store_true", help="for scripts")
+    stats.add_argument("--json", action="store_true", help="print JSON, for scripts")
     _state_dir(stats)
 
 
@@ -188,15 +226,21 @@ def _exec(commands: Commands) -> None:
     execute = commands.add_parser(
         "exec",
         help="run a command in a task",
-        description="Run a command in a task's container, as its application's user; jcmd, "
-        "jstack and the like of its JDK are found by name. Needs root.",
+        description="Run a command in the container of a task, as the user of its application. "
+        "The tools of its JDK, such as jcmd and jstack, are on the PATH. Needs root.",
         epilog="Example: milo exec web -- jcmd 2 Thread.print",
     )
     execute.set_defaults(run=_do_exec, needs_root=True)
     execute.add_argument("task", metavar="TASK", help=TASK_HELP)
-    execute.add_argument("words", metavar="COMMAND", nargs="*", help="better after --")
-    execute.add_argument("-t", "--tty", dest="tty", action="store_true", help="with a terminal")
-    execute.add_argument("-T", "--no-tty", dest="tty", action="store_false", help="without one")
+    execute.add_argument(
+        "words", metavar="COMMAND", nargs="*", help="put it after -- if it has options"
+    )
+    execute.add_argument(
+        "-t", "--tty", dest="tty", action="store_true", help="give the command a terminal"
+    )
+    execute.add_argument(
+        "-T", "--no-tty", dest="tty", action="store_false", help="do not give it a terminal"
+    )
     execute.set_defaults(tty=None)
     _state_dir(execute)
 
@@ -211,14 +255,15 @@ def _stop(commands: Commands) -> None:
     stop = commands.add_parser(
         "stop",
         help="stop a task",
-        description="Stop a task: a signal, and SIGKILL later. Nomad starts a task of its own "
-        "again, as the job's restart block says: stop the job there. Needs root.",
+        description="Send a signal to a task, and SIGKILL if it does not end in time. Nomad "
+        "restarts its own tasks as the restart block of the job says; to end one for good, stop "
+        "the job. Needs root.",
     )
     stop.set_defaults(run=_do_stop, needs_root=True)
     stop.add_argument("task", metavar="TASK", help=TASK_HELP)
-    stop.add_argument("--signal", default="SIGTERM", help="default %(default)s")
+    stop.add_argument("--signal", default="SIGTERM", help="signal to send; default %(default)s")
     stop.add_argument(
-        "--timeout", default="10s", metavar="TIME", help="until SIGKILL; default %(default)s"
+        "--timeout", default="10s", metavar="TIME", help="time until SIGKILL; default %(default)s"
     )
     _state_dir(stop)
 
@@ -230,9 +275,14 @@ def _do_stop(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _install(commands: Commands) -> None:
-    install = commands.add_parser("install", help="put milo into a Nomad agent's plugin directory")
+    install = commands.add_parser(
+        "install",
+        help="install milo in the plugin directory of a Nomad agent",
+        description="Write the executable milo into the plugin directory of a Nomad agent. Run by "
+        "root, it refuses if other users could change what the agent would run.",
+    )
     install.set_defaults(run=_do_install)
-    install.add_argument("plugin_dir", metavar="PLUGIN_DIR", help="made if there is none")
+    install.add_argument("plugin_dir", metavar="PLUGIN_DIR", help="created if it does not exist")
 
 
 def _do_install(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -244,13 +294,13 @@ def _do_install(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _uninstall(commands: Commands) -> None:
     uninstall = commands.add_parser(
         "uninstall",
-        help="take milo out of a Nomad agent's plugin directory",
-        description="Remove the executable that milo install has put into a plugin directory, "
-        "and nothing else; say which tasks still run.",
+        help="remove milo from the plugin directory of a Nomad agent",
+        description="Remove the executable that milo install wrote, and nothing else, and list "
+        "the tasks that still run.",
     )
     uninstall.set_defaults(run=_do_uninstall)
     uninstall.add_argument(
-        "plugin_dir", metavar="PLUGIN_DIR", help="the one that milo install was given"
+        "plugin_dir", metavar="PLUGIN_DIR", help="the directory that milo was installed in"
     )
     _state_dir(uninstall)
 
@@ -264,10 +314,10 @@ def _do_uninstall(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _doctor(commands: Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="check this host and its Nomad agent, and say what to do",
-        description="Check kernel, cgroups, crun, Java, seccomp, directories, and Nomad's agent: "
-        "its configuration, plugin directory, node and systemd unit. The exit status is 1 when "
-        "something has failed. Without root it checks less.",
+        help="check this host and its Nomad agent, and say what to fix",
+        description="Check the kernel, cgroups, crun, Java, seccomp and directories of this host, "
+        "and the configuration, plugin directory, node and systemd unit of its Nomad agent. The "
+        "exit status is 1 if a check failed. Without root, some checks are left out.",
     )
     doctor.set_defaults(run=_do_doctor)
     doctor.add_argument(
@@ -275,19 +325,22 @@ def _doctor(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="a configuration file or directory of the agent, again for others; default: what "
-        "the agent's systemd unit names, or /etc/nomad.d",
+        help="a configuration file or directory of the agent; can be repeated; default: those "
+        "that its systemd unit names, or /etc/nomad.d",
     )
     doctor.add_argument(
         "--address",
         default="",
         metavar="URL",
-        help="of a running agent; default $NOMAD_ADDR or http://127.0.0.1:4646",
+        help="address of a running agent; default $NOMAD_ADDR or http://127.0.0.1:4646",
     )
     doctor.add_argument(
-        "--service", default="nomad", metavar="UNIT", help="systemd unit; default %(default)s"
+        "--service",
+        default="nomad",
+        metavar="UNIT",
+        help="systemd unit of the agent; default %(default)s",
     )
-    doctor.add_argument("--json", action="store_true", help="for scripts")
+    doctor.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def _do_doctor(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -300,18 +353,22 @@ def _job(commands: Commands) -> None:
     job = commands.add_parser(
         "job",
         help="print a job file that runs a JAR",
-        description="Print a Nomad job file that runs a JAR. A local JAR is looked into, for the "
-        "class that it runs and the Java that it needs; nothing is fetched.",
+        description="Print a Nomad job file that runs a JAR. A local JAR is inspected for its main "
+        "class and the Java version it needs; nothing is downloaded.",
         epilog="Example: milo job app.jar --memory 1024 > app.nomad.hcl",
     )
     job.set_defaults(run=_do_job)
-    job.add_argument("jar", metavar="APP.JAR", help="a path, or an http(s) URL")
-    job.add_argument("--name", default="", help="of the job; default the JAR's")
-    job.add_argument("--memory", type=int, default=512, metavar="MIB", help="default %(default)s")
-    job.add_argument("--cpu", type=int, default=500, metavar="MHZ", help="default %(default)s")
-    job.add_argument("--count", type=int, default=1, metavar="N", help="how many instances")
+    job.add_argument("jar", metavar="APP.JAR", help="path or http(s) URL of the JAR")
+    job.add_argument("--name", default="", help="name of the job; default: the name of the JAR")
     job.add_argument(
-        "--service", action="store_true", help="runs until it is stopped; else it runs once"
+        "--memory", type=int, default=512, metavar="MIB", help="memory; default %(default)s"
+    )
+    job.add_argument("--cpu", type=int, default=500, metavar="MHZ", help="CPU; default %(default)s")
+    job.add_argument("--count", type=int, default=1, metavar="N", help="number of instances")
+    job.add_argument(
+        "--service",
+        action="store_true",
+        help="write a service, which runs until stopped, instead of a batch job",
     )
 
 
@@ -324,8 +381,8 @@ def _do_job(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _completion(commands: Commands) -> None:
     completion = commands.add_parser(
         "completion",
-        help="print a script for a shell's completion",
-        description="Print a script with which a shell completes milo's commands and options.",
+        help="print a completion script for a shell",
+        description="Print a script that lets a shell complete the commands and options of milo.",
         epilog="Example, for bash: milo completion bash > /etc/bash_completion.d/milo",
     )
     completion.set_defaults(run=_do_completion)
@@ -341,12 +398,12 @@ def _do_completion(options: argparse.Namespace, rest: Sequence[str]) -> int:
 def _gc(commands: Commands) -> None:
     gc = commands.add_parser(
         "gc",
-        help="show what crashes have left behind, and remove it",
-        description="Show the containers, task processes, cgroups, mounts and state directories "
-        "that no living allocation owns. Needs root.",
+        help="find what crashes left behind, and remove it",
+        description="List the containers, task processes, cgroups, mounts and state directories "
+        "that belong to no living allocation. Needs root.",
     )
     gc.set_defaults(run=_do_gc, needs_root=True)
-    gc.add_argument("--yes", action="store_true", help="remove them")
+    gc.add_argument("--yes", action="store_true", help="remove what was found")
     _state_dir(gc)
 
 
@@ -361,5 +418,5 @@ def _state_dir(parser: argparse.ArgumentParser) -> None:
         "--state-dir",
         default=PluginOptions().state_dir,
         metavar="DIR",
-        help="as in the plugin's configuration; default %(default)s",
+        help="state_dir of the plugin's configuration; default %(default)s",
     )
