@@ -234,7 +234,7 @@ def agent(
     base.chmod(0o755)
     LOGS.mkdir(parents=True, exist_ok=True)
     (LOGS / f"{name}.log").unlink(missing_ok=True)
-    ports = _free_ports()
+    ports = free_ports()
     one = Agent(
         base=base,
         dev=dev,
@@ -305,7 +305,7 @@ def _configuration(one: Agent, options: Mapping[str, object], client: str) -> st
     return "\n".join(lines) + "\n"
 
 
-def _free_ports() -> tuple[int, int, int]:
+def free_ports() -> tuple[int, int, int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     try:
         http, rpc, serf = (int(one.getsockname()[1]) for one in sockets)

@@ -145,8 +145,38 @@ def test_plugin_options() -> None:
     holds(found, OK, "state_dir, userns")
     assert options.state_dir == "/run/x"
     found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options={"crun": "x"}))
-    holds(found, FAILED, "crun: there is no such key | Set crun to one of java_home")
+    holds(found, FAILED, "crun: there is no such key. Nomad's agent does not start with this")
+    holds(found, FAILED, "Expected is one of java_home")
     assert options == PluginOptions()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"pids_limit": "512"}, {"pids_limit": 512}),
+        ({"pids_limit": "5.5"}, None),
+        ({"pids_limit": "many"}, None),
+        ({"pids_limit": True}, None),
+        ({"userns": "true", "allow_root": "0"}, {"userns": True}),
+        ({"userns": "yes"}, None),
+        ({"userns": 1}, None),
+        ({"java_home": 5}, None),
+        ({"allow_caps": ["chown", "kill"]}, {"allow_caps": ("chown", "kill")}),
+        ({"allow_caps": "chown"}, None),
+        ({"volumes": {"enabled": "true", "paths": ["/a"]}}, None),
+    ],
+)
+def test_options_are_converted_as_nomad_does(
+    given: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    """A number or a truth in quotes is no fault; what the driver would refuse is one."""
+    found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options=given))
+    if "volumes" in given:
+        assert (found.verdict, options.volumes.enabled) == (OK, True)
+    elif expected is None:
+        assert found.verdict is FAILED
+    else:
+        assert (found.verdict, options) == (OK, PluginOptions(**expected))
 
 
 def test_what_the_java_driver_permits_is_warned_of() -> None:

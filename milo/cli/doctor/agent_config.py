@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any, Final
 import attrs
 
 from milo.cli.doctor.hcl import Body
+from milo.core.config.options import options_of
+from milo.core.config.values import Value
 
 PLUGIN: Final = "milo"
 """The name of the executable, and so of the plugin block."""
@@ -80,6 +83,44 @@ def from_files(
             other_blocks=tuple(sorted(names - {PLUGIN})),
         )
     )
+
+
+def as_nomad_converts(config: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Return a ``config`` block as the driver gets it: ``pids_limit = "512"`` is a number.
+
+    A value of one simple type becomes the other that the schema has (HCL's own conversions);
+    what cannot be converted stays as it is.
+    """
+    options = options_of(kind)
+    return {
+        key: _convert(value, options[key].value) if key in options else value
+        for key, value in config.items()
+    }
+
+
+def _convert(value: Any, wanted: Value) -> Any:
+    if wanted.block is not None and isinstance(value, dict):
+        return as_nomad_converts(value, wanted.block)
+    if wanted.hcl == "list(string)" and isinstance(value, list):
+        return [_as_text(item) for item in value]
+    if wanted.hcl == "string":
+        return _as_text(value)
+    if wanted.hcl == "bool" and isinstance(value, str):
+        return {"true": True, "1": True, "false": False, "0": False}.get(value, value)
+    if wanted.hcl == "number" and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return int(value)
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | float) else value
 
 
 def from_api(config: Mapping[str, Any], source: str) -> AgentConfig:

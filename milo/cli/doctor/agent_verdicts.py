@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from milo.cli.doctor.agent_config import PLUGIN, AgentConfig
+from milo.cli.doctor.agent_config import PLUGIN, AgentConfig, as_nomad_converts
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
@@ -114,14 +114,14 @@ def check_block(config: AgentConfig) -> Finding:
 def check_options(config: AgentConfig) -> tuple[Finding, PluginOptions]:
     """Return whether the block's keys are valid, and their values; the defaults if not."""
     try:
-        options = parse_plugin_options(config.options)
+        options = parse_plugin_options(as_nomad_converts(config.options, PluginOptions))
     except ConfigError as exc:
         return (
             Finding(
                 "plugin options",
                 Verdict.FAILED,
-                f"{exc.key}: {exc.problem}",
-                f"Set {exc.key} to {exc.expected}",
+                f"{exc.key}: {exc.problem}. Nomad's agent does not start with this",
+                f"Expected is {exc.expected}",
             ),
             PluginOptions(),
         )

@@ -57,7 +57,7 @@ def show_health(options: Namespace) -> int:
 
 
 def examine(*, configs: Sequence[str], address: str, service: str) -> list[Finding]:
-    """Return all findings, those about the host first.
+    """Return all findings, those about the host first; about ``configs`` where they were named.
 
     ``configs``: the agent's configuration files and directories; none: where they usually are.
     """
@@ -85,7 +85,7 @@ def examine(*, configs: Sequence[str], address: str, service: str) -> list[Findi
     findings = check_host(plugin)
     for path in _data_dirs(config, running):
         findings += check_data_dir(look_at(path))
-    return findings + agent
+    return agent + findings if configs else findings + agent
 
 
 def _data_dirs(*configs: AgentConfig | None) -> list[str]:
