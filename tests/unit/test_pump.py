@@ -14,7 +14,7 @@ import trio
 
 from milo.task.logs.fifo import PIPE_BYTES, raise_capacity
 from milo.task.logs.pump import Pump
-from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
+from milo.task.logs.pump_policy import Block, EventKind, PumpEvent, PumpPolicy, Watch
 from tests.support.log_rig import Rig, descriptors, running, settle
 
 BLOCK = PumpPolicy()
@@ -245,6 +245,78 @@ async def test_stuck_reader_of_a_replaced_fifo(tmp_path: Path, autojump_clock: A
     assert stuck is not None
     os.close(stuck)
     rig.close()
+
+
+async def test_second_stall_of_a_replaced_fifo(tmp_path: Path, autojump_clock: Any) -> None:
+    """A stall so soon after another is not told again, and the path is looked at all the same."""
+    rig = Rig(tmp_path, PumpPolicy(block_timeout_s=0))
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        rig.fill_fifo()
+        rig.write(b"one")
+        await trio.sleep(10)
+        rig.read()
+        assert await rig.read_exactly(3) == b"one"
+        rig.fill_fifo()
+        rig.write(b"two")
+        await trio.sleep(10)
+        assert rig.kinds == [EventKind.STALLED, EventKind.MOVING]
+        stuck, rig.reader = rig.reader, None
+        rig.path.unlink()
+        os.mkfifo(rig.path)
+        rig.open_reader()
+        with trio.fail_after(1):
+            assert await rig.read_exactly(3) == b"two"
+        rig.end_source()
+    assert rig.kinds == [EventKind.STALLED, EventKind.MOVING, EventKind.SWITCHED]
+    assert stuck is not None
+    os.close(stuck)
+    rig.close()
+
+
+async def test_lasting_loss_soon_after_another_is_told(tmp_path: Path, autojump_clock: Any) -> None:
+    """Output that goes on being dropped is told of once the last telling is a minute ago."""
+    rig = Rig(tmp_path, DROP)
+    rig.open_reader()
+    async with running(rig):
+        await settle()
+        for at_s in (0, 30):
+            await trio.sleep_until(at_s)
+            rig.fill_fifo()
+            while rig.write(bytes(65536)):
+                pass
+            await trio.sleep(1)
+            if at_s == 0:
+                rig.read()
+                await trio.sleep(1)
+                rig.read()
+        told = [EventKind.DROPPING, EventKind.DROPPED]
+        assert rig.kinds == told
+        for _ in range(50):
+            await trio.sleep(1)
+            while rig.write(bytes(65536)):
+                pass
+        assert [kind for kind in rig.kinds if kind is not EventKind.STALLED] == [
+            *told,
+            EventKind.DROPPING,
+        ]
+        rig.end_source()
+        rig.read()
+    rig.close()
+
+
+def test_what_is_due_is_done_when_it_is_due() -> None:
+    """Whoever looks again when it was said to is told, whatever the clock's rounding."""
+    for start_s in (0.1 * number for number in range(200)):
+        watch = Watch("stdout", PumpPolicy(block_timeout_s=7.3))
+        now = start_s
+        assert watch.blocked(Block.FULL, now, 1) == []
+        while not watch.may_drop(now):
+            now += watch.next_change_s(now)
+            assert now < start_s + 8
+            watch.blocked(Block.FULL, now, 1)
+        assert now == pytest.approx(start_s + 7.3)
 
 
 async def test_block_waits_and_loses_nothing(tmp_path: Path, autojump_clock: Any) -> None:

@@ -224,7 +224,7 @@ class Pump:
                 return _FOR_SOURCE
         waiting = waiting_bytes(self._source)
         self._tell(self._watch.blocked(why, now, waiting))
-        if why is not Block.FULL or self._watch.warned:
+        if why is not Block.FULL or self._watch.stalled(now):
             if self._try_path(now):
                 return _GO_ON
             seconds = self._retry_at - now

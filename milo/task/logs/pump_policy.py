@@ -86,7 +86,10 @@ class Block(enum.Enum):
 
 
 class _Notices:
-    """Which conditions have been announced, so that none is over and over."""
+    """What has been announced, so that nothing is over and over.
+
+    It says nothing about what is so: a condition may hold without having been announced yet.
+    """
 
     def __init__(self, stream: str, pause_s: float) -> None:
         self._stream = stream
@@ -112,23 +115,26 @@ class _Notices:
     def begin(
         self, kind: EventKind, now: float, *, waiting: int = 0, seconds: float = 0
     ) -> list[PumpEvent]:
-        """Announce that the condition ``kind`` holds, once until it ends."""
+        """Announce that the condition ``kind`` holds, once until it ends.
+
+        To be called as long as it holds: what was announced a short while ago comes later.
+        """
         if kind in self._announced:
             return []
         events = self.say(kind, now, waiting=waiting, seconds=seconds)
         self._announced.update(event.kind for event in events)
         return events
 
-    def holds(self, kind: EventKind) -> bool:
-        """Whether ``kind`` has been announced and has not ended."""
-        return kind in self._announced
-
     def end(self, kind: EventKind, ended: EventKind, seconds: float) -> list[PumpEvent]:
         """Announce ``ended`` if ``kind`` has been announced and holds no more."""
         if kind not in self._announced:
             return []
-        self._announced.discard(kind)
+        self.forget(kind)
         return [PumpEvent(ended, self._stream, seconds=seconds)]
+
+    def forget(self, kind: EventKind) -> None:
+        """Note that ``kind`` holds no more, of which nothing is to be said."""
+        self._announced.discard(kind)
 
 
 class Watch:
@@ -167,10 +173,9 @@ class Watch:
             self._since = now
         if why is Block.FULL:
             events = self._reader_seen(now)
-            stalled_s = self._stuck_s(now)
-            if stalled_s >= self._policy.stall_warning_s:
+            if self.stalled(now):
                 events += self._notices.begin(
-                    EventKind.STALLED, now, waiting=waiting, seconds=stalled_s
+                    EventKind.STALLED, now, waiting=waiting, seconds=self._stuck_s(now)
                 )
             return events
         if self._no_reader_since is None:
@@ -189,6 +194,7 @@ class Watch:
         events = self._reader_seen(now)
         events += self._notices.end(EventKind.STALLED, EventKind.MOVING, self._stuck_s(now))
         self.emptied(now)
+        self._notices.forget(EventKind.DROPPING)
         if self._unreported_bytes:
             events += self._report_dropped(now)
         self.troubled = bool(self._unreported_bytes)
@@ -205,10 +211,9 @@ class Watch:
             return []
         self.troubled = True
         self._unreported_bytes += count
-        if self._dropping_since is not None:
-            return []
-        self._dropping_since = now
-        return self._notices.say(EventKind.DROPPING, now, seconds=self._stuck_s(now))
+        if self._dropping_since is None:
+            self._dropping_since = now
+        return self._notices.begin(EventKind.DROPPING, now, seconds=self._stuck_s(now))
 
     def refused(self, problem: str, now: float) -> list[PumpEvent]:
         """The path cannot be used at ``now``, as ``problem`` says; return what to report."""
@@ -223,17 +228,13 @@ class Watch:
         self.emptied(now)
         return [self._dropped_event(now)] if self._unreported_bytes else []
 
-    @property
-    def warned(self) -> bool:
-        """Whether the reader is stuck, and that has been reported."""
-        return self._notices.holds(EventKind.STALLED)
+    def stalled(self, now: float) -> bool:
+        """Whether bytes have waited for so long that the reader is taken to be stuck."""
+        return now >= self._stall_at
 
     def may_drop(self, now: float) -> bool:
         """Whether output that finds no room may be thrown away by now."""
-        if self._policy.drop_when_full:
-            return True
-        timeout = self._policy.block_timeout_s
-        return timeout > 0 and self._stuck_s(now) >= timeout
+        return self._policy.drop_when_full or now >= self._drop_at
 
     def gave_up(self, now: float) -> bool:
         """Whether the task has ended and nothing moved for as long as that is waited for."""
@@ -241,16 +242,23 @@ class Watch:
 
     def next_change_s(self, now: float) -> float:
         """How many seconds from ``now`` on this answers differently, if nothing moves."""
-        deadlines = [self._drain_deadline()]
-        if self._since is not None:
-            deadlines.append(self._since + self._policy.stall_warning_s)
-            if self._policy.block_timeout_s > 0:
-                deadlines.append(self._since + self._policy.block_timeout_s)
+        deadlines = (self._drain_deadline(), self._stall_at, self._drop_at)
         return min((at - now for at in deadlines if at > now), default=math.inf)
 
     def stalled_s(self, now: float) -> float:
         """For how many seconds in all bytes have waited that the sink did not take."""
         return self._ended_stalls_s + self._stuck_s(now)
+
+    # Compared with the time itself: a difference of two times may be rounded to a little less.
+
+    @property
+    def _stall_at(self) -> float:
+        return math.inf if self._since is None else self._since + self._policy.stall_warning_s
+
+    @property
+    def _drop_at(self) -> float:
+        timeout_s = self._policy.block_timeout_s or math.inf
+        return math.inf if self._since is None else self._since + timeout_s
 
     def _stuck_s(self, now: float) -> float:
         return 0.0 if self._since is None else now - self._since
