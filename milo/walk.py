@@ -14,8 +14,6 @@ There are four ways, by what becomes of a symlink:
 - `hold_in_container`: each leads where it would lead in the task's container;
 - `follow`: each leads where it leads on the host; for paths of the operator's own, and for
   those of which the caller judges the end.
-
-Used by the driver and by the task process, which may not import each other.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ import contextlib
 import enum
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice
@@ -41,6 +40,7 @@ MAX_OPEN_FILES: Final = 4096
 
 _FIND: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES: Final = 1 << 20
+_NAMES: Final = 1000
 
 
 class Kind(enum.StrEnum):
@@ -242,6 +242,27 @@ class Held(contextlib.AbstractContextManager["Held"]):
         with _translated(_join(self.path, name)):
             os.unlink(name, dir_fd=self.fd)
 
+    def remove_tree(self, name: str) -> None:
+        """Remove the directory ``name`` with all that is in it; no symlink is followed.
+
+        What lies deeper is moved up first: so no depth takes descriptors or the stack.
+        """
+        with _translated(_join(self.path, name)), self.enter(name, Kind.DIRECTORY) as top:
+            while names := top.names(_NAMES)[0]:
+                for inner, is_directory in names:
+                    if is_directory:
+                        with top.enter(inner, Kind.DIRECTORY) as directory:
+                            directory._move_all(top)
+                        os.rmdir(inner, dir_fd=top.fd)
+                    else:
+                        os.unlink(inner, dir_fd=top.fd)
+            os.rmdir(name, dir_fd=self.fd)
+
+    def _move_all(self, to: Held) -> None:
+        while names := self.names(_NAMES)[0]:
+            for name, _ in names:
+                os.rename(name, secrets.token_hex(16), src_dir_fd=self.fd, dst_dir_fd=to.fd)
+
 
 def hold(path: str, *, beneath: str = "/", kind: Kind | None = None) -> Held:
     """Hold what is at the absolute ``path``.
@@ -349,12 +370,9 @@ def others_write(path: str, status: os.stat_result, owner: int) -> str:
 class _Top(enum.Enum):
     """Where a path begins, and so what becomes of ``..`` and of absolute symlinks there."""
 
-    HOST = enum.auto()
-    """The host's root."""
-    CONTAINER = enum.auto()
-    """The container's root, of which only some places are looked into."""
-    DIRECTORY = enum.auto()
-    """A directory that may not be left."""
+    HOST = enum.auto()  # its root
+    CONTAINER = enum.auto()  # its root, of which only some places are looked into
+    DIRECTORY = enum.auto()  # one that may not be left
 
 
 def _descend(
@@ -400,7 +418,8 @@ def _descend(
                 if target.startswith("/"):
                     if top is _Top.DIRECTORY:
                         raise PathError(path, Reason.OUTSIDE, "a symlink in it leads out")
-                    _close(held, bottom)
+                    while len(held) > bottom:
+                        held.pop().close()
                 pending += target.split("/")[::-1]
             elif found.kind is not Kind.DIRECTORY and pending:
                 raise _wrong_kind(found, Kind.DIRECTORY, Reason.NOT_DIRECTORY)
@@ -415,7 +434,8 @@ def _descend(
         _tell(exc, path, pending)
         raise
     finally:
-        _close(held, 0)
+        for one in held:
+            one.close()
 
 
 def _place(places: Mapping[str, str], name: str, followed: int) -> Held:
@@ -474,11 +494,6 @@ def _tell(error: PathError, path: str, pending: list[str]) -> None:
     """Have an error tell what was asked for, and where that leads."""
     error.path = path
     error.reached = os.path.normpath("/".join((error.part, *pending[::-1])))
-
-
-def _close(held: list[Held], down_to: int) -> None:
-    while len(held) > down_to:
-        held.pop().close()
 
 
 def _join(directory: str, name: str) -> str:

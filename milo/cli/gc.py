@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-import shutil
 import signal
 from typing import Final
 
 import trio
 
+from milo import walk
 from milo.cli.arguments import absolute
 from milo.cli.output import progress
 from milo.core.records import ProcessId
+from milo.errors import PathError
 from milo.host import state_dirs
 from milo.host.leftovers import orphans
 from milo.host.leftovers.orphans import Findings
@@ -59,7 +61,8 @@ async def _runs(remove: bool) -> int:
                 continue
             for path in StateStore(base).directories():
                 await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
-            shutil.rmtree(base, ignore_errors=True)
+            with contextlib.suppress(PathError), walk.follow(os.path.dirname(base)) as runs:
+                runs.remove_tree(os.path.basename(base))
             status |= _report(orphan, not os.path.lexists(base))
     finally:
         spawner.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from typing import Final
 
 import trio
 
-from milo import proc
+from milo import proc, walk
 from milo.cli import run_options
 from milo.cli.arguments import absolute, size_of
 from milo.cli.log_files import RotatingFile
@@ -24,7 +25,7 @@ from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.launch import Launch
 from milo.core.records import ExitRecord
-from milo.errors import ArtifactError, ConfigError
+from milo.errors import ArtifactError, ConfigError, PathError
 from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
 from milo.host.state_dirs import RUN_DIRECTORY
@@ -125,7 +126,13 @@ async def _run(
         close_all(readers)
         for file in files.values():
             file.close()
-        shutil.rmtree(base, ignore_errors=True)
+        _remove(base)
+
+
+def _remove(base: str) -> None:
+    """Remove the directory of a run, in which the application may have left anything."""
+    with contextlib.suppress(PathError), walk.follow(os.path.dirname(base)) as runs:
+        runs.remove_tree(os.path.basename(base))
 
 
 def _task_name(options: argparse.Namespace) -> str:

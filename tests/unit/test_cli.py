@@ -232,6 +232,19 @@ def test_a_task_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
     assert fifo.is_fifo() and fifo.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_run_leaves_is_removed_however_deep(tmp_path: Path) -> None:
+    """An application may have made directories deeper than Python's stack."""
+    at = os.open(tmp_path, os.O_RDONLY)
+    for name in ["base", *["d"] * 1500]:
+        os.mkdir(name, dir_fd=at)
+        inner = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    runner._remove(str(tmp_path / "base"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
     """Missing, or a directory."""
     for path, words in (("none.jar", "cannot be read: No such file"), (".", "is no file")):

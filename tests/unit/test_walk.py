@@ -510,6 +510,29 @@ def test_files_are_made_and_removed(top: Path) -> None:
     assert not (top / "theirs/none").exists()
 
 
+@pytest.mark.parametrize("depth", [1, 3000])
+def test_trees_are_removed_however_deep(top: Path, depth: int) -> None:
+    """No symlink in them is followed, and nothing beside them is touched."""
+    (top / "tree/sub").mkdir(parents=True)
+    (top / "tree/sub/link").symlink_to("../../theirs")
+    (top / "tree/link").symlink_to(top / "theirs")
+    os.mkfifo(top / "tree/sub/fifo")
+    at = os.open(top / "tree", os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    with hold(str(top)) as held:
+        held.remove_tree("tree")
+        for name in ("tree", "theirs/inner", ".."):
+            with pytest.raises(PathError):
+                held.remove_tree(name)
+    assert [path.name for path in top.iterdir()] == ["theirs"]
+    assert (top / "theirs/inner/file").read_text() == "inside"
+
+
 # ---- of other processes, and under attack
 
 
@@ -565,6 +588,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "tree": lambda top: _with(
         hold(str(top)), lambda held: [entry.path for entry in held.tree(9, 9, _raise)]
     ),
+    "remove": lambda top: _with(hold(str(top.parent)), lambda held: held.remove_tree("top")),
     "writable": lambda top: walk.writable_by_others(f"{top}/link/inner/file", owner=-1),
 }
 
@@ -604,7 +628,7 @@ def test_whatever_fails_nothing_stays_open(
             try:
                 CALLS[name](top)
             except PathError as exc:
-                assert exc.reason in (Reason.REFUSED, Reason.KIND)
+                assert exc.reason in (Reason.REFUSED, Reason.KIND, Reason.MISSING)
         assert descriptors() == before
         if (top / "x").exists():
             (top / "x").rmdir()
