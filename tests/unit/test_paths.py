@@ -14,9 +14,9 @@ HOST_ALONE = {
     # State directories: root's own, and nobody else may even look into them.
     "milo.files": "records, and files that replace others in a state directory",
     "milo.cli.gc": "a state directory that is removed",
-    "milo.cli.tasks": "/run/milo-run",
     "milo.host.leftovers.orphans": "state directories, and the allocation's directory itself",
     "milo.host.leftovers.removal": "state directories",
+    "milo.host.state_dirs": "the pointers to state directories",
     "milo.host.state_store": "state directories, and the allocation's directory itself",
     "milo.host.task_processes": "a control socket",
     "milo.host.tasks": "state directories",
