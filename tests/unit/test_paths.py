@@ -27,6 +27,7 @@ HOST_ALONE = {
     "milo.task.oci.bundle": "the bundle",
     "milo.task.oci.container": "crun's files",
     "milo.task.oci.crun": "crun's log",
+    "milo.task.oci.pause": "a root of its own, which is empty; Nomad's network namespace",
     "milo.task.oci.privileges": "the bundle; seccomp profiles and programs of the host",
     "milo.task.root.rootfs": "the skeleton of the root, before the container is made",
     # What the kernel shows.
