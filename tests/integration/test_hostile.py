@@ -506,7 +506,8 @@ async def attacking(
             args = ["attack", *scene.arguments]
             task = rig.task(jar_dir / "hello.jar")
             config = {**task.request.config, **attack.config, "args": args}
-            yield rig, attrs.evolve(task, request=attrs.evolve(task.request, config=config)), scene
+            request = attrs.evolve(task.request, config=config, user=attack.user)
+            yield rig, attrs.evolve(task, request=request), scene
 
 
 @pytest.mark.parametrize("name", KEY_ATTACKS)
@@ -526,7 +527,7 @@ async def test_keys_give_nothing_that_is_not_switched_on(
                 with pytest.raises(MiloError, match=key):
                     await rig.registry.start(task.request)
                 assert not (task.local / "own").exists()
-                assert scene.secret.read_text() == "secret\n"
+                assert scene.secret.read_text() == scene.letter.read_text() == "secret\n"
                 assert scene.of_root.poll() is None
 
 

@@ -301,6 +301,18 @@ async def test_namespaces_are_shared_as_the_job_says(tmp_path: Path, jar_dir: Pa
     assert not {*shared} & {*own[2:]}
 
 
+async def test_what_a_task_leaves_in_the_hosts_ipc_stays(tmp_path: Path, jar_dir: Path) -> None:
+    """With ipc_mode host nothing of its /dev/shm goes with it; docs/security.md tells so."""
+    left = Path(f"/dev/shm/milo-test-left-{os.getpid()}")
+    try:
+        async with scripted(tmp_path, f"echo left >{left}", HOST_NAMESPACES) as rig:
+            await output(rig, rig.task(jar_dir / "hello.jar", ipc_mode="host"))
+            await rig.finish()
+        assert left.read_text() == "left\n"
+    finally:
+        left.unlink(missing_ok=True)
+
+
 # ---- the tenant's own programs ----------------------------------------------------------
 
 

@@ -5,7 +5,9 @@ Each was tried with what the java driver's defaults let a job have, and worked.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -21,32 +23,40 @@ SLEEP = ("/bin/sleep", "1000")
 
 @attrs.frozen
 class Scene:
-    """What is attacked: a file that root alone may read, and two processes of the host."""
+    """What is attacked: files that few may read, and processes of the host."""
 
     secret: Path
     of_root: subprocess.Popen[bytes]
     of_nobody: subprocess.Popen[bytes]
+    of_daemon: subprocess.Popen[bytes]
+    letter: Path
+    """A file that the user daemon alone may read."""
 
     @property
     def arguments(self) -> list[str]:
         """Those of the attacking script, in the order of the fields."""
-        return [str(self.secret), str(self.of_root.pid), str(self.of_nobody.pid)]
+        processes = (self.of_root, self.of_nobody, self.of_daemon)
+        return [str(self.secret), *(str(one.pid) for one in processes), str(self.letter)]
 
 
 @contextmanager
 def open_scene(directory: Path) -> Iterator[Scene]:
     """Set the scene; its processes are ended afterwards."""
-    secret = directory / "root-only"
-    secret.write_text("secret\n")
-    secret.chmod(0o600)
-    of_root = subprocess.Popen(SLEEP)
-    of_nobody = subprocess.Popen(SLEEP, user=NOBODY, group=NOBODY, extra_groups=[])
-    try:
-        yield Scene(secret, of_root, of_nobody)
-    finally:
-        for process in (of_root, of_nobody):
-            process.kill()
-            process.wait()
+    secret, letter = directory / "root-only", directory / "daemon-only"
+    for file in (secret, letter):
+        file.write_text("secret\n")
+        file.chmod(0o600)
+    daemon = pwd.getpwnam("daemon")
+    os.chown(letter, daemon.pw_uid, daemon.pw_gid)
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for uid, gid in ((0, 0), (NOBODY, NOBODY), (daemon.pw_uid, daemon.pw_gid)):
+            process = subprocess.Popen(SLEEP, user=uid, group=gid, extra_groups=[])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        of_root, of_nobody, of_daemon = processes
+        yield Scene(secret, of_root, of_nobody, of_daemon, letter)
 
 
 @attrs.frozen
@@ -61,10 +71,15 @@ class KeyAttack:
     still_needs: str
     """The plugin's key without which it is refused, even if each capability and the host's
     processes are permitted by themselves; empty for what is one capability's own."""
+    user: str = ""
 
 
 def _rewritten(scene: Scene, own: Path) -> bool:
     return scene.secret.read_text() == "owned\n"
+
+
+def _letter_rewritten(scene: Scene, own: Path) -> bool:
+    return scene.letter.read_text() == "owned\n"
 
 
 def _killed(scene: Scene, own: Path) -> bool:
@@ -103,6 +118,13 @@ KEY_ATTACKS = {
         'echo owned >"/proc/$4/root$2"',
         _rewritten,
         "allow_caps_with_host_namespaces",
+    ),
+    "files of another user": KeyAttack(
+        {"pid_mode": "host"},
+        'echo owned >"/proc/$5/root$6"',
+        _letter_rewritten,
+        "allow_users_with_host_namespaces",
+        user="daemon",
     ),
     "a process of root's": KeyAttack(
         {"pid_mode": "host", "cap_add": ["kill"]},

@@ -115,7 +115,11 @@ def test_a_user_namespace_is_the_plugins_to_give(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "text", ["root", "0", "0:0", "0:100", "daemon:0", "daemon:root", "staff-of-root", "rooted"]
+    "text",
+    [
+        *("root", "0", "0:0", "0:100", "daemon:0", "daemon:root", "daemon:00"),
+        *("staff-of-root", "7001", "7001:7001", "7001:100", "rooted", "7002"),
+    ],
 )
 def test_root_needs_the_operators_permission(
     text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -128,7 +132,9 @@ def test_root_needs_the_operators_permission(
         "daemon": daemon,
         "root": pwd.getpwnam("root"),
     }
+    by_id = {entry.pw_uid: entry for entry in named.values()}
     monkeypatch.setattr(pwd, "getpwnam", named.__getitem__)
+    monkeypatch.setattr(pwd, "getpwuid", by_id.__getitem__)
     monkeypatch.setattr(
         os, "getgrouplist", lambda name, gid: [gid, 0] if name == "staff-of-root" else [gid]
     )
