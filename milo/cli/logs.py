@@ -15,6 +15,7 @@ import attrs
 
 from milo import walk
 from milo.cli.tasks import tasks_of_host
+from milo.cli.terminal_filter import TerminalFilter
 from milo.errors import ConfigError, MiloError, PathError
 from milo.host.tasks import HostTask, find_task
 from milo.walk import Held, Kind
@@ -56,10 +57,11 @@ def show_logs(options: Namespace) -> int:
         if not files and not options.follow:
             raise NoLogsError(task, f"its {stream} has no file in the allocation's alloc/logs")
         start = _Place() if options.lines is None else log.last_lines(files, options.lines)
-        if options.follow:
-            _follow(log, task, start)
-        else:
-            log.print_from(start, files)
+        with contextlib.closing(log):
+            if options.follow:
+                _follow(log, task, start)
+            else:
+                log.print_from(start, files)
     return 0
 
 
@@ -111,6 +113,8 @@ class _Log:
         self._directory = directory
         self._pattern = re.compile(rf"{re.escape(name)}\.([0-9]{{1,18}})")
         self._told = False
+        # A program that reads the log gets each byte as it is.
+        self._filter = TerminalFilter() if sys.stdout.isatty() else None
 
     def files(self) -> list[_File]:
         """Return the files, the oldest first."""
@@ -186,8 +190,13 @@ class _Log:
             with self._open(file) as fd:
                 for data in () if fd is None else _read(fd, place.offset, end):
                     place = _Place(file.number, place.offset + len(data))
-                    _write(data)
+                    _write(data if self._filter is None else self._filter.feed(data))
         return place
+
+    def close(self) -> None:
+        """Print what is held back of the last characters."""
+        if self._filter is not None:
+            _write(self._filter.end())
 
     @contextlib.contextmanager
     def _open(self, file: _File) -> Iterator[int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -239,6 +240,20 @@ def test_a_log_that_was_cut_short_is_read_from_its_beginning(
         monkeypatch.setattr(time, "sleep", sleep)
         host.show(follow=True)
     assert capsysbinary.readouterr().out == b"one\ntwo\nnew\n"
+
+
+def test_a_terminal_shows_no_control_characters(
+    host: Host, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal they are escaped, but for colours; a program gets the bytes as they are."""
+    text = "\x1b[31mred\x1b[0m \x1b]0;title\x07 zoë\n"
+    host.file(0, text)
+    host.show()
+    assert capsysbinary.readouterr().out == text.encode()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    host.show()
+    shown = "\x1b[31mred\x1b[0m \\x1b]0;title\\x07 zoë\n\x1b[m"
+    assert capsysbinary.readouterr().out == shown.encode()
 
 
 def test_more_names_than_are_read_are_told(
