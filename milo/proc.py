@@ -232,6 +232,11 @@ def open_pid_namespace(pid: int | str = "self") -> int:
     return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def work_dir(pid: int) -> str:
+    """Return a path that leads to the working directory of ``pid``, wherever that is."""
+    return f"/proc/{pid}/cwd"
+
+
 def set_oom_score_adj(pid: int, score: int) -> None:
     """Say how soon the OOM killer takes ``pid``, from -1000, never, to 1000. Raises OSError."""
     write(f"/proc/{pid}/oom_score_adj", str(score))

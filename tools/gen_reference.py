@@ -17,6 +17,7 @@ from milo.cli.parser import EXIT_STATUS, build_parser
 from milo.core.config.options import Option, options_of
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions
+from milo.core.container import crun_holes
 from milo.host.fingerprint import ATTRIBUTES
 
 TYPES = {
@@ -50,6 +51,15 @@ plugin "milo" {
   }
 }
 ```
+"""
+CRUN_HEAD = f"""\
+# Versions of crun
+
+Milo runs with crun {crun_holes.OLDEST} and later; with an older one, or one that was built
+without seccomp or capabilities, the driver is unhealthy and says so. The node's attribute is
+`driver.milo.crun.version`. What is known to be wrong with versions is below: the driver warns of
+it in the agent's log, and so does `milo doctor`. A distribution may have mended a fault without
+another version number.
 """
 ATTRIBUTES_HEAD = """\
 # Attributes of a node
@@ -156,6 +166,20 @@ def attributes() -> Iterator[str]:
         yield f"| `{name}` | {kind} | {doc} | `{shown}` |"
 
 
+def crun_versions() -> Iterator[str]:
+    """Yield the table of what is known to be wrong with versions of crun."""
+    yield "| crun | what is wrong | what Milo does |"
+    yield "| --- | --- | --- |"
+    for hole in crun_holes.HOLES:
+        versions = f"before {hole.fixed}"
+        if hole.since:
+            versions = f"{hole.since}, until {hole.fixed}"
+        if hole.userns:
+            versions += ", with `userns = true`"
+        held = f"It {hole.held}" if hole.held else "Nothing: take a later crun"
+        yield f"| {versions} | {cell(hole.opens)} | {cell(held)} |"
+
+
 def commands() -> Iterator[str]:
     """Yield a section for each command, from the parser's own words."""
     parser = build_parser()
@@ -215,6 +239,7 @@ def pages() -> dict[str, str]:
         "task.md": (TASK_HEAD, options(TaskOptions), ""),
         "plugin.md": (PLUGIN_HEAD, options(PluginOptions), ""),
         "attributes.md": (ATTRIBUTES_HEAD, attributes(), ATTRIBUTES_TAIL),
+        "crun.md": (CRUN_HEAD, crun_versions(), ""),
         "commands.md": (COMMANDS_HEAD, commands(), COMMANDS_TAIL),
     }
     return {

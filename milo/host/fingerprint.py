@@ -14,7 +14,7 @@ import trio
 import milo
 from milo import proc
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.container import userns
+from milo.core.container import crun_holes, seccomp, userns
 from milo.core.container.crun import version_from_output
 from milo.core.launch import JavaRuntime
 from milo.core.report import Fingerprint
@@ -23,6 +23,7 @@ from milo.host.java.finder import JavaFinder
 
 PERIOD_S: Final = 30.0
 CRUN_TIMEOUT_S: Final = 10.0
+MAX_OUTPUT_BYTES: Final = 4096
 ATTRIBUTES: Final = {
     "driver.milo": ("bool", "The driver is there and healthy.", "true"),
     "driver.milo.version": ("string", "Milo's version.", "0.1.0"),
@@ -67,7 +68,8 @@ class Fingerprinter:
         self._environ = environ
         self._options = PluginOptions()
         self._finder = JavaFinder()
-        self._crun_versions: dict[tuple[str, int, int], str] = {}
+        self._crun_outputs: dict[tuple[str, int, int], str] = {}
+        self._crun_warning = ""
         self._javas: tuple[JavaRuntime, ...] = ()
         self._problems: tuple[str, ...] = ()
         self._named: set[str] = set()
@@ -110,7 +112,8 @@ class Fingerprinter:
         await self._find()
         javas = self._javas
         crun = find_program(self._options.crun_path, self._environ)
-        version = await self._crun_version(crun) if crun else ""
+        output = await self._crun_output(crun) if crun else ""
+        version = version_from_output(output)
         if not crun:
             return Fingerprint("unhealthy", str(CrunMissingError(self._options.crun_path)))
         if not version:
@@ -119,6 +122,10 @@ class Fingerprinter:
                 f"Error: {crun} --version does not answer like crun. "
                 "Install the package crun, or set crun_path in the plugin's configuration.",
             )
+        needs_seccomp = self._options.seccomp_profile != seccomp.UNCONFINED
+        if problem := crun_holes.crun_problem(version, output, needs_seccomp=needs_seccomp):
+            return Fingerprint("unhealthy", f"Error: {crun}: {problem}. Install another crun.")
+        self._warn_of_crun(version)
         if not javas:
             return Fingerprint("unhealthy", str(NoJavaError()))
         return Fingerprint(
@@ -128,16 +135,23 @@ class Fingerprinter:
                 "driver.milo": True,
                 "driver.milo.version": milo.__version__,
                 "driver.milo.crun.version": version,
-                "driver.milo.userns": self._maps_ids(version),
+                "driver.milo.userns": self._maps_ids(),
                 **self._java_attributes(),
             },
         )
 
-    def _maps_ids(self, crun_version: str) -> bool:
+    def _warn_of_crun(self, version: str) -> None:
+        """Say once what is known to be wrong with this crun, if Milo can do nothing about it."""
+        words = crun_holes.crun_warning(version, userns=self._options.userns)
+        if words and words != self._crun_warning:
+            _log.warning("%s", words)
+        self._crun_warning = words
+
+    def _maps_ids(self) -> bool:
         """Whether tasks run in user namespaces: asked for, and possible here."""
         if not self._options.userns:
             return False
-        problem = userns.crun_problem(crun_version) or userns.host_problem(
+        problem = userns.host_problem(
             os.uname().release,
             proc.uid_map(),
             proc.max_user_namespaces(),
@@ -175,14 +189,14 @@ class Fingerprinter:
             with trio.move_on_after(PERIOD_S):
                 await self._changed.wait()
 
-    async def _crun_version(self, crun: str) -> str:
-        """Return the version that ``crun --version`` prints, run once for each file."""
+    async def _crun_output(self, crun: str) -> str:
+        """Return what ``crun --version`` prints, run once for each file; empty if it is no crun."""
         try:
             found = os.stat(crun)
         except OSError:
             return ""
         key = (crun, found.st_ino, found.st_mtime_ns)
-        if key not in self._crun_versions:
+        if key not in self._crun_outputs:
             try:
                 with trio.fail_after(CRUN_TIMEOUT_S):
                     done = await trio.run_process(
@@ -194,8 +208,8 @@ class Fingerprinter:
                     )
             except (OSError, trio.TooSlowError):
                 return ""
-            version = version_from_output(done.stdout.decode(errors="replace"))
-            if not version:
+            output = done.stdout[:MAX_OUTPUT_BYTES].decode(errors="replace")
+            if not version_from_output(output):
                 return ""
-            self._crun_versions[key] = version
-        return self._crun_versions[key]
+            self._crun_outputs[key] = output
+        return self._crun_outputs[key]

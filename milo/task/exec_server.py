@@ -16,7 +16,7 @@ import signal
 import socket
 import stat
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -25,14 +25,16 @@ from milo.core import control
 from milo.core.container import crun as crun_args
 from milo.core.launch import Launch
 from milo.core.records import ProcessId
-from milo.errors import ControlError, CrunError, MiloError
+from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.files import read_file, write_file
-from milo.proc import identify, passed_descriptors, passing, session
-from milo.task.children import Reaper, WaitStatus
+from milo.proc import descriptor_path, identify, passed_descriptors, passing, session
+from milo.task.children import PASSED_FD, Reaper, WaitStatus
 from milo.task.oci import cgroup_placement
 from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
 from milo.task.oci.container import Container
 from milo.task.oci.crun import Crun
+from milo.task.root.mount_check import hold_inside
+from milo.walk import Held
 
 STREAMS: Final = 3
 """Descriptors of a command without a terminal: standard input, output and error."""
@@ -156,8 +158,14 @@ class Commands:
         """Start the command; return its process id and the terminal's descriptor, if any."""
         process_path, pid_path, log_path, console_path = paths
         root = os.path.join(self._launch.state_dir, "crun")
-        write_file(process_path, self._process(request))
+        process = self._process(request)
         with contextlib.ExitStack() as stack:
+            assert container.process is not None
+            # By descriptor: crun enters it with root's rights, and before 1.15 wherever a symlink
+            # leads by then, such as through /proc/1/root.
+            cwd = stack.enter_context(_work_dir(container.process.pid, process["cwd"]))
+            process["cwd"] = descriptor_path(PASSED_FD)
+            write_file(process_path, json.dumps(process).encode())
             console: socket.socket | None = None
             if request.tty:
                 console = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -174,7 +182,7 @@ class Commands:
             )
             stdin, stdout, stderr = fds if fds else (None, None, None)
             crun = Crun(self._reaper, log_path)
-            await crun.run("exec", argv, stdin=stdin, stdout=stdout, stderr=stderr)
+            await crun.run("exec", argv, stdin=stdin, stdout=stdout, stderr=stderr, passed=cwd.fd)
             with open(pid_path, encoding="ascii") as file:
                 pid = int(file.read())
             if (led := session(pid)) is not None:  # crun gives each command one of its own
@@ -190,11 +198,11 @@ class Commands:
             )
         return pid, terminal
 
-    def _process(self, request: control.Exec) -> bytes:
+    def _process(self, request: control.Exec) -> dict[str, Any]:
         """Return the OCI process object: the application's own privileges, another command."""
         path = os.path.join(self._launch.state_dir, BUNDLE_DIR, CONFIG_FILE)
         with open(path, "rb") as file:
-            process = json.load(file)["process"]
+            process: dict[str, Any] = json.load(file)["process"]
         process |= {"args": list(request.argv), "terminal": request.tty}
         if request.cwd:
             process["cwd"] = request.cwd
@@ -202,7 +210,16 @@ class Commands:
         added = {"TERM": "xterm"} if request.tty else {}
         env = added | own | request.env
         process["env"] = [f"{name}={value}" for name, value in env.items()]
-        return json.dumps(process).encode()
+        return process
+
+
+def _work_dir(pid: int, path: str) -> Held:
+    try:
+        return hold_inside(pid, path)
+    except StateError as exc:
+        raise ControlError(
+            f"Error: The command's working directory {path} cannot be entered: {exc.problem}"
+        ) from exc
 
 
 def _is_stream(fd: int) -> bool:

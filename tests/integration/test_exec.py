@@ -14,10 +14,13 @@ import pytest
 import trio
 
 from milo import cgroup_files
+from milo.core.config.plugin_options import PluginOptions
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ControlError
 from milo.host.exec_client import KEPT_BYTES, run_command, run_script
 from milo.proc import start_ticks
+from milo.task.oci.privileges import userns_problem
+from tests.support import fake_crun
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -389,3 +392,58 @@ async def test_a_task_that_does_not_run_takes_no_command(jar_dir: Path) -> None:
         await rig.registry.wait(task.id)
         with pytest.raises(ControlError):
             await run(rig, task, "true")
+
+
+# ---- the working directory --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "with_userns",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.skipif(bool(userns_problem()), reason="no userns")),
+    ],
+)
+async def test_working_directory_is_the_applications(jar_dir: Path, with_userns: bool) -> None:
+    """A command begins where the application does, and holds no descriptor but its streams."""
+    async with open_rig(PluginOptions(userns=with_userns)) as rig:
+        task = await running(rig, jar_dir, work_dir="/local/work")
+        script = "pwd -P; pwd; for n in 3 4 5 6 7 8 9; do readlink /proc/self/fd/$n; done; :"
+        end, output = await run(rig, task, "sh", "-c", script)
+        assert (end, output.stdout) == (CommandEnd(0), b"/local/work\n/local/work\n")
+        other = await running(rig, jar_dir)
+        end, output = await run(rig, other, "sh", "-c", "pwd -P; ls")
+        _, reference = await run(rig, other, "ls", "/")
+        assert output.stdout == b"/\n" + reference.stdout
+        assert b"secrets" in reference.stdout.split()
+
+
+async def test_working_directory_that_became_a_symlink(jar_dir: Path) -> None:
+    """A command is not run where a symlink in work_dir leads, which crun would follow as root."""
+    async with open_rig(PluginOptions(allow_host_namespaces=True)) as rig:
+        secret = rig.base / "secret"
+        secret.write_text("secret")
+        secret.chmod(0o644)
+        task = await running(rig, jar_dir, work_dir="/local/work", pid_mode="host")
+        (task.local / "work").rmdir()
+        for target in (f"/proc/{os.getpid()}/root", "/usr/share", "/proc/self/fd/5", "missing"):
+            (task.local / "work").symlink_to(target)
+            end, output = await run(rig, task, "cat", f".{secret}")
+            assert (end.exit_code, output.stdout) == (126, b"")
+            assert b"working directory /local/work" in output.stderr
+            assert b"symlink" in output.stderr
+            (task.local / "work").unlink()
+
+
+async def test_working_directory_exchanged_after_the_check(tmp_path: Path, jar_dir: Path) -> None:
+    """What becomes of work_dir's path in the meantime does not matter: the command is in it."""
+    tmp_path.chmod(0o755)
+    crun = fake_crun.wrapper(tmp_path / "crun", "exec", f". {tmp_path}/attack")
+    plugin = PluginOptions(allow_host_namespaces=True, crun_path=str(crun))
+    async with open_rig(plugin) as rig:
+        task = await running(rig, jar_dir, work_dir="/local/work", pid_mode="host")
+        (tmp_path / "attack").write_text(
+            f"mv {task.local}/work {task.local}/away; ln -s /usr/share {task.local}/work\n"
+        )
+        end, output = await run(rig, task, "sh", "-c", "pwd -P")
+        assert (end, output.stdout) == (CommandEnd(0), b"/local/away\n")

@@ -34,7 +34,7 @@ from milo.errors import MiloError
 from milo.host.task_client import open_control
 from milo.proc import identify, lives, start_ticks
 from milo.task.oci.privileges import userns_problem
-from tests.support import reach, scripted_java
+from tests.support import fake_crun, reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
 from tests.support.key_attacks import KEY_ATTACKS, KeyAttack, Scene, open_scene
@@ -201,6 +201,23 @@ async def test_mount_point_exchanged_after_the_check(jar_dir: Path, jdks: Path) 
         assert not (task.local / "here").exists()
         assert not Path("/usr/share/volume").exists()
         assert not canary.touched()
+
+
+async def test_working_directory_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> None:
+    """A work_dir that leads elsewhere when crun enters it is refused before anything runs."""
+    crun = fake_crun.wrapper(jdks / "crun", "create", f". {jdks}/attack")
+    options = scripted(jdks, "pwd -P >/local/here; " + COUNTING)
+    host = attrs.evolve(options, crun_path=str(crun), allow_host_namespaces=True)
+    async with open_rig(host) as rig:
+        for target in (f"/proc/{os.getpid()}/root", "/usr/share"):
+            task = rig.task(jar_dir / "hello.jar", work_dir="/local/work", pid_mode="host")
+            (jdks / "attack").write_text(
+                f"mv {task.local}/work {task.local}/away; ln -s {target} {task.local}/work\n"
+            )
+            with trio.fail_after(60), pytest.raises(MiloError, match="something else took"):
+                await rig.registry.start(task.request)
+            assert (task.local / "away").is_dir()
+            assert not (task.local / "here").exists()
 
 
 async def test_jdk_exchanged(jar_dir: Path, jdks: Path) -> None:

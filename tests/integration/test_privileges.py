@@ -84,6 +84,13 @@ async def test_added_capabilities_are_effective_for_a_user_who_is_not_root(
     assert found["NoNewPrivs"] == "1"
 
 
+async def test_application_has_no_descriptor_but_its_streams(tmp_path: Path, jar_dir: Path) -> None:
+    """Nothing that crun or Milo has open is there for the application, or for its children."""
+    script = "for n in 3 4 5 6 7 8 9 11 12 13 14 15 16; do readlink /proc/self/fd/$n; done; :"
+    async with scripted(tmp_path, script) as rig:
+        assert await output(rig, rig.task(jar_dir / "hello.jar")) == ""
+
+
 # ---- system calls -----------------------------------------------------------------------
 
 CALLS = {

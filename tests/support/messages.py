@@ -47,6 +47,7 @@ SENTENCES: Final = frozenset(
         "_warning",
         "crash_words",
         "crun_problem",
+        "crun_warning",
         "exit_sentence",
         "host_problem",
         "missing_dns",

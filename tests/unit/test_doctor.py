@@ -17,7 +17,7 @@ from milo.core.launch import JavaRuntime
 OK, WARNING, FAILED, SKIPPED = Verdict.OK, Verdict.WARNING, Verdict.FAILED, Verdict.SKIPPED
 V2 = ("cpuset", "cpu", "io", "memory", "pids")
 JAVA = JavaRuntime(home="/usr/lib/jvm/17", version="17.0.15", major=17, source="/usr/lib/jvm")
-CRUN = "crun version 1.14\ncommit: x\n+SYSTEMD +SELINUX +CAP +SECCOMP +EBPF +YAJL\n"
+CRUN = "crun version 1.30\ncommit: x\n+SYSTEMD +SELINUX +CAP +SECCOMP +EBPF +YAJL\n"
 
 
 def holds(finding: Finding, verdict: Verdict, words: str) -> None:
@@ -90,14 +90,25 @@ def test_crun() -> None:
     def check(path: str, output: str, problem: str = "", *, needs_seccomp: bool = True) -> Finding:
         return host_verdicts.check_crun("crun", path, output, problem, needs_seccomp=needs_seccomp)
 
-    holds(check("/usr/bin/crun", CRUN), OK, "/usr/bin/crun, version 1.14")
+    holds(check("/usr/bin/crun", CRUN), OK, "/usr/bin/crun, version 1.30")
     holds(check("", ""), FAILED, "crun was not found at 'crun' | Install the package crun")
     holds(check("/bin/x", "", "it cannot be run: Permission denied"), FAILED, "Permission denied")
     holds(check("/bin/echo", "--version\n"), FAILED, "does not answer like crun")
-    holds(check("/crun", CRUN.replace("1.14", "1.4.5")), WARNING, "older than 1.8")
+    holds(check("/crun", CRUN.replace("1.30", "1.4.5")), FAILED, "older than 1.8.1")
     without = CRUN.replace("+SECCOMP ", "")
-    holds(check("/crun", without), FAILED, "without seccomp")
-    holds(check("/crun", without, needs_seccomp=False), OK, "1.14")
+    holds(check("/crun", without), FAILED, "without SECCOMP")
+    holds(check("/crun", without, needs_seccomp=False), OK, "1.30")
+
+
+def test_faults_of_crun() -> None:
+    """What is known of a version is a line of its own; without any there is none."""
+    old = CRUN.replace("1.30", "1.8.1")
+    (finding,) = host_verdicts.check_crun_faults(old, userns=False)
+    holds(finding, WARNING, "6 that Milo makes up for")
+    (finding,) = host_verdicts.check_crun_faults(old, userns=True)
+    holds(finding, WARNING, "lose nosuid")
+    for output in (CRUN, "", "something else"):
+        assert host_verdicts.check_crun_faults(output, userns=True) == []
 
 
 def test_container() -> None:

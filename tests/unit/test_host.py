@@ -233,6 +233,44 @@ async def test_health_says_what_is_missing(
     assert caplog.text.count("its release file is empty") == 1
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("crun version 1.8", "crun 1.8 is older than 1.8.1"),
+        ("crun version 0.17", "crun 0.17 is older than 1.8.1"),
+        ("crun version 1.21\n+SYSTEMD +CAP", "built without SECCOMP"),
+        ("crun version 1.21\n+SYSTEMD", "built without SECCOMP and CAP"),
+    ],
+)
+async def test_crun_that_cannot_be_used(tmp_path: Path, output: str, words: str) -> None:
+    """One that is too old, or would drop a container's limits in silence, gets no tasks."""
+    crun = crun_script(tmp_path / "crun", f"echo '{output}'")
+    answer = await make_fingerprinter(crun, Javas(java(tmp_path / "jdk"))).fingerprint()
+    assert answer.health == "unhealthy"
+    assert words in answer.description and "Install another crun" in answer.description
+
+
+async def test_crun_without_seccomp_where_nothing_is_filtered(tmp_path: Path) -> None:
+    """Where the operator wants no filter, none is missed."""
+    crun = crun_script(tmp_path / "crun", "echo 'crun version 1.21'; echo '+SYSTEMD +CAP'")
+    printer = make_fingerprinter(crun, Javas(java(tmp_path / "jdk")))
+    printer.configure(PluginOptions(crun_path=crun, seccomp_profile="unconfined"))
+    assert (await printer.fingerprint()).health == "healthy"
+
+
+async def test_known_faults_of_crun_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A healthy driver warns in the agent's log of what is known to be wrong with its crun."""
+    crun = crun_script(tmp_path / "crun", "echo crun version 1.8.1")
+    printer = make_fingerprinter(crun, Javas(java(tmp_path / "jdk")))
+    for _ in range(2):
+        answer = await printer.fingerprint()
+        assert (answer.health, answer.description) == ("healthy", "Healthy")
+    assert caplog.text.count("crun 1.8.1 has known faults") == 1
+    assert answer.attributes["driver.milo.crun.version"] == "1.8.1"
+
+
 async def test_a_crun_that_hangs_is_no_crun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,11 +278,11 @@ async def test_a_crun_that_hangs_is_no_crun(
     monkeypatch.setattr(fingerprint, "CRUN_TIMEOUT_S", 0.1)
     hangs = crun_script(tmp_path / "hangs", "exec sleep 1000")
     printer = make_fingerprinter(hangs, Javas())
-    assert await printer._crun_version(hangs) == ""
-    assert await printer._crun_version("/nonexistent") == ""
+    assert await printer._crun_output(hangs) == ""
+    assert await printer._crun_output("/nonexistent") == ""
     (tmp_path / "data").write_bytes(b"\0")
     (tmp_path / "data").chmod(0o755)
-    assert await printer._crun_version(str(tmp_path / "data")) == ""
+    assert await printer._crun_output(str(tmp_path / "data")) == ""
 
 
 async def test_javas_are_looked_for_again_when_one_is_gone(tmp_path: Path) -> None:
@@ -271,10 +309,10 @@ async def test_health_is_told_when_it_changes(
     good = crun_script(tmp_path / "crun", "echo crun version 1.8.1")
     printer = make_fingerprinter("/nonexistent/crun", javas)
 
-    async def version(crun: str) -> str:
-        return "1.8.1"  # on this clock no real process is waited for
+    async def output(crun: str) -> str:
+        return "crun version 1.8.1"  # on this clock no real process is waited for
 
-    monkeypatch.setattr(printer, "_crun_version", version)
+    monkeypatch.setattr(printer, "_crun_output", output)
     async with aclosing(printer.watch()) as found:
         assert "crun was not found" in (await anext(found)).description
         printer.configure(PluginOptions(crun_path=good))

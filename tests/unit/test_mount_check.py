@@ -9,11 +9,19 @@ import pytest
 
 from milo.core.container.mounts import Bind
 from milo.errors import StateError
-from milo.task.root.mount_check import MountCheck
+from milo.task.root.mount_check import MountCheck, hold_inside
 
 
-def pins(base: Path, *binds: Bind, java_home: str = "/usr") -> MountCheck:
-    return MountCheck(binds, alloc_dir=str(base), java_home=java_home)
+def pins(
+    base: Path, *binds: Bind, java_home: str = "/usr", root: str = "/", work_dir: str = ""
+) -> MountCheck:
+    return MountCheck(
+        binds,
+        alloc_dir=str(base),
+        java_home=java_home,
+        root=root,
+        work_dir=work_dir or os.getcwd(),
+    )
 
 
 def bind(path: Path, origin: str = "task") -> Bind:
@@ -84,3 +92,42 @@ def test_a_java_of_the_tasks_own(tmp_path: Path) -> None:
     (tmp_path / "local/jdk").rmdir()
     held.verify(os.getpid())
     held.close()
+
+
+# ---- the working directory --------------------------------------------------------------
+
+
+def test_working_directory_is_the_one_that_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found in the task's directories or in the root, and compared with the process's."""
+    work = tmp_path / "local/work"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    held = pins(tmp_path, bind(tmp_path / "local"), work_dir=str(work))
+    held.verify(os.getpid())
+    os.chdir("/")
+    with pytest.raises(StateError, match=r"local/work.*something else took its place"):
+        held.verify(os.getpid())
+    held.close()
+    os.chdir(work)
+    held = pins(tmp_path, root=str(tmp_path / "local"), work_dir="/work")
+    held.verify(os.getpid())
+    held.close()
+
+
+def test_working_directory_is_reached_by_no_symlink(tmp_path: Path) -> None:
+    """Neither before the start nor for a command."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(StateError, match="symlink"):
+        pins(tmp_path, root=str(tmp_path), work_dir="/link")
+    with pytest.raises(StateError, match="symlink"):
+        hold_inside(os.getpid(), f"{tmp_path}/link")
+    with pytest.raises(StateError, match="no directory"):
+        hold_inside(os.getpid(), "/etc/passwd")
+    assert os.listdir("/proc/self/fd") == before
+    for path in ("/", str(tmp_path)):
+        with hold_inside(os.getpid(), path) as held:
+            assert os.path.samestat(held.status, os.stat(path))

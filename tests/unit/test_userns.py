@@ -43,14 +43,6 @@ def test_what_a_host_needs(kernel: str, uid_map: str, most: str, words: str) -> 
     assert bool(problem) == bool(words)
 
 
-def test_what_crun_needs() -> None:
-    """The mount option idmap came with 1.5."""
-    assert not userns.crun_problem("1.8.1")
-    assert not userns.crun_problem("1.15")
-    assert "older than 1.5" in userns.crun_problem("1.4.5")
-    assert userns.crun_problem("") != ""
-
-
 def test_ids_that_do_not_fit() -> None:
     """A block has 65536 ids, so larger ones of the host cannot be used in it."""
     assert userns.unmapped((0, 65535, 65536, 100000)) == [65536, 100000]

@@ -33,6 +33,7 @@ def check_host(options: PluginOptions) -> list[Finding]:
     """Return the findings about this host; ``options`` are the plugin's."""
     root = os.geteuid() == 0
     crun = find_program(options.crun_path, os.environ)
+    crun_words = run_version([crun, "--version"]) if crun else ("", "")
     findings = [
         host_verdicts.check_privileges(os.geteuid(), proc.effective_capabilities()),
         host_verdicts.check_kernel(os.uname().release, has_pidfd=_has_pidfd()),
@@ -41,9 +42,10 @@ def check_host(options: PluginOptions) -> list[Finding]:
         host_verdicts.check_crun(
             options.crun_path,
             crun,
-            *(run_version([crun, "--version"]) if crun else ("", "")),
+            *crun_words,
             needs_seccomp=options.seccomp_profile != seccomp.UNCONFINED,
         ),
+        *host_verdicts.check_crun_faults(crun_words[0], userns=options.userns),
     ]
     if root and crun:
         trial: Trial = try_container(crun, options)

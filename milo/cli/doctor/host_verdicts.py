@@ -7,7 +7,7 @@ from typing import Final
 
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.core.cgroup import Mode
-from milo.core.container import seccomp
+from milo.core.container import crun_holes, seccomp
 from milo.core.container.crun import version_from_output
 from milo.core.java.versions import runtime_name
 from milo.core.launch import JavaRuntime
@@ -18,8 +18,6 @@ MIN_KERNEL: Final = (4, 13)
 """memory.oom_control counts OOM kills since then: cgroups(7), and Linux's cgroup-v1 memory.rst."""
 RECURSIVE_SINCE: Final = (5, 12)
 """mount_setattr(2), for read-only mounts with all that is mounted below them."""
-MIN_CRUN: Final = (1, 8)
-"""Debian 12's, the oldest that Milo is tested with."""
 CAP_SYS_ADMIN: Final = 21
 
 CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
@@ -136,17 +134,18 @@ def check_crun(
         words = problem or "it does not answer like crun"
         return Finding("crun", Verdict.FAILED, f"{path} --version: {words}", install)
     text = f"{path}, version {version}"
-    if version_numbers(version) < MIN_CRUN:
-        return Finding("crun", Verdict.WARNING, f"{text}: older than 1.8", "Update crun")
-    if needs_seccomp and "+SECCOMP" not in output:
-        return Finding(
-            "crun",
-            Verdict.FAILED,
-            f"{text}: it was built without seccomp",
-            "Install a crun with +SECCOMP in crun --version, or set seccomp_profile = "
-            '"unconfined" in the plugin\'s configuration',
-        )
+    if fault := crun_holes.crun_problem(version, output, needs_seccomp=needs_seccomp):
+        return Finding("crun", Verdict.FAILED, f"{text}: {fault}", "Install another crun")
     return ok("crun", text)
+
+
+def check_crun_faults(output: str, *, userns: bool) -> list[Finding]:
+    """What is known to be wrong with this crun; ``userns``: tasks run in user namespaces."""
+    version = version_from_output(output)
+    warning = crun_holes.crun_warning(version, userns=userns) if version else ""
+    if not warning:
+        return []
+    return [Finding("crun's faults", Verdict.WARNING, warning, "Install a later crun")]
 
 
 def check_trial(error: str | None, seconds: float) -> Finding:

@@ -19,8 +19,6 @@ PAUSE_ID: Final = FIRST_ID + BLOCK_SIZE * BLOCKS
 
 MIN_KERNEL: Final = (6, 3)
 """Idmapped mounts came with 5.12, those of tmpfs, which Nomad mounts as secrets/, with 6.3."""
-MIN_CRUN: Final = (1, 5)
-"""The first with the mount option ``idmap``."""
 
 
 def first_id(task_id: str) -> int:
@@ -54,11 +52,4 @@ def host_problem(kernel: str, uid_map: str, max_namespaces: str) -> str:
         return "Nomad's agent is in a user namespace itself"
     if version_numbers(kernel) < MIN_KERNEL:
         return f"Linux {kernel} is older than 6.3, which maps the ids of a tmpfs"
-    return ""
-
-
-def crun_problem(version: str) -> str:
-    """Return why this crun cannot, or an empty text; ``version`` as crun prints it."""
-    if version_numbers(version) < MIN_CRUN:
-        return f"crun {version} is older than 1.5, which maps the ids of mounts"
     return ""

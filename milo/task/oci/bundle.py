@@ -43,8 +43,15 @@ class Bundle:
     """Whether the container is in the host's PID namespace."""
     binds: tuple[Bind, ...] = ()
     """What crun is to bind, for `milo.task.root.mount_check`."""
+    work_dir: str = "/"
+    """In the container; for the same."""
     notes: tuple[str, ...] = ()
     """Sentences for the task's user: what it has to do without."""
+
+    @property
+    def root(self) -> str:
+        """The host's directory that becomes the container's root."""
+        return f"{self.path}/rootfs"
 
 
 def write_bundle(
@@ -84,11 +91,12 @@ def write_bundle(
         user=user,
         host_pids=confinement.host_pids,
         binds=layout.binds,
+        work_dir=cwd,
         notes=(no_dns,) if no_dns else (),
     )
     config = spec.build_spec(
         ContainerPlan(
-            rootfs=f"{path}/rootfs",
+            rootfs=bundle.root,
             args=argv,
             env=spec.build_env(launch.env, java_home=layout.java_home, user=user),
             user=user,
@@ -113,11 +121,11 @@ def write_bundle(
     remove_bundle(launch.state_dir)
     try:
         os.mkdir(path, 0o700)
-        rootfs.write_skeleton(f"{path}/rootfs", layout.binds, layout.links, etc)
+        rootfs.write_skeleton(bundle.root, layout.binds, layout.links, etc)
         with open(bundle.config_path, "xb") as file:
             file.write(data)
         volumes.make_inner_mount_points(layout.binds, launch.alloc_dir)
-        work_dir.prepare(cwd, layout.binds, f"{path}/rootfs", launch.alloc_dir)
+        work_dir.prepare(cwd, layout.binds, bundle.root, launch.alloc_dir)
         privileges.open_way(launch.state_dir, path, confinement)
     except OSError as exc:
         raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc

@@ -83,7 +83,11 @@ class Container:
         self._bundle = bundle.write_bundle(self._launch, options, app, argv)
         self._cgroup_path = self._bundle.cgroup_path
         self._mount_check = MountCheck(
-            self._bundle.binds, alloc_dir=self._launch.alloc_dir, java_home=app.java.home
+            self._bundle.binds,
+            alloc_dir=self._launch.alloc_dir,
+            java_home=app.java.home,
+            root=self._bundle.root,
+            work_dir=self._bundle.work_dir,
         )
 
     async def create(self, stdout: int, stderr: int) -> None:

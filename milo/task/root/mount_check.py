@@ -4,12 +4,14 @@ crun takes mount sources and destinations as paths, and resolves them itself, a 
 Milo has looked at them. Whoever can write to a directory on the way may exchange it in between
 for a symlink to somewhere else. So each source is held open from the check on, and when the
 container has been created, but nothing of the task has run in it yet, the thing that is mounted
-has to be the one that is held.
+has to be the one that is held. The same holds for the working directory: crun enters it with
+root's rights, and before 1.15 wherever a symlink leads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
 
 from milo import proc, walk
 from milo.core.container.mounts import Bind, is_inside
@@ -17,24 +19,30 @@ from milo.errors import PathError, Reason, StateError
 
 
 class MountCheck:
-    """The sources of some binds, held by descriptors. `close` lets go of them."""
+    """What crun is given as paths, held by descriptors. `close` lets go of it."""
 
-    def __init__(self, binds: Iterable[Bind], *, alloc_dir: str, java_home: str) -> None:
+    def __init__(
+        self, binds: Sequence[Bind], *, alloc_dir: str, java_home: str, root: str, work_dir: str
+    ) -> None:
         """Hold the sources of what a task or another user of the host may be able to exchange.
 
         That is the task's own directories, below the trusted ``alloc_dir``, what the job
-        mounts, and the JDK, whose ``java_home`` had no symlinks in it when it was found.
+        mounts, and the JDK, whose ``java_home`` had no symlinks in it when it was found. Beside
+        them the working directory, which is the container's ``work_dir``; ``root`` is the host's
+        directory that is the container's root.
 
         Raises:
-            StateError: a source is not there, or a part of its path is a symlink.
+            StateError: one of these is not there, or a part of its path is a symlink.
         """
         pairs = [(one.source, one.destination) for one in binds if one.origin in ("task", "job")]
         if not any(is_inside(java_home, source) for source, _ in pairs):
             pairs.append((java_home, java_home))
         self._held: list[tuple[str, str, walk.Held]] = []
+        self._work_dir: walk.Held | None = None
         try:
             for source, destination in pairs:
                 self._held.append((source, destination, _hold(alloc_dir, source)))
+            self._work_dir = _hold_work_dir(work_dir, binds, alloc_dir, root)
         except BaseException:
             self.close()
             raise
@@ -43,7 +51,8 @@ class MountCheck:
         """Compare with what the created container's first process ``pid`` has mounted.
 
         Raises:
-            StateError: a source, or a mount point in the task's directories, was exchanged.
+            StateError: a source, a mount point in the task's directories, or the working
+                directory was exchanged.
         """
         root = proc.root(pid)
         for source, destination, held in self._held:
@@ -51,10 +60,45 @@ class MountCheck:
                 if not mounted.is_same(held):
                     raise StateError(source, "something else took its place while it was mounted")
 
+        assert self._work_dir is not None
+        if not os.path.samestat(os.stat(proc.work_dir(pid)), self._work_dir.status):
+            raise StateError(self._work_dir.path, "something else took its place as work_dir")
+
     def close(self) -> None:
         """Let go of everything; may be called again."""
+        if self._work_dir is not None:
+            self._work_dir.close()
         while self._held:
             self._held.pop()[2].close()
+
+
+def hold_inside(pid: int, path: str) -> walk.Held:
+    """Hold a directory of the container of process ``pid``, with no symlink on the way to it.
+
+    Raises `StateError`.
+    """
+    root = proc.root(pid)
+    if path.strip("/"):
+        held = _hold(root, root + path.rstrip("/"))
+    else:
+        # The link is the kernel's own: what it says, "/", would be the host's.
+        try:
+            held = walk.Held(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), path)
+        except OSError as exc:
+            raise StateError(path, exc.strerror or str(exc)) from exc
+    if held.kind is not walk.Kind.DIRECTORY:
+        with held:
+            raise StateError(path, "it is no directory")
+    return held
+
+
+def _hold_work_dir(path: str, binds: Sequence[Bind], alloc_dir: str, root: str) -> walk.Held:
+    around = [bind for bind in binds if is_inside(path, bind.destination)]
+    if around:
+        # Of two at the same place the later one is on top.
+        bind = max(reversed(around), key=lambda bind: len(bind.destination))
+        return _hold(alloc_dir, bind.source + path[len(bind.destination) :])
+    return _hold(root, root + path) if path != "/" else walk.follow(root)
 
 
 def _hold(base: str, path: str) -> walk.Held:
