@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import resource
 import signal
 import socket
@@ -108,7 +107,7 @@ class PauseProcess:
         self._killed = False
         self._waits = False
         """Whether it sees the application's end itself."""
-        machine = platform.machine()
+        machine = os.uname().machine
         if machine not in pause_program.MACHINES:
             raise PauseProcessError(f"Milo has no program for a machine of type {machine}")
         program = pause_program.program(machine)
