@@ -53,6 +53,8 @@ class Kind(enum.StrEnum):
     SOCKET = "a socket"
     CHARACTER_DEVICE = "a character device"
     BLOCK_DEVICE = "a block device"
+    NO_FILE = "no file"
+    """What only a descriptor leads to: an epoll, a pidfd; anon_inode of the kernel."""
 
 
 _KINDS: Final = {
@@ -63,6 +65,7 @@ _KINDS: Final = {
     stat.S_IFSOCK: Kind.SOCKET,
     stat.S_IFCHR: Kind.CHARACTER_DEVICE,
     stat.S_IFBLK: Kind.BLOCK_DEVICE,
+    0: Kind.NO_FILE,
 }
 
 

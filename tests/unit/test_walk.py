@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import socket
 import stat
 import tempfile
@@ -170,9 +171,11 @@ def test_devices_and_sockets_are_never_opened(tmp_path: Path) -> None:
 
 
 def test_every_kind_has_a_word() -> None:
-    """Whatever a file system can hold has a kind."""
+    """Whatever a file system can hold has a kind, and what none holds has one of its own."""
     names = ("IFREG", "IFDIR", "IFLNK", "IFIFO", "IFSOCK", "IFCHR", "IFBLK")
-    assert len({walk._KINDS[getattr(stat, f"S_{name}")] for name in names}) == len(Kind) == 7
+    found = {walk._KINDS[getattr(stat, f"S_{name}")] for name in names}
+    assert found == {*Kind} - {Kind.NO_FILE}
+    assert len(found) == 7
 
 
 # ---- in a container
@@ -546,6 +549,13 @@ def test_open_files_of_a_process(top: Path) -> None:
     assert found == [Kind.FIFO]
     os.close(fd)
     assert list(walk.open_files(2**22 + 1)) == []
+
+
+def test_open_files_that_are_none() -> None:
+    """What the kernel gives no file to, an epoll or a pidfd, has a kind as well."""
+    with select.epoll():
+        kinds = {held.path: held.kind for held in walk.open_files(os.getpid())}
+    assert kinds["anon_inode:[eventpoll]"] is Kind.NO_FILE
 
 
 def test_a_path_that_is_exchanged_all_the_time(top: Path) -> None:
