@@ -53,8 +53,7 @@ class Kind(enum.StrEnum):
     SOCKET = "a socket"
     CHARACTER_DEVICE = "a character device"
     BLOCK_DEVICE = "a block device"
-    NO_FILE = "no file"
-    """What only a descriptor leads to: an epoll, a pidfd; anon_inode of the kernel."""
+    NO_FILE = "no file"  # what only a descriptor leads to: an epoll, a pidfd
 
 
 _KINDS: Final = {
@@ -65,7 +64,6 @@ _KINDS: Final = {
     stat.S_IFSOCK: Kind.SOCKET,
     stat.S_IFCHR: Kind.CHARACTER_DEVICE,
     stat.S_IFBLK: Kind.BLOCK_DEVICE,
-    0: Kind.NO_FILE,
 }
 
 
@@ -90,7 +88,7 @@ class Held(contextlib.AbstractContextManager["Held"]):
         except OSError:  # a file system that is gone, say
             self.close()
             raise
-        self.kind = _KINDS[stat.S_IFMT(self.status.st_mode)]
+        self.kind = _KINDS.get(stat.S_IFMT(self.status.st_mode), Kind.NO_FILE)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -321,8 +319,7 @@ def real_path(path: str) -> str:
 def open_files(pid: int) -> Generator[Held, None, None]:
     """Hold, one after the other, what a process has open; nothing of it is opened by that.
 
-    Each is let go of when the next one is asked for. Its path is the kernel's name for it. A
-    process that has gone has nothing.
+    Its path is the kernel's name for it. A process that has gone has nothing.
     """
     for link, name in islice(proc.descriptors(pid), MAX_OPEN_FILES):
         # The kernel's own link leads to the file itself, whatever lies at its path by now.
