@@ -162,10 +162,7 @@ def _tell(message: control.Message) -> None:
     """Print what Nomad would show as events."""
     lines: tuple[str, ...] = ()
     if isinstance(message, control.Started):
-        lines = (
-            f"Container {message.container_id}, process {message.container.pid}",
-            *message.notes,
-        )
+        lines = (f"Container {message.container_id}, process {message.container.pid}",)
     elif isinstance(message, control.Event):
         lines = (message.text,)
     for line in lines:

@@ -107,7 +107,6 @@ class Started(Message, frozen=True, tag="started"):
     container_id: str
     cgroup_path: str
     started_at_s: float
-    notes: tuple[str, ...] = ()
     timings_s: dict[str, float] = {}
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from milo.core.java.out_of_memory import EXIT_ON_OOM_CODE
 from milo.core.records import ExitRecord, MemoryPeak
 from milo.core.signals import signal_name
+from milo.core.text import shortened
 
 MIB: Final = 1024 * 1024
 MAX_LINE_CHARS: Final = 160
@@ -23,6 +24,17 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     """
     failed = not (record.successful or stopped)
     return _exit_words(record, stopped=stopped) + (_last_line(record) if failed else "")
+
+
+def exit_message(record: ExitRecord, *, stopped: bool = False) -> str:
+    """Return the exit message of Nomad's event Terminated, which a success has none of.
+
+    See `exit_sentence`. An OOM kill begins with the words of Nomad's docker driver.
+    """
+    if record.successful:
+        return ""
+    sentence = exit_sentence(record, stopped=stopped)
+    return f"OOM Killed: {sentence}" if record.oom_killed else sentence
 
 
 def _exit_words(record: ExitRecord, *, stopped: bool) -> str:
@@ -60,13 +72,7 @@ def _last_line(record: ExitRecord) -> str:
     line = record.last_stderr_line
     if not line or (record.java_oom and record.java_oom in line):  # told already
         return ""
-    return f"; last line on stderr: {shown_line(line)}"
-
-
-def shown_line(line: str) -> str:
-    """Return a line of the application's as one that a terminal can show, bounded."""
-    text = "".join(char if char.isprintable() else "?" for char in line)
-    return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 3]}..."
+    return f"; last line on stderr: {shortened(line, MAX_LINE_CHARS)}"
 
 
 def _memory_words(memory: MemoryPeak) -> str:

@@ -1,6 +1,7 @@
 """What the driver reports about tasks and about itself: plain values, no I/O.
 
-The host side fills them; `milo.plugin.convert` puts them on the wire.
+The host side fills them; `milo.plugin.convert` puts them on the wire. Texts for people, which may
+hold a tenant's words, are `printable` from here on.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import enum
 
 import attrs
+
+from milo.core.text import printable
 
 
 @attrs.frozen
@@ -18,8 +21,10 @@ class ExitResult:
     signal: int = 0
     """The signal's number; 0 when the task was not ended by one."""
     oom_killed: bool = False
-    error: str = ""
+    error: str = attrs.field(default="", converter=printable)
     """Not empty: the outcome is not known, and this says why. Never a success then."""
+    message: str = attrs.field(default="", eq=False, converter=printable)
+    """Not empty: this was no success, and why, for people. Nomad shows it as the exit message."""
 
 
 @attrs.frozen
@@ -29,7 +34,7 @@ class TaskEvent:
     task_id: str
     alloc_id: str
     task_name: str
-    message: str
+    message: str = attrs.field(converter=printable)
     timestamp_s: float
     """Unix time."""
     annotations: dict[str, str] = attrs.field(factory=dict)

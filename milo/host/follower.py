@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """One `follow` runs for each task; ``tell`` gets the event of its end."""
+    """One `follow` runs for each task; ``tell`` gets the event of its success."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class Follower:
             await self._leftovers.remove(task.launch.state_dir)
             task.lose(f"the driver failed to follow it: {exc!r}")
         state = task.state
-        if isinstance(state, Ended):
-            text = exit_sentence(state.record, stopped=state.stop_requested)
-            self._tell(task, text, state.record.ended_at_s)
+        if isinstance(state, Ended) and state.record.successful:
+            # Any other end is told by Nomad's own event, with the exit message.
+            self._tell(task, exit_sentence(state.record), state.record.ended_at_s)
 
     async def _read_to_the_end(self, task: ManagedTask) -> None:
         adoptions = Adoptions()

@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from milo.core import control, lifecycle, records
+from milo.core.describe import exit_message
 from milo.core.launch import Launch
 from milo.core.report import ExitResult, TaskState, TaskStatus
 from milo.errors import ControlError, TaskStartError
@@ -227,13 +228,13 @@ class ManagedTask:
         return self._status(attributes)
 
     def _status(self, attributes: dict[str, str]) -> TaskStatus:
-        ended = self._state.record if isinstance(self._state, Ended) else None
+        ended = self._state if isinstance(self._state, Ended) else None
         return TaskStatus(
             task_id=self.task_id,
             name=self.launch.task_name,
             state=TaskState.RUNNING if ended is None else TaskState.EXITED,
             started_at_s=self._state.started_at_s,
-            completed_at_s=None if ended is None else ended.ended_at_s,
+            completed_at_s=None if ended is None else ended.record.ended_at_s,
             result=None if ended is None else exit_result(ended),
             attributes=attributes,
         )
@@ -250,11 +251,13 @@ class ManagedTask:
         )
 
 
-def exit_result(record: records.ExitRecord) -> ExitResult:
+def exit_result(ended: Ended) -> ExitResult:
     """Return what Nomad is told of an exit."""
+    record = ended.record
     return ExitResult(
         exit_code=record.exit_code,
         signal=record.signal,
         oom_killed=record.oom_killed,
         error=record.error,
+        message=exit_message(record, stopped=ended.stop_requested),
     )

@@ -28,7 +28,6 @@ from milo.errors import (
     StateError,
     TaskNotFoundError,
     TaskRunningError,
-    TaskStartError,
 )
 from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter, find_program
@@ -125,14 +124,12 @@ class Registry:
             forked_s = time.monotonic()
             await self._connect(task)
             started = await task.wait_started()
-        except BaseException as exc:
+        except BaseException:
             with trio.CancelScope(shield=True):
                 task.connection.close()
                 await self._leftovers.remove(launch.state_dir, keep_exit=False)
             task.descriptors.release()
-            if isinstance(exc, TaskStartError):
-                self._tell(task, str(exc), time.time())
-            raise
+            raise  # Nomad makes an event of it
         self._tasks[request.task_id] = task
         waited_s = time.monotonic() - forked_s
         own_s = {
@@ -142,8 +139,6 @@ class Registry:
             "boot": waited_s - sum(started.timings_s.values()),
         }
         self._fingerprinter.note_start({**own_s, **started.timings_s})
-        for note in started.notes:
-            self._tell(task, note, started.started_at_s)
         return records.encode(task.handle(started))
 
     async def _resume(self, request: TaskRequest) -> bytes | None:
@@ -165,9 +160,6 @@ class Registry:
             return None
         _log.info("task %s has been started already", request.task_id)
         self._tasks[request.task_id] = task
-        if task.started is not None:
-            for note in task.started.notes:
-                self._tell(task, note, task.started.started_at_s)
         return records.encode(handle_of(record, state_dir))
 
     async def _remove_earlier(self, request: TaskRequest) -> dict[str, int]:
@@ -228,7 +220,7 @@ class Registry:
         task = self._find(task_id)
         await task.ended.wait()
         assert isinstance(task.state, Ended)
-        return exit_result(task.state.record)
+        return exit_result(task.state)
 
     async def inspect(self, task_id: str) -> TaskStatus:
         """Return what is known of the task. Raises `TaskNotFoundError`."""

@@ -215,8 +215,12 @@ def _attribute(value: str | bool | int | float) -> structs.Attribute:
 
 
 def wait_response(result: ExitResult) -> drivers.WaitTaskResponse:
-    """The outcome of a task; one that is not known is an error."""
-    return drivers.WaitTaskResponse(result=_exit_result(result), err=result.error)
+    """The outcome of a task.
+
+    One with an error is no success to Nomad, which shows the error's text as the exit message of
+    the event Terminated. Source: Nomad 2.0.5, client/allocrunner/taskrunner/task_runner.go.
+    """
+    return drivers.WaitTaskResponse(result=_exit_result(result), err=result.message or result.error)
 
 
 def _exit_result(result: ExitResult) -> drivers.ExitResult:

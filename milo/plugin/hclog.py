@@ -12,6 +12,7 @@ import logging
 import os
 import time
 
+from milo.core.text import printable
 from milo.proc import reopen
 
 # A write of at most PIPE_BUF bytes (4096 on Linux, pipe(7)) goes into a pipe whole or not at all.
@@ -68,10 +69,14 @@ def format_line(record: logging.LogRecord) -> bytes:
 
     A message that is too long loses its middle, so that a traceback keeps its last line.
     """
-    message = record.getMessage()
+    message = printable(record.getMessage())
     if record.exc_info:
-        message += "\n" + logging.Formatter().formatException(record.exc_info)
-    fields: dict[str, object] = dict(getattr(record, "fields", {}))
+        trace = logging.Formatter().formatException(record.exc_info)
+        message = "\n".join((message, *map(printable, trace.splitlines())))
+    fields: dict[str, object] = {
+        key: printable(value) if isinstance(value, str) else value
+        for key, value in getattr(record, "fields", {}).items()
+    }
     limit = _MESSAGE_CHARS
     while True:
         line = _encode(record, _shorten(message, limit), fields)

@@ -22,6 +22,7 @@ from grpclib.encoding.base import StatusDetailsCodecBase
 from grpclib.exceptions import GRPCError
 from grpclib.server import Stream
 
+from milo.core.text import printable
 from milo.errors import ConfigError, MiloError, TaskNotFoundError
 from milo.plugin.http2 import Outlet, Responses
 from milo.wire.google.rpc import Detail
@@ -113,7 +114,7 @@ def contained(name: str) -> Iterator[None]:
             raise status_error(expected) from error
         log.exception("%s failed unexpectedly", name)
         text = f"Error: Unexpected failure in {name}: {type(error).__name__}: {error}"
-        raise GRPCError(Status.INTERNAL, text) from error
+        raise GRPCError(Status.INTERNAL, printable(text)) from error
 
 
 def _first_milo_error(error: BaseException) -> MiloError | None:
@@ -138,7 +139,7 @@ def status_error(error: MiloError) -> GRPCError:
         status = Status.NOT_FOUND
     elif isinstance(error, ConfigError):
         status = Status.INVALID_ARGUMENT
-    return GRPCError(status, str(error), RecoverableError(recoverable=error.recoverable))
+    return GRPCError(status, printable(str(error)), RecoverableError(recoverable=error.recoverable))
 
 
 class StatusDetails(StatusDetailsCodecBase):

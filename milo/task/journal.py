@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from milo.core import control
+from milo.core.text import printable
 
 MAX_FILE_BYTES: Final = 256 * 1024
 
@@ -61,6 +62,6 @@ class Journal:
             try:
                 if os.fstat(fd).st_size < MAX_FILE_BYTES:
                     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                    os.write(fd, f"{stamp} {line}\n".encode(errors="replace"))
+                    os.write(fd, f"{stamp} {printable(line)}\n".encode())
             finally:
                 os.close(fd)

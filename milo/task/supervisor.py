@@ -21,6 +21,7 @@ from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.java.application import java_arguments
 from milo.core.launch import Launch
 from milo.core.lifecycle import Happening, Phase, advance
+from milo.core.text import printable
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
 from milo.proc import this_process
@@ -128,7 +129,7 @@ class Supervisor:
         self._container.prepare(options, app, arguments)
         for note in self._container.notes:
             self._journal.log("warn", note)
-            self._journal.event(note)
+            self._jvm.remark(note)
         self._write_record(None)
         self._mark("bundle")
         await self._container.create(self._streams.container_stdout, self._streams.container_stderr)
@@ -149,7 +150,6 @@ class Supervisor:
                 container_id=self._container.id,
                 cgroup_path=self._container.cgroup_path,
                 started_at_s=self._container.started_at_s,
-                notes=app.notes[1:],
                 timings_s=self._timings(),
             )
         )
@@ -182,7 +182,7 @@ class Supervisor:
 
     async def _fail(self, error: MiloError) -> Outcome:
         """Say why the task did not start, everywhere its user may look, and clean up."""
-        text = str(error)
+        text = printable(str(error))
         self._journal.log("error", text)
         if self._container is not None:
             await self._container.destroy()

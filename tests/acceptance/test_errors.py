@@ -96,11 +96,11 @@ def faulty_url(jar_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def check_told(job: Job, pattern: str) -> None:
-    """The error is in an event, and the same text is the task's stderr log, and only that."""
+    """The error is in one event, and the same text is the task's stderr log, and only that."""
     task = job.wait_state("dead")
     assert task["Failed"] is True
     matching = [event for event in job.events() if re.search(pattern, event, re.DOTALL)]
-    assert matching, job.events()
+    assert len(matching) == 1, job.events()
     told = stderr_file(job)
     assert re.search(pattern, told, re.DOTALL), told
     assert any(told.strip() in event for event in matching), (told, matching)

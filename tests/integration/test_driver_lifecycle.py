@@ -38,21 +38,39 @@ async def until_event(rig: DriverRig, task: Task, text: str) -> None:
 
 
 async def test_exit_code_is_exact(jar_dir: Path) -> None:
-    """An application that exits with 42 is reported with exit code 42, in an event as well."""
+    """An application that exits with 42 is reported with exit code 42, in words as well."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "exit42.jar")
         await rig.registry.start(task.request)
-        assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
-        await until_event(rig, task, "Task failed with exit code 42")
+        result = await rig.registry.wait(task.id)
+        assert result == ExitResult(exit_code=42)
+        assert result.message.startswith("Task failed with exit code 42")
 
 
 async def test_success_is_told(jar_dir: Path) -> None:
-    """Exit code 0 gives the event "Task completed successfully"."""
+    """One event at the start, with all that is to be said, and one at the end."""
     async with open_rig() as rig:
-        task = rig.task(jar_dir / "hello.jar")
+        task = rig.task(jar_dir / "hello.jar", cap_drop=["all"])
         await rig.registry.start(task.request)
-        await rig.registry.wait(task.id)
+        assert (await rig.registry.wait(task.id)).message == ""
         await until_event(rig, task, "Task completed successfully")
+        first, last = rig.texts(task)
+        assert first.startswith("Runs on Java")
+        assert ". cap_drop has no effect: " in first
+        assert last == "Task completed successfully"
+
+
+async def test_a_failure_is_one_event_of_nomads(jar_dir: Path) -> None:
+    """What failed is told in the exit message, which Nomad has an event for, and nowhere else."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "exit42.jar")
+        await rig.registry.start(task.request)
+        result = await rig.registry.wait(task.id)
+        assert result == ExitResult(exit_code=42)
+        assert result.message.startswith("Task failed with exit code 42")
+        await rig.registry.destroy(task.id, force=False)
+        [text] = rig.texts(task)
+        assert text.startswith("Runs on Java")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +231,7 @@ async def test_an_unclaimed_instance_is_removed_by_the_next_start(jar_dir: Path)
 async def test_a_failed_start_leaves_nothing_and_tells_everywhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A JAR that is none: the error from StartTask, as an event and on the task's stderr."""
+    """A JAR that is none: StartTask's error, of which Nomad makes an event, and on stderr."""
     script = tmp_path / "my-script.py"
     script.write_text("print('no')\n")
     async with open_rig() as rig:
@@ -224,7 +242,7 @@ async def test_a_failed_start_leaves_nothing_and_tells_everywhere(
         assert str(caught.value) == text and not caught.value.recoverable
         await trio.to_thread.run_sync(task.err.wait_end)
         assert task.err.text.decode() == text + "\n"
-        await until_event(rig, task, text)
+        assert rig.texts(task) == []
         assert list(rig.state_dir.iterdir()) == []
     assert "does not answer and is killed" not in caplog.text  # it was ending by itself
 
@@ -312,7 +330,8 @@ async def test_memory_killer_is_named(jar_dir: Path) -> None:
             pytest.fail(f"crun cannot start in 32 MiB: {task.err.text!r}")
         result = await rig.registry.wait(task.id)
         assert result.oom_killed and result.signal == signal.SIGKILL
-        await until_event(rig, task, "memory limit")
+        assert result.message.startswith("OOM Killed: Task was killed by the kernel")
+        assert "its limit of 32 MiB" in result.message
 
 
 async def test_one_task_does_not_touch_another(jar_dir: Path) -> None:

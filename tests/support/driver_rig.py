@@ -23,7 +23,7 @@ from milo.core.records import short_id
 from milo.core.report import TaskEvent
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from tests.support import leftovers
+from tests.support import leftovers, private_mounts
 from tests.support.waiting import scaled
 
 TASK = "app"
@@ -231,6 +231,9 @@ async def open_rig(
     options: PluginOptions | None = None, *, parent: str = "/tmp"
 ) -> AsyncIterator[DriverRig]:
     """Run a driver below ``parent``; afterwards nothing of it may be left, which is asserted."""
+    if os.geteuid() == 0:
+        # Before there is a spawner, which would stay behind and not see what a test mounts.
+        private_mounts.enter()
     base = Path(tempfile.mkdtemp(prefix="milo-", dir=parent))
     base.chmod(0o755)
     spawner = SpawnerClient()

@@ -48,7 +48,7 @@ SENTENCES: Final = frozenset(
         "crash_words",
         "crun_problem",
         "crun_warning",
-        "exit_sentence",
+        "exit_message",
         "host_problem",
         "missing_dns",
         "others_write",
@@ -60,7 +60,7 @@ SENTENCES: Final = frozenset(
 """Functions whose result is shown to people."""
 
 GATHERING: Final = frozenset(
-    ("_files", "_java_words", "_look", "_memory_words", "_note", "describe")
+    ("_files", "_java_words", "_last_line", "_look", "_memory_words", "_note", "describe")
 )
 """The same, of those that put a sentence together from parts."""
 
@@ -393,7 +393,7 @@ def patterns(
 
 def _passed(call: ast.Call, scope: Scope, given: dict[str, list[str]], depth: int) -> list[str]:
     """Return the patterns of a call that hands on the text that it is given."""
-    if _name(call.func) == "cut" and call.args:
+    if _name(call.func) in ("cut", "printable") and call.args:
         return patterns(call.args[0], scope, given, depth + 1)
     if isinstance(call.func, ast.Attribute) and call.func.attr == "format":
         found = patterns(call.func.value, scope, given, depth + 1)

@@ -20,7 +20,6 @@ from milo.core.java.application import (
     absolute_class_path,
     choose_jar,
     java_arguments,
-    printable,
 )
 from milo.core.launch import Application, JavaRuntime, Mount
 from milo.errors import ArtifactError, ConfigError, JavaError, NoJavaError
@@ -158,11 +157,10 @@ def test_a_very_large_local_is_read_in_part(task: Task) -> None:
 def test_names_are_made_safe_to_print(task: Task) -> None:
     """Control characters and bytes that are no UTF-8 do not reach a log or a record."""
     (task.local / "a\n\x1b[31m").touch()
-    assert task.refused().endswith("got: a??[31m")
+    assert task.refused().endswith(r"got: a\n\x1b[31m")
     (task.local / "a\n\x1b[31m").unlink()
     write_jar(task.local / "a").rename(os.fsdecode(os.fsencode(task.local) + b"/\xff.jar"))
     assert "not valid UTF-8" in task.refused()
-    assert len(printable("x" * 500)) == 100
 
 
 def test_a_name_may_not_be_both_a_jar_and_a_directory() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core import control, records
-from milo.core.describe import exit_sentence
+from milo.core.describe import exit_message, exit_sentence
 from milo.errors import ControlError, NewerVersionError, StateError
 
 text = st.text(max_size=200)
@@ -47,7 +47,6 @@ notices = st.one_of(
         container_id=text,
         cgroup_path=text,
         started_at_s=st.floats(0, 1e11),
-        notes=st.lists(text, max_size=3).map(tuple),
     ),
 )
 
@@ -192,3 +191,6 @@ def test_an_end_in_words(record: records.ExitRecord, stopped: bool, expected: st
     """Each way to end has its sentence for `nomad alloc status`."""
     assert exit_sentence(record, stopped=stopped) == expected
     assert record.successful == (expected == "Task completed successfully")
+    message = exit_message(record, stopped=stopped)
+    assert message == "" if record.successful else message.endswith(expected)
+    assert message.startswith("OOM Killed: ") is record.oom_killed

@@ -96,8 +96,9 @@ async def test_a_lost_connection_is_made_again(scene: Scene) -> None:
         connection.cancel()
         await nursery.start(serve, scene.past)
         await scene.registry.stop(scene.past.task_id, "SIGTERM", 10.0)
-        assert await scene.registry.wait(scene.past.task_id) == ExitResult(exit_code=143)
-        await scene.told("stopped as asked")
+        result = await scene.registry.wait(scene.past.task_id)
+        assert result == ExitResult(exit_code=143)
+        assert "stopped as asked" in result.message
 
 
 async def test_an_exit_that_was_only_written_is_told(scene: Scene) -> None:
@@ -120,7 +121,7 @@ async def test_a_successor_takes_over_while_the_driver_lives(scene: Scene) -> No
         result = await scene.registry.wait(scene.past.task_id)
         assert result.error and result.exit_code != 0
         await scene.registry.destroy(scene.past.task_id, force=False)
-        await scene.told("How the task ended is not known")
+        assert result.message.startswith("How the task ended is not known")
 
 
 async def test_a_task_that_dies_with_its_process_is_lost(scene: Scene) -> None:

@@ -15,7 +15,6 @@ from milo.core.java.heap import (
     MIB,
     Tuning,
     default_heap_bytes,
-    printable,
     tune,
 )
 from milo.core.java.option_words import UserWords
@@ -160,12 +159,6 @@ def test_last_of_several_sizes_counts() -> None:
     assert tune(smaller, memory_bytes=512 * MIB).arguments == ("-Xmx355m",)
     smaller = UserWords(("-XX:MinHeapSize=400m", "-Xms40m"))
     assert tune(smaller, memory_bytes=512 * MIB).arguments == ("-Xmx355m",)
-
-
-def test_printable() -> None:
-    """A text of the task's is bounded and in one line."""
-    assert printable("a\nb\x1b[1m") == "a?b?[1m"
-    assert len(printable("x" * 500)) == 80
 
 
 # ---- files of options -------------------------------------------------------------------

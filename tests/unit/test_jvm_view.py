@@ -73,7 +73,7 @@ def test_serial_heap_is_the_sum_of_its_generations() -> None:
         ({"sun.gc.collector.2.name": "Z concurrent cycle pauses"}, "ZGC"),
         ({"sun.gc.collector.0.name": "ZGC minor collection pauses"}, "ZGC"),
         ({"sun.gc.collector.0.name": "Shenandoah partial"}, "Shenandoah"),
-        ({"sun.gc.collector.0.name": "Something\nnew"}, "Something?new"),
+        ({"sun.gc.collector.0.name": "Something\nnew"}, r"Something\nnew"),
         ({}, ""),
     ],
 )
@@ -106,7 +106,7 @@ def test_hostile_texts_are_cut() -> None:
         )
     )
     assert told is not None
-    assert told.version.startswith("9??[31mxxx") and len(told.version) <= 80
+    assert told.version.startswith(r"9\n\x1b[31mxxx") and len(told.version) <= 100
     assert told.heap_bytes == 0
 
 

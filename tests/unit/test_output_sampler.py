@@ -148,8 +148,8 @@ def test_last_line_after_a_gap() -> None:
         (ExitRecord(143, last_stderr_line="bye"), True, "exit code 143"),
         (ExitRecord(0, last_stderr_line="bye"), False, "successfully"),
         (ExitRecord(1, java_oom="oom: x", last_stderr_line="in y: oom: x"), False, "named oom: x"),
-        (ExitRecord(1, last_stderr_line="\x1b[31mred"), False, "stderr: ?[31mred"),
-        (ExitRecord(1, last_stderr_line="x" * 200), False, f": {'x' * 157}..."),
+        (ExitRecord(1, last_stderr_line="\x1b[31mred"), False, r"stderr: \x1b[31mred"),
+        (ExitRecord(1, last_stderr_line="x" * 200), False, f": {'x' * 159}…"),
     ],
 )
 def test_failed_task_is_told_of_with_its_last_line(

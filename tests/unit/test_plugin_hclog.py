@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -110,3 +111,17 @@ def test_a_record_that_cannot_be_formatted_is_dropped(pipe: tuple[int, int]) -> 
     handler = hclog.HclogHandler(pipe[1])
     handler.emit(_record("%d", "not a number"))
     assert handler.dropped == 1
+
+
+def test_a_line_has_no_control_characters_of_a_tenants() -> None:
+    """What a terminal could obey is escaped in the message, the keys' values and a traceback."""
+    fields = {"task_id": "b\x9b\u202e", "count": 3}
+    line = json.loads(hclog.format_line(_record("task %s", "a\n\x1b[31m", fields=fields)))
+    assert line["@message"] == r"task a\n\x1b[31m"
+    assert (line["task_id"], line["count"]) == (r"b\x9b\u202e", 3)
+    try:
+        raise ValueError("c\x1b[2J")
+    except ValueError:
+        failed = _record("failed", exc_info=sys.exc_info())
+    lines = json.loads(hclog.format_line(failed))["@message"].split("\n")
+    assert lines[0] == "failed" and lines[-1] == r"ValueError: c\x1b[2J" and len(lines) > 2

@@ -12,6 +12,7 @@ import attrs
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import capabilities
 from milo.core.launch import Application, JavaRuntime
+from milo.core.text import shortened
 from milo.errors import ArtifactError
 
 SHOWN_NAMES = 10
@@ -69,7 +70,7 @@ def choose_jar(found: Sequence[Found], *, complete: bool) -> str:
         except UnicodeEncodeError as error:
             raise ArtifactError(
                 "The name of the JAR under the task's local/ is not valid UTF-8: "
-                f"{printable(jars[0])}. Rename it.",
+                f"{shortened(jars[0])}. Rename it.",
                 path="local",
             ) from error
         return jars[0]
@@ -100,15 +101,9 @@ def choose_jar(found: Sequence[Found], *, complete: bool) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """Return the names in one line, at most `SHOWN_NAMES` of them, each safe to print."""
-    shown = ", ".join(printable(name) for name in names[:SHOWN_NAMES])
+    shown = ", ".join(shortened(name) for name in names[:SHOWN_NAMES])
     more = len(names) - SHOWN_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def printable(name: str) -> str:
-    """Return a name that a hostile artifact may have chosen, bounded and in one line."""
-    text = "".join(char if char.isprintable() else "?" for char in name[:101])
-    return text if len(text) <= 100 else text[:99] + "…"
 
 
 def absolute_class_path(class_path: str, work_dir: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from milo.core.java.option_words import VM_FILE, UserWords
+from milo.core.text import shortened
 
 MIB: Final = 1024 * 1024
 
@@ -124,9 +125,9 @@ def tune(
 def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, str]:
     decisive = next((word for word in reversed(user.words) if word.startswith(_DECISIVE)), "")
     if decisive:
-        return 0, f"by its option {printable(decisive)}"
+        return 0, f"by its option {shortened(decisive)}"
     if user.unread:
-        return 0, f"by the JVM or by {printable(user.unread)}, which Milo could not read"
+        return 0, f"by the JVM or by {shortened(user.unread)}, which Milo could not read"
     if memory_bytes <= 0:
         return 0, "by the JVM, as the task has no memory limit"
     if heap_percent:
@@ -140,16 +141,10 @@ def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, s
         if _size_bytes(word) > wanted:
             # The JVM would refuse to start.
             return 0, (
-                f"by the JVM, as its option {printable(word)} is above the {wanted // MIB} MiB "
+                f"by the JVM, as its option {shortened(word)} is above the {wanted // MIB} MiB "
                 "that Milo would set"
             )
     return wanted, why
-
-
-def printable(text: str, chars: int = 80) -> str:
-    """Return a text that a task may have written, in one line, of at most so many characters."""
-    text = "".join(char if char.isprintable() else "?" for char in text[: chars + 1])
-    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def _within(words: Sequence[str]) -> list[str]:

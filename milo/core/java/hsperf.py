@@ -12,8 +12,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from milo.core.java.heap import printable
 from milo.core.java.jvm_view import SelfTold, collector_name
+from milo.core.text import shortened
 
 MAGIC: Final = 0xCAFEC0C0
 MAX_BYTES: Final = 256 * 1024
@@ -68,8 +68,8 @@ def self_told(data: bytes) -> SelfTold | None:
     heap_bytes = sum(sizes) if collector in _SEVERAL_NAMES else max(sizes)
     version = found.get("java.property.java.version") or found.get("java.property.java.vm.version")
     return SelfTold(
-        version=printable(version or ""),
-        name=printable(found.get("java.property.java.vm.name", "")),
+        version=shortened(version or ""),
+        name=shortened(found.get("java.property.java.vm.name", "")),
         collector=collector,
         heap_bytes=heap_bytes,
         arguments=found.get("java.rt.vmArgs", "")[:MAX_ARGUMENT_CHARS],

@@ -13,8 +13,9 @@ from typing import Final
 
 import attrs
 
-from milo.core.java.heap import MIB, Tuning, printable
+from milo.core.java.heap import MIB, Tuning
 from milo.core.java.option_words import UserWords
+from milo.core.text import shortened
 
 SERVER_BYTES: Final = 1792 * MIB
 """With less memory, or fewer than `SERVER_PROCESSORS`, the JVM takes the Serial collector."""
@@ -107,12 +108,12 @@ def collector_name(told: dict[str, str]) -> str:
     """Return the collector's name from hsperfdata's entries; empty when they do not tell."""
     policy = told.get("sun.gc.policy.name", "")
     if policy:
-        return _COLLECTORS.get(policy, printable(policy))
+        return _COLLECTORS.get(policy, shortened(policy))
     names = " ".join(told.get(f"sun.gc.collector.{number}.name", "") for number in range(3))
     for word, name in (("ZGC", "ZGC"), ("Z concurrent", "ZGC"), ("Shenandoah", "Shenandoah")):
         if word in names:
             return name
-    return printable(names.strip())
+    return shortened(names.strip())
 
 
 def expected_collector(limits: Limits, count: int, major: int, words: Sequence[str]) -> str:

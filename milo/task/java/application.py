@@ -22,7 +22,6 @@ from milo.core.java.application import (
     choose_jar,
     compose,
     listed,
-    printable,
 )
 from milo.core.java.choice import Requirement, candidates, parse_requirement, reason
 from milo.core.java.jar import (
@@ -34,6 +33,7 @@ from milo.core.java.jar import (
 )
 from milo.core.java.versions import runtime_name, too_new
 from milo.core.launch import Application, JavaRuntime, Launch
+from milo.core.text import shortened
 from milo.errors import ArtifactError, JavaError, NoJavaError, PathError, Reason
 from milo.task.java.task_java import find_task_java
 from milo.walk import Kind
@@ -62,7 +62,7 @@ def resolve_application(launch: Launch, options: TaskOptions) -> Application:
         return _placed(app, launch)
     else:
         jar = "/local/" + _the_one_jar(launch)
-    shown = printable(options.jar_path or jar[1:])
+    shown = shortened(options.jar_path or jar[1:])
     with _open_jar(launch, jar, shown) as file:
         java, notes = _first_that_runs(file, shown, options, javas, launch.javas)
     app = compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
@@ -108,7 +108,7 @@ def _named_java(launch: Launch, home: str) -> JavaRuntime:
             return java
     there = ", ".join(runtime_name(java) for java in launch.javas[:10]) or "none"
     raise JavaError(
-        f"java_home {printable(home)} is neither a Java that Milo has found on this host "
+        f"java_home {shortened(home)} is neither a Java that Milo has found on this host "
         f"({there}) nor a path in the task's local/, secrets/ or /alloc/. The operator of the "
         "client adds one by installing it below /usr/lib/jvm or /opt."
     )
@@ -158,7 +158,7 @@ def _check_jar(
     if version is not None:
         _check_version(shown, class_name, version, java, javas)
     elif info.class_path or options.class_path:
-        notes.append(f"{printable(class_name)} is not in {shown}, but may be on its class path")
+        notes.append(f"{shortened(class_name)} is not in {shown}, but may be on its class path")
     else:
         raise missing_class(shown, class_name, by_manifest=by_manifest)
     if by_manifest and info.start_class and info.classes_dir:
@@ -171,7 +171,7 @@ def _check_jar(
 def _check_version(
     shown: str, class_name: str, version: int, java: JavaRuntime, javas: tuple[JavaRuntime, ...]
 ) -> None:
-    problem = too_new(shown, printable(class_name), version, java, javas)
+    problem = too_new(shown, shortened(class_name), version, java, javas)
     if problem:
         raise JavaError(problem)
 
@@ -267,7 +267,7 @@ def _similar(launch: Launch, jar: str) -> str:
     name = jar.rpartition("/")[2]
     names = sorted(entry + "/" * is_directory for entry, is_directory in found)
     if name in names:
-        return f" There is a local/{printable(name)}: set jar_path to that."
+        return f" There is a local/{shortened(name)}: set jar_path to that."
     if not names:
         return " The task's local/ is empty."
     return f" The task's local/ holds {listed(names)}."

@@ -13,10 +13,11 @@ from milo import cgroup_files, walk
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
 from milo.core.java import crash_report, hsperf
-from milo.core.java.heap import Tuning, printable, tune
+from milo.core.java.heap import Tuning, tune
 from milo.core.java.jvm_view import Limits, SelfTold, describe
 from milo.core.java.option_words import UserWords, gather
 from milo.core.launch import Application, Launch
+from milo.core.text import shortened
 from milo.errors import PathError
 from milo.task.java.silent_jvm import past_perf_data
 from milo.task.journal import Journal
@@ -61,6 +62,11 @@ class Jvm:
         )
         self._options = options
         self._told_of_dump = False
+        self._remarks = [] if app is None else list(app.notes[1:])
+
+    def remark(self, sentence: str) -> None:
+        """Say ``sentence`` in the start event as well: Nomad keeps ten events a task."""
+        self._remarks.append(sentence)
 
     async def tell(self, container: Container, journal: Journal) -> None:
         """Say in one event what runs and what the JVM chose; then watch for a heap dump.
@@ -107,12 +113,13 @@ class Jvm:
                 head = file.read(crash_report.MAX_BYTES)
         except PathError:
             return ""
-        return crash_report.crash_words(head, printable(path))
+        return crash_report.crash_words(head, shortened(path))
 
     def _choice(self, app: Application, told: SelfTold | None, limits: Limits) -> str:
         runs_on = app.notes[0] if app.notes else f"Runs on Java {app.java.version}"
         runs_on += f"; container {container_name(os.path.basename(self._launch.state_dir))}"
-        return describe(runs_on, told, self.tuning, limits, app.java.major, self._words)
+        text = describe(runs_on, told, self.tuning, limits, app.java.major, self._words)
+        return ". ".join((text, *self._remarks))
 
     async def _wait_until_told(self, pid: int, started_at_s: float) -> SelfTold | None:
         pause_s = FIRST_LOOK_S

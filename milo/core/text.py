@@ -1,0 +1,32 @@
+"""Text that others have chosen, made safe to show: a terminal may obey control characters.
+
+A tenant chooses the names of tasks, files and classes, what a JVM writes, and what crun complains
+of. All of it passes `printable` where it leaves Milo: in what the driver reports to Nomad
+(`milo.core.report`, `milo.plugin.rpc`), in the agent's log (`milo.plugin.hclog`), and in a task
+process's own (`milo.task.journal`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NAME_CHARS: Final = 100
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` in one line, whatever a terminal could obey in Python's escapes (``\x1b``).
+
+    That is all that is no letter, mark, number, punctuation, symbol or blank: control characters
+    and line ends, what changes the direction of writing, and bytes that are no UTF-8.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def shortened(text: str, chars: int = NAME_CHARS) -> str:
+    """Return ``text`` as `printable` has it, of at most so many characters."""
+    text = printable(text[: chars + 1])
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"
