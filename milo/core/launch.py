@@ -7,12 +7,17 @@ host's unless a name says otherwise.
 
 from __future__ import annotations
 
-from typing import Any
+import unicodedata
+from typing import Any, Final
 
 import attrs
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import RECORD_VERSION, Int32
+from milo.errors import ConfigError
+
+SHARED_DIRECTORY: Final = "alloc"
+"""Of an allocation: what its tasks share, beside a directory of each one's own."""
 
 
 @attrs.frozen
@@ -121,7 +126,26 @@ class TaskRequest:
     @property
     def shared_dir(self) -> str:
         """The allocation's shared directory, ``/alloc`` in the container."""
-        return f"{self.alloc_dir}/alloc"
+        return f"{self.alloc_dir}/{SHARED_DIRECTORY}"
+
+
+def check_task_name(name: str) -> None:
+    """Raise `ConfigError` unless ``name`` is the name of one directory, and of one line.
+
+    Nomad's servers refuse some names, but whoever can talk to the agent's plugin, or an older
+    server, may not: two jobs with a task ``..`` have shared their directories, secrets included.
+    """
+    if name in ("", ".", "..", SHARED_DIRECTORY):
+        problem = f"{name!r} is no directory of the task's own"
+    elif "/" in name or any(unicodedata.category(char) in _NOT_IN_NAMES for char in name):
+        problem = f"{name!r} has a slash or a control character"
+    else:
+        return
+    raise ConfigError("the task's name", problem, 'a name such as "web"')
+
+
+_NOT_IN_NAMES: Final = frozenset(("Cc", "Cs", "Zl", "Zp"))
+"""Control characters, halves of characters, and ends of lines and paragraphs, in Unicode."""
 
 
 @attrs.frozen(kw_only=True)

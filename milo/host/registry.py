@@ -17,7 +17,7 @@ import trio
 
 from milo.core import control, records
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.launch import Launch, TaskRequest
+from milo.core.launch import Launch, TaskRequest, check_task_name
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
 from milo.core.signals import NO_SIGNAL, parse_signal
 from milo.errors import (
@@ -92,6 +92,7 @@ class Registry:
         Raises:
             MiloError: it did not start, and nothing of it is left.
         """
+        check_task_name(request.task_name)
         task_id = request.task_id
         if task_id in self._tasks or task_id in self._starting:
             raise TaskRunningError(task_id, "it cannot be started a second time")

@@ -12,6 +12,7 @@ import attrs
 
 from milo.core import records
 from milo.core.launch import Launch
+from milo.core.text import printable
 from milo.errors import MiloError, StateError
 from milo.host.state_store import StateStore
 from milo.proc import lives
@@ -25,7 +26,9 @@ class NoSuchTaskError(MiloError):
 
     def __init__(self, wanted: str, found: Iterable[HostTask]) -> None:
         self.wanted = wanted
-        names = [f"{task.id} ({task.name}, allocation {task.alloc_id[:8]})" for task in found]
+        names = [
+            f"{task.id} ({printable(task.name)}, allocation {task.alloc_id[:8]})" for task in found
+        ]
         if names:
             text = f"{wanted!r} is more than one task: {', '.join(names)}. Give more of its id"
         else:
@@ -117,21 +120,29 @@ def abandoned_runs(directories: Iterable[str]) -> list[str]:
 
 
 def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
-    """Return the task that a person means: by its id, allocation or name, or their beginning.
+    """Return the task that a person means: by its name, or by the beginning of its id.
 
-    One that has ended is only meant when no other fits.
+    Its id is Milo's own or that of its allocation. One that has ended is only meant when no
+    other of that name, or with that id, fits. A name is the job author's to choose, and may be
+    what an id of somebody else's begins with: then neither is taken for the other.
 
     Raises:
         NoSuchTaskError: none is, or several are.
     """
     everything = list(tasks)
-    for some in ([task for task in everything if task.exit is None], everything):
-        named = [task for task in some if wanted in (task.id, task.alloc_id, task.name)]
-        matches = named or [
-            task for task in some if task.id.startswith(wanted) or task.alloc_id.startswith(wanted)
-        ]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise NoSuchTaskError(wanted, matches)
-    raise NoSuchTaskError(wanted, ())
+    named = _running_first(task for task in everything if task.name == wanted)
+    ids = [task for task in everything if wanted in (task.id, task.alloc_id)] or [
+        task
+        for task in everything
+        if task.id.startswith(wanted) or task.alloc_id.startswith(wanted)
+    ]
+    matches = list({task.state_dir: task for task in named + _running_first(ids)}.values())
+    if len(matches) != 1:
+        raise NoSuchTaskError(wanted, matches)
+    return matches[0]
+
+
+def _running_first(tasks: Iterable[HostTask]) -> list[HostTask]:
+    """Return those that have not ended, or else all of them."""
+    found = list(tasks)
+    return [task for task in found if task.exit is None] or found
