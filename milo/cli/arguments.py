@@ -19,7 +19,7 @@ class NoWorkingDirectoryError(MiloError):
     def __init__(self, path: str, problem: str) -> None:
         self.path = path
         super().__init__(
-            f"Error: {path!r} is relative to the working directory, which cannot be found: "
+            f"Error: {path!r} is a relative path, but the working directory cannot be found: "
             f"{problem}. Change to another directory, or give an absolute path"
         )
 

@@ -40,7 +40,9 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     """
     argv = tuple(command or options.words)
     if not argv:
-        raise ConfigError("COMMAND", "none was given", "milo exec TASK -- COMMAND [ARGUMENT ...]")
+        raise ConfigError(
+            "COMMAND", "no command was given", "milo exec TASK -- COMMAND [ARGUMENT ...]"
+        )
     for word in argv:
         if not is_text(word):  # crun reads the command from JSON
             raise ConfigError("COMMAND", f"{word!r} is not UTF-8", "words in UTF-8")

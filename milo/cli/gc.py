@@ -55,7 +55,7 @@ async def _runs(remove: bool) -> int:
     spawner = SpawnerClient()
     try:
         for base in abandoned_runs(state_dirs.of_runs().trusted):
-            orphan = orphans.Orphan(base, "the milo run that it belonged to was killed")
+            orphan = orphans.Orphan(base, "left by a milo run that was killed")
             if not remove:
                 print(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
                 continue
@@ -80,12 +80,12 @@ async def _collect(state_dir: str, remove: bool) -> int:
     for kept in found.kept:
         print(f"kept     {kept.path}: {kept.reason}")
     if not found.orphans:
-        print(f"Nothing without an owner in {state_dir}")
+        print(f"Nothing to remove in {state_dir}")
         return 0
     if not remove:
         for orphan in found.orphans:
             print(f"orphan   {orphan.path}: {orphan.reason}")
-        print(f"{len(found.orphans)} found. To remove them: milo gc --yes --state-dir {state_dir}")
+        print(f"Found {len(found.orphans)}. To remove them: milo gc --yes --state-dir {state_dir}")
         return 0
     return await _remove(state_dir, found)
 

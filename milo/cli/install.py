@@ -22,7 +22,7 @@ from milo.cli.executable import (
 from milo.errors import ConfigError, MiloError
 
 ADVICE: Final = """\
-{path} is in place. Put this into the agent's configuration and restart the agent:
+Installed {path}. Add this to the agent's configuration and restart the agent:
 
     plugin_dir = "{plugin_dir}"
 
@@ -31,7 +31,9 @@ ADVICE: Final = """\
       }}
     }}
 
-Nomad 2.0 skips a plugin that no plugin block names. Then: nomad node status -self
+Nomad 2.0 skips plugins that no plugin block names. To check before and after the restart:
+
+    milo doctor
 """
 
 
@@ -41,9 +43,9 @@ class ChangeableError(MiloError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(
-            f"Error: {problem}. Nomad's agent would run code from there as root. Give it to root "
-            "alone (chown -R root:root and chmod -R go-w), or install the self-contained file "
-            "that ./dev build makes"
+            f"Error: {problem}. Nomad's agent would run code from there as root, so only root may "
+            "be able to change it. Use chown -R root:root and chmod -R go-w, or install the "
+            "self-contained file that ./dev build makes"
         )
 
 
@@ -65,7 +67,7 @@ def install(plugin_dir: str) -> int:
         os.makedirs(plugin_dir, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as exc:
         place = exc.filename or plugin_dir
-        raise ConfigError("PLUGIN_DIR", f"{place} is no directory", "a directory") from exc
+        raise ConfigError("PLUGIN_DIR", f"{place} is not a directory", "a directory") from exc
     except OSError as exc:
         raise FileAccessError(plugin_dir, "made", exc) from exc
     temporary = f"{path}.{secrets.token_hex(4)}"
@@ -82,7 +84,7 @@ def install(plugin_dir: str) -> int:
     except OSError as exc:
         raise FileAccessError(path, "written", exc) from exc
     if replaced:
-        print(f"It replaced {replaced}. Tasks that run go on, and the next driver finds them.\n")
+        print(f"Replaced {replaced}. Running tasks keep running, and the new driver finds them.\n")
     print(ADVICE.format(path=path, plugin_dir=plugin_dir), end="")
     return 0
 

@@ -99,7 +99,7 @@ def _artifact(jar: str) -> tuple[str, str, list[str]]:
             ) from exc
         if not host or not _last_part(jar):
             raise ConfigError(
-                "APP.JAR", f"{jar!r} names no file", "a URL such as https://host/app.jar"
+                "APP.JAR", f"{jar!r} does not name a file", "a URL such as https://host/app.jar"
             )
         return jar, unquote(_last_part(jar)), []
     directory, _, name = jar.rpartition("/")

@@ -34,7 +34,7 @@ class NoLogsError(MiloError):
     """Nothing is kept of what the task prints."""
 
     def __init__(self, task: HostTask, why: str) -> None:
-        super().__init__(f"Error: no log of task {task.id} ({task.name}): {why}")
+        super().__init__(f"Error: task {task.id} ({task.name}) has no log: {why}")
 
 
 def show_logs(options: Namespace) -> int:
@@ -55,7 +55,7 @@ def show_logs(options: Namespace) -> int:
         log = _Log(directory, f"{task.name}.{stream}")
         files = log.files()
         if not files and not options.follow:
-            raise NoLogsError(task, f"its {stream} has no file in the allocation's alloc/logs")
+            raise NoLogsError(task, f"there is no {stream} file in alloc/logs of its allocation")
         start = _Place() if options.lines is None else log.last_lines(files, options.lines)
         with contextlib.closing(log):
             if options.follow:
@@ -122,7 +122,8 @@ class _Log:
         if not complete and not self._told:
             self._told = True
             print(
-                f"milo: more than {MAX_NAMES} files lie beside the log; some of it may be missing",
+                f"milo: the directory of the log has more than {MAX_NAMES} files; parts of the log "
+                "may be missing",
                 file=sys.stderr,
             )
         found = []
@@ -158,7 +159,7 @@ class _Log:
         if lines and left <= 0 and place != _Place(files[0].number):
             print(
                 f"milo: the last lines are longer than {limit >> 20} MiB; "
-                "their beginning is left out",
+                "only their end is printed",
                 file=sys.stderr,
             )
         return place

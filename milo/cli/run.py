@@ -180,7 +180,7 @@ def _lay_out(alloc_dir: str, name: str, jar: str, jar_name: str) -> None:
     except OSError as exc:
         raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
     if not stat.S_ISREG(found.st_mode):
-        raise ArtifactError(f"{jar} is no file. Name the JAR to run.", path=jar)
+        raise ArtifactError(f"{jar} is not a file. Give the path of a JAR.", path=jar)
     task_dir = os.path.join(alloc_dir, name)
     shared = os.path.join(alloc_dir, "alloc")
     for parent, names in ((task_dir, ("local", "secrets", "tmp")), (shared, ("logs", "data"))):
@@ -252,7 +252,7 @@ class _Copy:
 
     def _lose(self, problem: str) -> None:
         self.complete = False
-        text = f"{problem}. The application goes on; what it prints there is lost"
+        text = f"{problem}. The application keeps running, but this output is lost"
         print(text, file=sys.stderr)
 
 

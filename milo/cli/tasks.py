@@ -27,6 +27,8 @@ from milo.host.tasks import HostTask, find_task, list_tasks
 ANSWER_S: Final = 2.0
 """A task process that is busy or stuck is shown without its counters."""
 POLL_S: Final = 0.02
+NO_TASKS: Final = """\
+No Milo tasks are running on this host. To include ended tasks: milo ps --all"""
 CLEAR: Final = "\x1b[H\x1b[2J"
 
 
@@ -49,7 +51,7 @@ def show_tasks(options: Namespace) -> int:
         print_json([_as_json(task, counters.get(task.state_dir)) for task in tasks])
         return 0
     if not tasks:
-        print("No task of Milo's runs on this host." + ("" if options.all else " See --all"))
+        print("No Milo tasks on this host." if options.all else NO_TASKS)
         return 0
     columns = ("ID", "TASK", "ALLOC", "STATE", "SINCE", "PID", "STDOUT", "STDERR", "LOST")
     print_table(columns, [_row(task, counters.get(task.state_dir)) for task in tasks])

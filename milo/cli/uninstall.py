@@ -13,14 +13,14 @@ from milo.host import state_dirs
 from milo.host.tasks import HostTask, list_tasks
 
 ADVICE: Final = """\
-Take the block plugin "milo" out of the agent's configuration and restart the agent; a running
-agent goes on with the driver that it has started.
+Remove the block plugin "milo" from the agent's configuration and restart the agent. Until then the
+agent keeps using the driver that it started.
 """
 RUNNING: Final = """\
-These tasks still run, and go on: the end of the driver means nothing to them.
+These tasks are still running, and keep running without the driver:
 {tasks}
-To end them, stop their jobs before that restart (nomad job stop JOB). Afterwards only
-milo stop TASK does; and milo gc --yes removes what is left.
+To end them, stop their jobs before you restart the agent (nomad job stop JOB). After that, only
+milo stop TASK ends them, and milo gc --yes removes what is left.
 """
 
 
@@ -38,11 +38,11 @@ def uninstall(options: Namespace) -> int:
             os.unlink(path)
     except FileNotFoundError as exc:
         raise ConfigError(
-            "PLUGIN_DIR", f"there is no {path}", "the agent's plugin_dir; milo doctor tells it"
+            "PLUGIN_DIR", f"there is no {path}", "the agent's plugin_dir, which milo doctor shows"
         ) from exc
     except NotADirectoryError as exc:
         raise ConfigError(
-            "PLUGIN_DIR", f"{options.plugin_dir} is no directory", "the agent's plugin_dir"
+            "PLUGIN_DIR", f"{options.plugin_dir} is not a directory", "the agent's plugin_dir"
         ) from exc
     except OSError as exc:
         if not os.path.islink(path) and not os.path.isdir(path):
@@ -51,12 +51,12 @@ def uninstall(options: Namespace) -> int:
     if what is None:
         raise ConfigError(
             "PLUGIN_DIR",
-            f"{path} is {what_is_at(path)}, which milo install has not made, and it stays",
-            "a directory that milo install was given; or remove that by hand",
+            f"{path} is {what_is_at(path)}, not written by milo install. It was not removed",
+            "a directory that milo was installed in; or remove the file by hand",
         )
-    print(f"{path} is removed: it was {what}.\n{ADVICE}", end="")
+    print(f"Removed {path}, {what}.\n{ADVICE}", end="")
     if os.geteuid() != 0:
-        print("Only root can see which tasks still run: sudo milo ps")
+        print("To see which tasks are still running: sudo milo ps")
         return 0
     if tasks := _running(options.state_dir):
         lines = "\n".join(
@@ -64,7 +64,7 @@ def uninstall(options: Namespace) -> int:
         )
         print(RUNNING.format(tasks=lines), end="")
     else:
-        print("No task of Milo's runs on this host.")
+        print("No Milo tasks are running on this host.")
     return 0
 
 

@@ -216,7 +216,7 @@ class _Session:
             signal_member(started.process, self._cgroup_path, signal.SIGKILL)
             raise
         if not isinstance(answer, control.ExecEnded):
-            raise ControlError("Error: The task process answered out of turn")
+            raise ControlError("Error: The task process sent an unexpected answer")
         return answer
 
     async def _send(self, request: control.Exec, fds: Iterable[int]) -> None:
@@ -242,7 +242,7 @@ class _Session:
         fds = passed_descriptors(ancillary)
         try:
             if not packet:
-                raise ControlError("Error: The task, or the process that supervises it, has ended")
+                raise ControlError("Error: The task or its task process has ended")
             answer = control.decode_notice(packet)
             if isinstance(answer, control.ExecStarted | control.ExecEnded):
                 received, fds = fds, []
@@ -250,7 +250,7 @@ class _Session:
         finally:
             close_all(fds)
         raise ControlError(
-            "Error: The task was started by a Milo that could not run commands in a task yet. "
+            "Error: An older Milo started the task, and it cannot run commands in a task. "
             "Restart the task (nomad alloc restart)"
         )
 

@@ -197,7 +197,7 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
             if code:
                 raise OSError(code, os.strerror(code))
             if not has_roots_peer(sock):
-                raise ControlError(f"Error: The process that serves {path} is not root's")
+                raise ControlError(f"Error: The process that serves {path} does not belong to root")
             hello = control.Hello(version=control.PROTOCOL_VERSION, role=role)
             await sock.send(control.encode(hello))
             welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
@@ -215,7 +215,7 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
         raise
     if not isinstance(welcome, control.Welcome):
         sock.close()
-        raise ControlError(f"Error: The process behind {path} is no task process of Milo's")
+        raise ControlError(f"Error: The process behind {path} is not a task process of Milo")
     if welcome.version > control.PROTOCOL_VERSION:
         sock.close()
         raise NewerVersionError(path, welcome.version, control.PROTOCOL_VERSION)

@@ -30,9 +30,9 @@ class NoSuchTaskError(MiloError):
             f"{task.id} ({printable(task.name)}, allocation {task.alloc_id[:8]})" for task in found
         ]
         if names:
-            text = f"{wanted!r} is more than one task: {', '.join(names)}. Give more of its id"
+            text = f"{wanted!r} matches more than one task: {', '.join(names)}. Give more of the id"
         else:
-            text = f"there is no task {wanted!r} on this host. milo ps --all lists them"
+            text = f"no task on this host matches {wanted!r}. To list all tasks: milo ps --all"
         super().__init__(f"Error: {text}")
 
 

@@ -64,7 +64,7 @@ def test_a_wrong_option_is_found_before_it_stops_the_agent(dev_agent: Agent, opt
         found = json.loads(subprocess.run(words, capture_output=True).stdout)["checks"]
         failed = [one for one in found if one["verdict"] == "failed"]
         assert failed[0]["check"] == "plugin options"
-        assert "Nomad's agent does not start with this" in failed[0]["found"]
+        assert "Nomad's agent does not start with it" in failed[0]["found"]
     finally:
         shutil.rmtree(config)
         shutil.rmtree(dev_agent.base / "other-data", ignore_errors=True)

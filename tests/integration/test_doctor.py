@@ -64,7 +64,7 @@ def test_a_host_that_runs_tasks_is_healthy(tmp_path: Path) -> None:
     found = checks("--config", str(config))
     for name in ("cgroups", "crun", "container", "Java", "plugin block", "plugin options"):
         assert found[name]["verdict"] == "ok", found[name]
-    assert found["container"]["found"].startswith("made, run and removed")
+    assert found["container"]["found"].startswith("created, run and removed")
     assert f"{tmp_path}/state" in found["state_dir"]["found"]
     assert found["agent"]["verdict"] == "skipped"
 
@@ -79,7 +79,7 @@ def test_what_is_wrong_is_a_line_and_a_status(tmp_path: Path) -> None:
     assert f"→ milo install {tmp_path}/plugins" in done.stdout
     config.write_text('plugin "milo" { config { crun_path = "/bin/false" } }')
     found = checks("--config", str(config))
-    assert found["crun"]["found"] == "/bin/false --version does not answer like crun"
+    assert found["crun"]["found"] == "/bin/false --version: it failed (exit code 1)"
     assert found["container"]["verdict"] == "failed"
     assert "crun create failed" in found["container"]["found"]
 

@@ -124,7 +124,7 @@ async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:
         assert (await milo(rig, "logs", "--stderr", short(rig, task))).stdout == b"trouble\n"
         (logs / "app.stderr.0").unlink()
         done = await milo(rig, "logs", "--stderr", short(rig, task))
-        assert done.returncode == 1 and b"stderr has no file" in done.stderr
+        assert done.returncode == 1 and b"there is no stderr file" in done.stderr
 
 
 async def test_exec_on_a_terminal(jar_dir: Path) -> None:

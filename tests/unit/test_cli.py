@@ -101,7 +101,7 @@ def test_install_says_where_it_cannot(tmp_path: Path) -> None:
     """A file in the way, a directory in the place of the executable: nothing temporary stays."""
     (tmp_path / "file").write_text("")
     for path in ("file", "file/below"):
-        with pytest.raises(ConfigError, match="is no directory"):
+        with pytest.raises(ConfigError, match="is not a directory"):
             install(str(tmp_path / path))
     (tmp_path / "plugins/milo").mkdir(parents=True)
     with pytest.raises(FileAccessError, match="plugins/milo cannot be written: Is a dir"):
@@ -247,7 +247,7 @@ def test_what_a_run_leaves_is_removed_however_deep(tmp_path: Path) -> None:
 
 def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
     """Missing, or a directory."""
-    for path, words in (("none.jar", "cannot be read: No such file"), (".", "is no file")):
+    for path, words in (("none.jar", "cannot be read: No such file"), (".", "is not a file")):
         with pytest.raises(ArtifactError, match=words):
             runner._lay_out(str(tmp_path / "alloc-dir"), "run", str(tmp_path / path), path)
     assert not (tmp_path / "alloc-dir").exists()
@@ -432,7 +432,9 @@ async def test_output_to_a_full_disk_does_not_stop_the_task(
 
     with open("/dev/full", "wb") as full:
         assert not await copied(feed, full.fileno(), tmp_path / "fifo")
-    assert capsys.readouterr().err.count("No space left on device. The application goes on") == 1
+    assert (
+        capsys.readouterr().err.count("No space left on device. The application keeps running") == 1
+    )
 
 
 class Stoppable:

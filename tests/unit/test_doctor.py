@@ -59,7 +59,7 @@ def test_a_hybrid_hierarchy_is_recognised() -> None:
     holds(
         host_verdicts.check_cgroups(Mode.HYBRID, v1, ["hugetlb"], None),
         FAILED,
-        "hugetlb, which crun refuses | Boot with the kernel parameter "
+        "/sys/fs/cgroup/unified has hugetlb | Boot with the kernel parameter "
         "systemd.unified_cgroup_hierarchy=1",
     )
     holds(host_verdicts.check_cgroups(Mode.HYBRID, v1, [], None), OK, "used as v1")
@@ -76,7 +76,9 @@ def test_cgroup_controllers() -> None:
         "cgroup_enable=memory",
     )
     holds(
-        host_verdicts.check_cgroups(Mode.V2, V2, (), ("cpu", "memory")), WARNING, "no cpuset, pids"
+        host_verdicts.check_cgroups(Mode.V2, V2, (), ("cpu", "memory")),
+        WARNING,
+        "does not delegate cpuset, pids",
     )
     holds(
         host_verdicts.check_cgroups(Mode.V1, host_verdicts.V1_CONTROLLERS, (), None), OK, "v1 with"
@@ -93,7 +95,7 @@ def test_crun() -> None:
     holds(check("/usr/bin/crun", CRUN), OK, "/usr/bin/crun, version 1.30")
     holds(check("", ""), FAILED, "crun was not found at 'crun' | Install the package crun")
     holds(check("/bin/x", "", "it cannot be run: Permission denied"), FAILED, "Permission denied")
-    holds(check("/bin/echo", "--version\n"), FAILED, "does not answer like crun")
+    holds(check("/bin/echo", "--version\n"), FAILED, "does not print a version of crun")
     holds(check("/crun", CRUN.replace("1.30", "1.4.5")), FAILED, "older than 1.8.1")
     without = CRUN.replace("+SECCOMP ", "")
     holds(check("/crun", without), FAILED, "without SECCOMP")
@@ -176,15 +178,15 @@ STATE = Directory(
     ("change", "verdict", "words"),
     [
         ({}, OK, "512.0 MiB of 1.0 GiB free"),
-        ({"exists": False, "is_directory": False}, OK, "made when the agent starts"),
+        ({"exists": False, "is_directory": False}, OK, "created when the agent starts"),
         ({"mode": 0o711}, OK, "/run/milo"),
         ({"mode": 0o755}, WARNING, "chmod 0700 /run/milo"),
         ({"uid": 1000}, FAILED, "belongs to user 1000"),
-        ({"is_directory": False}, FAILED, "is no directory"),
+        ({"is_directory": False}, FAILED, "is not a directory"),
         ({"flags": frozenset({"ro"})}, FAILED, "read-only"),
-        ({"file_system": "ext4"}, WARNING, "outlives a reboot"),
+        ({"file_system": "ext4"}, WARNING, "survives a reboot"),
         ({"free_bytes": 8 << 20}, WARNING, "8.0 MiB"),
-        ({"free_bytes": 1000}, FAILED, "Make room"),
+        ({"free_bytes": 1000}, FAILED, "Free space"),
         ({"free_inodes": 100}, WARNING, "10 % of its inodes"),
         ({"free_inodes": 0}, FAILED, "0 % of its inodes"),
         ({"inodes": 0, "free_inodes": 0}, OK, "/run/milo"),

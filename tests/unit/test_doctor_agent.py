@@ -117,7 +117,7 @@ def test_configuration() -> None:
     holds(*_one(check(None, [], ["a.hcl, line 3: no"])), FAILED, "line 3")
     holds(*_one(check(CONFIG, [], [])), OK, "/etc/nomad.d")
     server = attrs.evolve(CONFIG, client=False)
-    holds(*_one(check(server, [], [])), WARNING, "no client")
+    holds(*_one(check(server, [], [])), WARNING, "not a client")
 
 
 def _one(findings: list[Finding]) -> tuple[Finding]:
@@ -132,7 +132,7 @@ def test_a_missing_plugin_block() -> None:
     holds(agent_verdicts.check_block(without), FAILED, 'no block plugin "milo"')
     holds(agent_verdicts.check_block(without), FAILED, 'Add plugin "milo" { config { } }')
     near = attrs.evolve(without, other_blocks=("exec", "nomad-driver-milo"))
-    holds(agent_verdicts.check_block(near), FAILED, 'but one for "nomad-driver-milo"')
+    holds(agent_verdicts.check_block(near), FAILED, 'only one for "nomad-driver-milo"')
 
 
 def test_plugin_options() -> None:
@@ -145,8 +145,8 @@ def test_plugin_options() -> None:
     holds(found, OK, "state_dir, userns")
     assert options.state_dir == "/run/x"
     found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options={"crun": "x"}))
-    holds(found, FAILED, "crun: there is no such key. Nomad's agent does not start with this")
-    holds(found, FAILED, "Expected is one of java_home")
+    holds(found, FAILED, "crun: there is no such key. Nomad's agent does not start with it")
+    holds(found, FAILED, "Expected one of java_home")
     assert options == PluginOptions()
 
 
@@ -192,22 +192,22 @@ def test_what_the_java_driver_permits_is_warned_of() -> None:
     ("change", "verdict", "words"),
     [
         ({}, OK, "/opt/nomad/plugins/milo, 1.2"),
-        ({"version": "1.1"}, WARNING, "is version 1.1, and this is 1.2"),
+        ({"version": "1.1"}, WARNING, "has version 1.1, and this is 1.2"),
         ({"version": "", "problem": "it is broken"}, FAILED, "it is broken"),
         ({"exists": False, "state": "missing"}, FAILED, "does not exist | milo install /opt"),
-        ({"is_directory": False, "state": "missing"}, FAILED, "is no directory"),
-        ({"state": "missing"}, FAILED, "holds no file named milo"),
+        ({"is_directory": False, "state": "missing"}, FAILED, "is not a directory"),
+        ({"state": "missing"}, FAILED, "has no file named milo"),
         (
             {"state": "missing", "similar": ("milo-1.2", "nomad-driver-milo")},
             FAILED,
-            "milo-1.2, nomad-driver-milo is not it: the name must be exactly milo",
+            "milo-1.2, nomad-driver-milo does not count: the name must be exactly milo",
         ),
         (
             {"state": "missing", "elsewhere": ("/usr/lib/nomad/plugins",)},
             FAILED,
             "there is one in /usr/lib/nomad/plugins, which this agent does not read",
         ),
-        ({"state": "directory"}, FAILED, "is a directory, so that Nomad skips it"),
+        ({"state": "directory"}, FAILED, "is a directory, so Nomad skips it"),
         ({"state": "not executable"}, FAILED, "chmod 0755 /opt/nomad/plugins/milo"),
         ({"dangling": ("old",)}, FAILED, "rm /opt/nomad/plugins/old"),
         ({"unreadable": "/p cannot be read: Denied"}, SKIPPED, "Denied | sudo milo doctor"),
@@ -296,7 +296,7 @@ def test_hashicorps_own_unit_keeps_tasks() -> None:
     )
     assert agent_config.parse_exec_start(unit.exec_start).config_paths == ("/etc/nomad.d",)
     (found,) = agent_verdicts.check_service(unit)
-    holds(found, OK, "tasks outlive the agent")
+    holds(found, OK, "tasks survive the agent")
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_a_plugin_directory_is_looked_at(tmp_path: Path) -> None:
     milo.write_text("#!/bin/sh\nexit 1\n")
     assert facts.look_at_plugin_dir(path).problem == "it failed (exit code 1)"
     milo.write_text("#!/bin/sh\necho no\n")
-    assert "does not answer" in facts.look_at_plugin_dir(path).problem
+    assert "does not print a version of Milo" in facts.look_at_plugin_dir(path).problem
     milo.write_text("#!/none\n")
     assert "cannot be run: No such file" in facts.look_at_plugin_dir(path).problem
     milo.unlink()
@@ -514,7 +514,7 @@ def test_an_api_that_refuses_or_is_none() -> None:
         answer = facts.ask_agent(address)
         assert (answer.refused, answer.problem) == (True, "Permission denied")
     with api({"/v1/agent/self": (200, ["not Nomad"])}) as address:
-        assert "does not answer like Nomad" in facts.ask_agent(address).problem
+        assert "does not answer like a Nomad agent" in facts.ask_agent(address).problem
     with api({}) as address:
         assert facts.ask_agent(address).refused is False
     assert facts.ask_agent(address).problem == "Connection refused"

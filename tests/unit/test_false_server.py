@@ -151,9 +151,9 @@ async def test_a_server_of_another_user_is_not_spoken_to(
     state_dir = tmp_path / "0123456789abcdef"
     monkeypatch.setattr(task_client, "has_roots_peer", lambda sock: False)
     with listening(state_dir) as listener:
-        with pytest.raises(ControlError, match="is not root's"):
+        with pytest.raises(ControlError, match="does not belong to root"):
             await open_control(str(state_dir), control.ROLE_EXEC)
-        with pytest.raises(ControlError, match="is not root's"):
+        with pytest.raises(ControlError, match="does not belong to root"):
             await TaskClient.connect(str(state_dir), lambda _: None)
         for _ in range(2):
             client, _ = await listener.accept()

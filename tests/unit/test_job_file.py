@@ -82,8 +82,8 @@ def test_nothing_in_a_name_is_hcl() -> None:
     ("jar", "name", "words"),
     [
         ("/srv/app.war", "", "the path of a .jar file"),
-        ("https://host/", "", "names no file"),
-        ("https:///app.jar", "", "names no file"),
+        ("https://host/", "", "does not name a file"),
+        ("https:///app.jar", "", "does not name a file"),
         ("https://[x/app.jar", "", "a URL such as"),
         ("/srv/app.jar", "my app", "without blanks"),
     ],

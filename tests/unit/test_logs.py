@@ -131,7 +131,7 @@ def test_a_directory_that_was_exchanged_is_not_followed(host: Host) -> None:
 
 def test_no_log_is_an_error(host: Host) -> None:
     """What is missing is told, with the stream."""
-    with pytest.raises(MiloError, match="stderr has no file"):
+    with pytest.raises(MiloError, match="there is no stderr file"):
         host.show(stderr=True)
 
 

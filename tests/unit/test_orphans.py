@@ -146,8 +146,8 @@ def test_a_gone_allocation_owns_nothing(layout: Layout, running: bool) -> None:
     layout.alloc_dir.rmdir()
     verdict = layout.judge()
     assert isinstance(verdict, Orphan)
-    assert "task 'app' of allocation one: its allocation's directory is gone" in verdict.reason
-    assert (f"its process {os.getpid()} runs" in verdict.reason) is running
+    assert "task 'app' of allocation one: the directory of its allocation is gone" in verdict.reason
+    assert (f"its task process {os.getpid()} is running" in verdict.reason) is running
 
 
 def test_a_missing_data_directory_is_no_proof(layout: Layout) -> None:

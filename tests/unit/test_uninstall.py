@@ -33,14 +33,14 @@ def test_what_was_installed_is_removed(tmp_path: Path, capsys: pytest.CaptureFix
     assert run_command(["install", str(tmp_path)]) == 0
     assert "replaced" not in capsys.readouterr().out
     assert run_command(["install", str(tmp_path)]) == 0
-    assert "It replaced the launcher of the Milo in /" in capsys.readouterr().out
+    assert "Replaced the launcher of the Milo in /" in capsys.readouterr().out
     assert run_command(["uninstall", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert f"{path} is removed: it was the launcher" in text
+    assert f"Removed {path}, the launcher" in text
     assert 'plugin "milo"' in text
     self_contained(path)
     assert run_command(["install", str(tmp_path)]) == 0
-    assert "It replaced Milo's self-contained executable" in capsys.readouterr().out
+    assert "Replaced Milo's self-contained executable" in capsys.readouterr().out
     self_contained(path)
     assert run_command(["uninstall", str(tmp_path)]) == 0
     assert [entry.name for entry in tmp_path.iterdir()] == ["other"]
@@ -63,7 +63,7 @@ def test_what_milo_has_not_made_stays(tmp_path: Path, capsys: pytest.CaptureFixt
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert "a file that is not Milo's" in capsys.readouterr().err
     assert run_command(["uninstall", str(path)]) == 1
-    assert "milo is no directory" in capsys.readouterr().err
+    assert "milo is not a directory" in capsys.readouterr().err
     self_contained(path, ("other.py",))
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert path.exists()

@@ -165,7 +165,7 @@ def _get(address: str, path: str) -> Any:
     with opener.open(request, timeout=TIMEOUT_S) as response:
         found = json.loads(response.read(MAX_ANSWER_BYTES))
     if not isinstance(found, dict):
-        raise ValueError("it does not answer like Nomad")
+        raise ValueError("it does not answer like a Nomad agent")
     return found
 
 
@@ -255,7 +255,7 @@ def _ask_version(path: str) -> tuple[str, str]:
     words = output.split()
     if len(words) == 2 and words[0] == "milo":
         return words[1], ""
-    return "", problem or "it does not answer to --version like Milo"
+    return "", problem or "it does not print a version of Milo"
 
 
 # ---- systemd

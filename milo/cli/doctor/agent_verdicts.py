@@ -70,7 +70,7 @@ def check_configuration(
     """``config`` of files or of the API; ``looked``: where there was none."""
     name = "agent configuration"
     findings = [
-        Finding(name, Verdict.FAILED, error, "Repair the file, or name others with --config")
+        Finding(name, Verdict.FAILED, error, "Fix the file, or name others with --config")
         for error in errors
     ]
     if config is None:
@@ -80,7 +80,7 @@ def check_configuration(
                     name,
                     Verdict.SKIPPED,
                     f"none found in {', '.join(looked)}",
-                    "Name the agent's files with --config, or a running agent with --address",
+                    "Name the configuration files with --config, or a running agent with --address",
                 )
             )
         return findings
@@ -89,7 +89,7 @@ def check_configuration(
             Finding(
                 name,
                 Verdict.WARNING,
-                f"{config.source}: the agent is no client, so that it runs no tasks",
+                f"{config.source}: the agent is not a client, so it runs no tasks",
                 "Run milo doctor on a client, or set client { enabled = true }",
             )
         )
@@ -105,8 +105,8 @@ def check_block(config: AgentConfig) -> Finding:
         "plugin block",
         Verdict.FAILED,
         f'{config.source} has no block plugin "{PLUGIN}"'
-        + (f', but one for "{near[0]}"' if near else "")
-        + ": Nomad then skips the plugin",
+        + (f', only one for "{near[0]}"' if near else "")
+        + ": Nomad skips the plugin",
         f"Add {BLOCK} to the agent's configuration and restart the agent",
     )
 
@@ -120,8 +120,8 @@ def check_options(config: AgentConfig) -> tuple[Finding, PluginOptions]:
             Finding(
                 "plugin options",
                 Verdict.FAILED,
-                f"{exc.key}: {exc.problem}. Nomad's agent does not start with this",
-                f"Expected is {exc.expected}",
+                f"{exc.key}: {exc.problem}. Nomad's agent does not start with it",
+                f"Expected {exc.expected}",
             ),
             PluginOptions(),
         )
@@ -152,7 +152,7 @@ def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> lis
             Finding(
                 name,
                 Verdict.FAILED,
-                f"{config.source} names neither plugin_dir nor data_dir",
+                f"{config.source} sets neither plugin_dir nor data_dir",
                 'Set plugin_dir = "/opt/nomad/plugins", then milo install /opt/nomad/plugins',
             )
         ]
@@ -164,24 +164,24 @@ def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> lis
         Finding(
             name,
             Verdict.FAILED,
-            f"{found.path}/{link} is a symlink that leads nowhere: Nomad's agent fails to start",
+            f"{found.path}/{link} is a broken symlink: Nomad's agent does not start",
             f"rm {found.path}/{link}",
         )
         for link in found.dangling
     ]
     problem = ""
     if found.exists and not found.is_directory:
-        problem = f"{found.path}{chosen} is no directory"
+        problem = f"{found.path}{chosen} is not a directory"
     elif not found.exists:
         problem = f"{found.path}{chosen} does not exist"
     elif found.state == "missing":
-        problem = f"{found.path}{chosen} holds no file named milo"
+        problem = f"{found.path}{chosen} has no file named milo"
     elif found.state in ("directory", "not executable"):
         word = "a directory" if found.state == "directory" else "not executable"
-        problem = f"{found.path}/milo is {word}, so that Nomad skips it"
+        problem = f"{found.path}/milo is {word}, so Nomad skips it"
     if problem:
         if found.similar:
-            problem += f"; {', '.join(found.similar)} is not it: the name must be exactly milo"
+            problem += f"; {', '.join(found.similar)} does not count: the name must be exactly milo"
         if found.elsewhere:
             problem += (
                 f"; there is one in {', '.join(found.elsewhere)}, which this agent does not read"
@@ -196,7 +196,7 @@ def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> lis
                 name,
                 Verdict.FAILED,
                 f"{found.changeable}, and Nomad's agent runs code from there as root",
-                "chown -R root:root and chmod -R go-w it, or install Milo where only root writes",
+                "Use chown -R root:root and chmod -R go-w, or install Milo where only root writes",
             )
         )
     elif found.problem:
@@ -208,8 +208,8 @@ def check_plugin_dir(config: AgentConfig, found: PluginDir, version: str) -> lis
             Finding(
                 name,
                 Verdict.WARNING,
-                f"{found.path}/milo is version {found.version}, and this is {version}",
-                f"milo install {found.path}, and restart the agent, to have this one",
+                f"{found.path}/milo has version {found.version}, and this is {version}",
+                f"milo install {found.path}, and restart the agent, to use this one",
             )
         )
     return findings or [ok(name, f"{found.path}/milo" + (f", {version}" if found.version else ""))]
@@ -223,7 +223,7 @@ def check_agent(answer: AgentAnswer, files: AgentConfig | None) -> list[Finding]
             Finding(
                 name,
                 Verdict.SKIPPED,
-                f"{answer.address} refuses to tell: {answer.problem}",
+                f"{answer.address} refuses to answer: {answer.problem}",
                 "Set NOMAD_TOKEN to a token that may read agent and node",
             )
         ]
@@ -243,7 +243,7 @@ def check_agent(answer: AgentAnswer, files: AgentConfig | None) -> list[Finding]
                 name,
                 Verdict.WARNING,
                 f"{answer.address} is the agent of {answer.node}, another host",
-                "Name this host's agent with --address; of that one nothing else is looked at",
+                "Name this host's agent with --address; nothing else of {answer.node} is checked",
             )
         )
     if files and files.has_block and answer.config and answer.here and not answer.config.has_block:
@@ -251,7 +251,7 @@ def check_agent(answer: AgentAnswer, files: AgentConfig | None) -> list[Finding]
             Finding(
                 name,
                 Verdict.FAILED,
-                f"the running agent knows no plugin block, though {files.source} has one",
+                f"the running agent has no plugin block, but {files.source} has one",
                 "Restart the agent",
             )
         )
@@ -278,8 +278,8 @@ def check_driver(driver: Mapping[str, Any] | None) -> Finding:
             "the node does not list the driver milo"
             if not driver
             else f"the node has not detected it: {driver.get('HealthDescription') or 'no reason'}",
-            "See plugin block and plugin_dir above, restart the agent, and look into its log for "
-            "lines with plugin",
+            "See plugin block and plugin_dir above. Restart the agent and search its log for "
+            "plugin",
         )
     words = str(driver.get("HealthDescription") or "")
     if not driver.get("Healthy"):
@@ -287,7 +287,7 @@ def check_driver(driver: Mapping[str, Any] | None) -> Finding:
             name,
             Verdict.FAILED,
             f"unhealthy: {words.removeprefix('Error: ') or 'no reason given'}",
-            "Put that right; the driver looks again every 30 s",
+            "Fix that; the driver checks again every 30 s",
         )
     return ok(name, "healthy on this node")
 
@@ -303,8 +303,8 @@ def check_service(unit: ServiceUnit) -> list[Finding]:
                 Verdict.FAILED,
                 f"{unit.name} has KillMode={unit.kill_mode}: when the agent is stopped or "
                 "restarted, systemd kills the process of every task",
-                f"systemctl edit {unit.name}: [Service] KillMode=process (as HashiCorp's own unit "
-                "has it), then systemctl daemon-reload",
+                f"systemctl edit {unit.name}: [Service] KillMode=process (as in HashiCorp's own "
+                "unit), then systemctl daemon-reload",
             )
         )
     if unit.kill_mode == "none":
@@ -312,7 +312,7 @@ def check_service(unit: ServiceUnit) -> list[Finding]:
             Finding(
                 name,
                 Verdict.WARNING,
-                f"{unit.name} has KillMode=none, which systemd is about to give up",
+                f"{unit.name} has KillMode=none, which systemd has deprecated",
                 f"systemctl edit {unit.name}: [Service] KillMode=process",
             )
         )
@@ -330,15 +330,15 @@ def check_service(unit: ServiceUnit) -> list[Finding]:
             Finding(
                 name,
                 Verdict.WARNING,
-                f"{unit.name} has OOMScoreAdjust={unit.oom_score_adjust}: short of memory, the "
-                "kernel kills the agent and task processes before others",
+                f"{unit.name} has OOMScoreAdjust={unit.oom_score_adjust}: if memory runs out, "
+                "the kernel kills the agent and task processes before others",
                 f"systemctl edit {unit.name}: [Service] OOMScoreAdjust=-1000",
             )
         )
     return findings or [
         ok(
             name,
-            f"{unit.name}: KillMode={unit.kill_mode}, so tasks outlive the agent; "
-            f"OOMScoreAdjust={unit.oom_score_adjust}, which no task inherits",
+            f"{unit.name}: KillMode={unit.kill_mode}, so tasks survive the agent; "
+            f"OOMScoreAdjust={unit.oom_score_adjust}, not inherited by tasks",
         )
     ]

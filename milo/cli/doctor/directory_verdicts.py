@@ -44,26 +44,26 @@ class Directory:
 def check_state_dir(directory: Directory) -> list[Finding]:
     """The plugin's ``state_dir``: whose it is, and where."""
     name, path = "state_dir", directory.path
-    other = "Set state_dir in the plugin's configuration to a directory of root's alone"
+    other = "Set state_dir in the plugin's configuration to a directory that only root can access"
     if directory.problem:
         return [Finding(name, Verdict.SKIPPED, directory.problem, "sudo milo doctor")]
     if "ro" in directory.flags:
         return [Finding(name, Verdict.FAILED, f"{path} is on a read-only file system", other)]
     if directory.exists and not directory.is_directory:
-        return [Finding(name, Verdict.FAILED, f"{path} is no directory", other)]
+        return [Finding(name, Verdict.FAILED, f"{path} is not a directory", other)]
     if directory.exists and directory.uid != 0:
         text = f"{path} belongs to user {directory.uid}, not to root"
         return [Finding(name, Verdict.FAILED, text, other)]
     findings = []
     # Those who know a name may pass: containers in user namespaces do.
     if directory.exists and directory.mode & 0o066:
-        text = f"{path} is open to others (mode {directory.mode:04o})"
+        text = f"{path} is accessible to others (mode {directory.mode:04o})"
         findings.append(Finding(name, Verdict.WARNING, text, f"chmod 0700 {path}"))
     if directory.file_system not in ("tmpfs", "ramfs", ""):
-        text = f"{path} is on {directory.file_system}, so that it outlives a reboot"
-        fix = "Set state_dir to a directory on a tmpfs, which /run usually is"
+        text = f"{path} is on {directory.file_system}, so it survives a reboot"
+        fix = "Set state_dir to a directory on a tmpfs, such as /run"
         findings.append(Finding(name, Verdict.WARNING, text, fix))
-    there = "" if directory.exists else "; made when the agent starts"
+    there = "" if directory.exists else "; created when the agent starts"
     findings += _space(name, directory, STATE_FULL_BYTES, STATE_LOW_BYTES)
     return findings or [ok(name, f"{path}, {_free(directory)}{there}")]
 
@@ -76,7 +76,7 @@ def check_data_dir(directory: Directory) -> list[Finding]:
     if not directory.exists:
         return [
             Finding(
-                name, Verdict.WARNING, f"{path} does not exist", "Start the agent, which makes it"
+                name, Verdict.WARNING, f"{path} does not exist", "Start the agent, which creates it"
             )
         ]
     findings = []
@@ -85,9 +85,9 @@ def check_data_dir(directory: Directory) -> list[Finding]:
             Finding(
                 name,
                 Verdict.WARNING,
-                f"{path} is mounted noexec: a JDK that comes with a task cannot run, nor libraries "
-                "that a JAR unpacks to /tmp",
-                f"mount -o remount,exec the file system of {path}, and change /etc/fstab",
+                f"{path} is mounted noexec: a task cannot run its own JDK, or libraries that its "
+                "JAR unpacks to /tmp",
+                f"Remount the file system of {path} with exec, and change /etc/fstab",
             )
         )
     findings += _space(
@@ -101,7 +101,7 @@ def _space(name: str, directory: Directory, full: int, low: int) -> list[Finding
     if free < low or free < full:
         verdict = Verdict.FAILED if free < full else Verdict.WARNING
         text = f"{directory.path}: {_free(directory)}"
-        return [Finding(name, verdict, text, "Make room, or use a larger disk")]
+        return [Finding(name, verdict, text, "Free space, or use a larger disk")]
     if directory.inodes and directory.free_inodes * 100 < directory.inodes * INODES_LOW_PERCENT:
         percent = directory.free_inodes * 100 // directory.inodes
         verdict = Verdict.FAILED if not directory.free_inodes else Verdict.WARNING

@@ -27,20 +27,20 @@ V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "devices", "freezer", "memo
 def check_kernel(release: str, *, has_pidfd: bool) -> Finding:
     """``release`` as uname -r says; ``has_pidfd``: pidfd_open(2), Linux 5.3, is there."""
     version = version_numbers(release)
-    update = "Update the kernel; 5.12 or later has everything"
+    update = "Update the kernel to 5.12 or later"
     if version < MIN_KERNEL:
         return Finding(
             "kernel",
             Verdict.FAILED,
-            f"Linux {release} is older than 4.13: OOM kills cannot be told",
+            f"Linux {release} is older than 4.13: OOM kills cannot be detected",
             update,
         )
     missing = []
     if not has_pidfd:
-        missing.append("no pidfds (5.3): the end of a process is noticed late")
+        missing.append("no pidfds (5.3): Milo notices late that a process has ended")
     if version < RECURSIVE_SINCE:
         missing.append(
-            "no mount_setattr (5.12): what is mounted below a read-only volume is not shown"
+            "no mount_setattr (5.12): mounts below a read-only volume are not visible to tasks"
         )
     if missing:
         return Finding("kernel", Verdict.WARNING, f"Linux {release}: {'; '.join(missing)}", update)
@@ -54,11 +54,11 @@ def check_userns(problem: str, *, wanted: bool) -> Finding:
             "user namespaces",
             Verdict.FAILED,
             f"userns = true, but {problem}",
-            "Set userns = false in the plugin's configuration, or put that right",
+            "Set userns = false in the plugin's configuration, or fix that",
         )
     if problem:
-        return ok("user namespaces", f"not asked for (and not possible: {problem})")
-    return ok("user namespaces", "in use" if wanted else "possible; userns = true turns them on")
+        return ok("user namespaces", f"not used, and not possible: {problem}")
+    return ok("user namespaces", "in use" if wanted else "available; userns = true turns them on")
 
 
 def check_cgroups(
@@ -78,17 +78,17 @@ def check_cgroups(
         return Finding(
             name,
             Verdict.FAILED,
-            "no cgroup file system is mounted below /sys/fs/cgroup",
+            "no cgroup file system is mounted at /sys/fs/cgroup",
             "Mount it: mount -t cgroup2 none /sys/fs/cgroup",
         )
     if mode is Mode.HYBRID and unified:
         return Finding(
             name,
             Verdict.FAILED,
-            "hybrid: v1 and v2 are both mounted, and v2 at /sys/fs/cgroup/unified holds "
-            f"{', '.join(unified)}, which crun refuses",
-            "Boot with the kernel parameter systemd.unified_cgroup_hierarchy=1 (v2 alone). Until "
-            "then umount /sys/fs/cgroup/unified leaves v1 alone; then restart the agent",
+            "hybrid: v1 and v2 are both mounted, and crun refuses this because v2 at "
+            f"/sys/fs/cgroup/unified has {', '.join(unified)}",
+            "Boot with the kernel parameter systemd.unified_cgroup_hierarchy=1 (only v2). Until "
+            "then, umount /sys/fs/cgroup/unified (only v1) and restart the agent",
         )
     v2 = mode is Mode.V2
     missing = [one for one in (CONTROLLERS if v2 else V1_CONTROLLERS) if one not in available]
@@ -98,21 +98,21 @@ def check_cgroups(
             name,
             Verdict.FAILED,
             f"{mode.value}, without the controllers {', '.join(missing)}",
-            f"Boot with the kernel parameters {parameters}, or let this container or virtual "
-            "machine have them",
+            f"Boot with the kernel parameters {parameters}, or give them to this container or "
+            "virtual machine",
         )
     late = [one for one in CONTROLLERS if delegated is not None and one not in delegated]
     if v2 and late:
         return Finding(
             name,
             Verdict.WARNING,
-            f"v2, but /sys/fs/cgroup/nomad.slice hands down no {', '.join(late)}",
-            "Restart Nomad's agent, which turns them on, and look into its log for why it cannot",
+            f"v2, but /sys/fs/cgroup/nomad.slice does not delegate {', '.join(late)}",
+            "Restart Nomad's agent, which enables them. If it does not, its log says why",
         )
     words = {
         Mode.V2: f"v2 with {', '.join(CONTROLLERS)}",
         Mode.V1: f"v1 with {', '.join(V1_CONTROLLERS)}",
-        Mode.HYBRID: "hybrid, with no controller in the v2 part: used as v1",
+        Mode.HYBRID: "hybrid, without controllers in the v2 part: used as v1",
     }
     return ok(name, words[mode])
 
@@ -131,7 +131,7 @@ def check_crun(
         )
     version = version_from_output(output)
     if not version:
-        words = problem or "it does not answer like crun"
+        words = problem or "it does not print a version of crun"
         return Finding("crun", Verdict.FAILED, f"{path} --version: {words}", install)
     text = f"{path}, version {version}"
     if fault := crun_holes.crun_problem(version, output, needs_seccomp=needs_seccomp):
@@ -151,8 +151,8 @@ def check_crun_faults(output: str, *, userns: bool) -> list[Finding]:
 def check_trial(error: str | None, seconds: float) -> Finding:
     """Whether a container could be made, run and removed; ``error``: what it came to."""
     if error is None:
-        return ok("container", f"made, run and removed in {seconds * 1000:.0f} ms")
-    fix = "See what the other lines say; crun's words are from the host's kernel or its settings"
+        return ok("container", f"created, run and removed in {seconds * 1000:.0f} ms")
+    fix = "See the other lines; crun reports what the host's kernel or its settings refuse"
     if "hybrid" in error:
         fix = "See cgroups above"
     return Finding("container", Verdict.FAILED, _sentence(error), fix)
@@ -175,7 +175,7 @@ def check_java(javas: Sequence[JavaRuntime], problems: Sequence[str]) -> list[Fi
         ]
     for problem in problems:
         findings.append(
-            Finding("Java", Verdict.WARNING, problem, "Repair or remove it; others are used")
+            Finding("Java", Verdict.WARNING, problem, "Repair or remove it. Milo uses the others")
         )
     return findings
 
@@ -191,14 +191,14 @@ def check_seccomp(asked: str, default: str, error: str) -> Finding:
         return Finding(
             "seccomp",
             Verdict.WARNING,
-            'seccomp_profile = "unconfined": containers may make every system call',
-            "Take seccomp_profile out of the plugin's configuration",
+            'seccomp_profile = "unconfined": containers may use every system call',
+            "Remove seccomp_profile from the plugin's configuration",
         )
     if asked:
         return ok("seccomp", f"{asked}, from the plugin's configuration")
     if default:
         return ok("seccomp", f"{default}, the containers project's default")
-    return ok("seccomp", "Milo's own list of system calls, as no default profile is installed")
+    return ok("seccomp", "Milo's own list of system calls, because no default profile is installed")
 
 
 def check_privileges(uid: int, capabilities: int) -> Finding:
@@ -207,15 +207,15 @@ def check_privileges(uid: int, capabilities: int) -> Finding:
         return Finding(
             "privileges",
             Verdict.SKIPPED,
-            "not root: no container was tried, and not every file could be read",
+            "not root: no container was tried, and some files could not be read",
             "sudo milo doctor",
         )
     if not capabilities >> CAP_SYS_ADMIN & 1:
         return Finding(
             "privileges",
             Verdict.FAILED,
-            "root, but without CAP_SYS_ADMIN: no container can be made here",
-            "Let this container be privileged, or run Nomad's client on the host itself",
+            "root, but without CAP_SYS_ADMIN: containers cannot be created here",
+            "Make this container privileged, or run Nomad's client on the host itself",
         )
     return ok("privileges", "root, with CAP_SYS_ADMIN")
 

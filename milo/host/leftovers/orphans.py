@@ -123,7 +123,7 @@ def look(state_dir: str) -> Findings:
         if isinstance(judged, Orphan):
             groups.append(judged)
     mounts = [
-        Orphan(point, "a mount that nobody uses")
+        Orphan(point, "an unused mount")
         for point in mounts_below(state_dir)
         if _owner(state_dir, point) in orphaned or not _owner(state_dir, point)
     ]
@@ -137,27 +137,29 @@ def judge_directory(store: StateStore, path: str) -> Orphan | Kept | None:
         task = store.read_task(path)
         exit_record = store.read_exit(path)
     except StateError as exc:
-        return Kept(path, f"it is not known whose it is. {str(exc).removeprefix('Error: ')}")
+        return Kept(path, f"its owner is unknown. {str(exc).removeprefix('Error: ')}")
     signs = list(_signs_of_life(path, task))
     runs = f"; {' and '.join(signs)}" if signs else ""
     if launch is None and exit_record is None:
         if signs:
-            return Kept(path, f"nothing in it says whose it is{runs}")
-        return _unless_young(Orphan(path, "nothing in it says whose it is, and nobody uses it"))
+            return Kept(path, f"it does not say which task owns it{runs}")
+        return _unless_young(Orphan(path, "it does not say which task owns it, and it is unused"))
     alloc_dir = _alloc_dir(launch, exit_record)
     whose = _whose(launch, exit_record)
     if not _exists(alloc_dir, task):
         if not os.path.isdir(os.path.dirname(alloc_dir)):
             return Kept(
                 path,
-                f"{whose}: {os.path.dirname(alloc_dir)}, where its allocation was, is not there "
-                f"at all, and may not be mounted{runs}",
+                f"{whose}: the directory of its allocation was in {os.path.dirname(alloc_dir)}, "
+                f"which does not exist and may not be mounted{runs}",
             )
-        return Orphan(path, f"{whose}: its allocation's directory is gone{runs}")
+        return Orphan(path, f"{whose}: the directory of its allocation is gone{runs}")
     if signs or exit_record is not None:
         return None
     return _unless_young(
-        Orphan(path, f"{whose}: its container and its process are gone, and left no exit record")
+        Orphan(
+            path, f"{whose}: its container and its task process are gone and left no exit record"
+        )
     )
 
 
@@ -168,17 +170,17 @@ def _unless_young(orphan: Orphan) -> Orphan | Kept:
         with contextlib.suppress(OSError):
             newest = max(newest, os.lstat(entry).st_mtime)
     if abs(time.time() - newest) < YOUNG_S:
-        return Kept(orphan.path, f"{orphan.reason}, but for less than {YOUNG_S:g} s")
+        return Kept(orphan.path, f"{orphan.reason}; it changed less than {YOUNG_S:g} s ago")
     return orphan
 
 
 def _signs_of_life(path: str, task: records.TaskRecord | None) -> Iterator[str]:
     if task is not None and lives(task.supervisor):
-        yield f"its process {task.supervisor.pid} runs"
+        yield f"its task process {task.supervisor.pid} is running"
     elif _served(path):
-        yield "its process runs"
+        yield "its task process is running"
     if task is not None and task.container is not None and lives(task.container):
-        yield f"its container runs (process {task.container.pid})"
+        yield f"its container is running (process {task.container.pid})"
 
 
 def _served(path: str) -> bool:
@@ -219,11 +221,11 @@ def judge_process(process: TaskProcess) -> Orphan | Kept | None:
     """Judge a task process, which may serve a state directory that is there."""
     if os.path.isdir(os.path.dirname(process.socket_path)):
         return None
-    what = f"task process of {os.path.dirname(process.socket_path)}, which is gone"
+    what = f"task process whose state directory {os.path.dirname(process.socket_path)} is gone"
     name = str(process.identity.pid)
     if process.fifos and not any(_is_anything(path) for path in process.fifos):
-        return Orphan(name, f"{what}; so are its allocation's log FIFOs")
-    return Kept(f"process {name}", f"{what}; its allocation may still be there")
+        return Orphan(name, f"{what}; the log FIFOs of its allocation are gone too")
+    return Kept(f"process {name}", f"{what}; its allocation may still exist")
 
 
 def _is_anything(path: str) -> bool:
