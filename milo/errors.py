@@ -205,6 +205,14 @@ class TaskNotFoundError(MiloError):
         super().__init__(f"Error: No task {task_id!r} is known to this driver")
 
 
+class TaskEndedError(MiloError):
+    """The task has ended, and nothing runs in it any more."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        super().__init__(f"Error: Task {task!r} has ended, so no command runs in it")
+
+
 class TaskRunningError(MiloError):
     """The task is running, which the request does not allow."""
 

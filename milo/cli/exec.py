@@ -17,7 +17,7 @@ from milo.cli.arguments import is_text
 from milo.cli.output import write_all
 from milo.cli.tasks import tasks_of_host
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
-from milo.errors import ConfigError, MiloError
+from milo.errors import ConfigError, MiloError, TaskEndedError
 from milo.host.exec_client import run_command
 from milo.host.tasks import find_task
 
@@ -49,6 +49,8 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     on_terminal = os.isatty(0) and os.isatty(1)
     terminal = on_terminal if options.tty is None else options.tty
     task = find_task(options.task, tasks_of_host(options))
+    if task.exit is not None:
+        raise TaskEndedError(task.name)
     with raw_terminal() if terminal and on_terminal else contextlib.nullcontext():
         end = trio.run(_run, task.state_dir, argv, terminal)
     return end.shell_code

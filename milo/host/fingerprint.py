@@ -19,6 +19,7 @@ from milo.core.container.crun import version_from_output
 from milo.core.launch import JavaRuntime
 from milo.core.report import Fingerprint
 from milo.errors import CrunMissingError, NoJavaError
+from milo.host.java import places
 from milo.host.java.finder import JavaFinder
 
 PERIOD_S: Final = 30.0
@@ -127,10 +128,16 @@ class Fingerprinter:
             return Fingerprint("unhealthy", f"Error: {crun}: {problem}. Install another crun.")
         self._warn_of_crun(version)
         if not javas:
-            return Fingerprint("unhealthy", str(NoJavaError()))
+            words = str(NoJavaError())
+            if unused := self._unused_java_home():
+                words += f" The Java that java_home names is not used: {unused}"
+            return Fingerprint("unhealthy", words)
+        unused = self._unused_java_home()
         return Fingerprint(
             "healthy",
-            "Healthy",
+            f"Healthy, but the Java that java_home names is not used: {unused}"
+            if unused
+            else "Healthy",
             {
                 "driver.milo": True,
                 "driver.milo.version": milo.__version__,
@@ -139,6 +146,12 @@ class Fingerprinter:
                 **self._java_attributes(),
             },
         )
+
+    def _unused_java_home(self) -> str:
+        """Return why the plugin's java_home is not used; empty when it is, or is not set."""
+        named = f"{places.CONFIGURED} "
+        problem = next((text for text in self._finder.problems if text.startswith(named)), "")
+        return problem.removeprefix(named)
 
     def _warn_of_crun(self, version: str) -> None:
         """Say once what is known to be wrong with this crun, if Milo can do nothing about it."""

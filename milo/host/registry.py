@@ -26,6 +26,7 @@ from milo.errors import (
     MiloError,
     NewerVersionError,
     StateError,
+    TaskEndedError,
     TaskNotFoundError,
     TaskRunningError,
 )
@@ -248,9 +249,17 @@ class Registry:
         return self._fingerprinter.watch()
 
     def place(self, task_id: str) -> tuple[str, trio.Nursery]:
-        """Return a task's state directory, and where its commands run. See `_find`."""
+        """Return a task's state directory, and where its commands run.
+
+        Raises:
+            TaskNotFoundError: see `_find`.
+            TaskEndedError: no command runs in it any more.
+        """
         assert self._nursery is not None
-        return self._find(task_id).launch.state_dir, self._nursery
+        task = self._find(task_id)
+        if task.ended.is_set():
+            raise TaskEndedError(task_id)
+        return task.launch.state_dir, self._nursery
 
     # ---- stopping -----------------------------------------------------------------------
 

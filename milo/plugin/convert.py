@@ -6,6 +6,7 @@ shape, but nothing is trusted to be set.
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,8 +55,9 @@ def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
         task_name=task.name,
         alloc_id=task.alloc_id,
         alloc_dir=task.alloc_dir,
-        stdout_path=task.stdout_path,
-        stderr_path=task.stderr_path,
+        # Without a path there is no log; Nomad itself says /dev/null where a job wants none.
+        stdout_path=task.stdout_path or os.devnull,
+        stderr_path=task.stderr_path or os.devnull,
         config=decode_config(task.msgpack_driver_config, "config"),
         env=dict(task.env),
         user=task.user,

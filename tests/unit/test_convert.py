@@ -99,9 +99,10 @@ def test_a_full_task_becomes_a_request() -> None:
 
 
 def test_an_empty_task_becomes_a_request_without_limits() -> None:
-    """Nothing that is left out is invented: no limits, no cgroup, the host's network."""
+    """Nothing that is left out is invented: no limits, no cgroup, no log, the host's network."""
     request = convert.request_from_task(_over_the_wire(drivers.TaskConfig(id="x")))
     assert request.resources == Resources()
+    assert (request.stdout_path, request.stderr_path) == ("/dev/null", "/dev/null")
     assert (request.config, request.mounts, request.devices) == ({}, (), ())
     assert (request.cgroup_parent, request.cpuset_cgroup) == ("", "")
     assert request.network == Network(mode="host")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import pytest
 
+from milo.cli.exec import execute
 from milo.core.launch import check_task_name
 from milo.core.records import ExitRecord, ProcessId, TaskRecord
-from milo.errors import ConfigError
+from milo.errors import ConfigError, TaskEndedError
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.host.tasks import HostTask, NoSuchTaskError, find_task
@@ -98,3 +101,12 @@ async def test_a_name_that_is_no_directory_of_the_tasks_own_is_refused(name: str
 def test_other_names_are_the_authors_to_choose(name: str) -> None:
     """Length, dots, blanks and letters of any language are no harm."""
     check_task_name(name)
+
+
+def test_no_command_runs_in_a_task_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said as it is, instead of which socket nobody serves."""
+    ended = make_task("0123456789abcdef", "web", has_ended=True)
+    monkeypatch.setattr("milo.cli.exec.tasks_of_host", lambda options: [ended])
+    options = Namespace(task="web", tty=False, words=[])
+    with pytest.raises(TaskEndedError, match="Task 'web' has ended, so no command runs in it"):
+        execute(options, ["true"])

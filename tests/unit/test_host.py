@@ -225,6 +225,11 @@ async def test_health_says_what_is_missing(
     ):
         answer = await make_fingerprinter(crun, javas).fingerprint()
         assert answer.health == "unhealthy" and words in answer.description
+    for javas, begin in ((Javas(found), "Healthy, but the Java"), (Javas(), "Error: No Java")):
+        javas.problems = ("PATH /x: no", "java_home /nonexistent: it does not exist")
+        answer = await make_fingerprinter(good, javas).fingerprint()
+        assert answer.description.startswith(begin)
+        assert answer.description.endswith("names is not used: /nonexistent: it does not exist")
     broken = Javas()
     broken.problems = ("/opt/jdk: its release file is empty",)
     printer = make_fingerprinter(good, broken)

@@ -18,7 +18,7 @@ from milo.core import control, records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.records import ProcessId
 from milo.core.report import ExitResult, TaskState
-from milo.errors import NewerVersionError, StateError, TaskNotFoundError
+from milo.errors import NewerVersionError, StateError, TaskEndedError, TaskNotFoundError
 from milo.host import task_processes
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
@@ -97,6 +97,8 @@ async def test_an_ended_task_has_its_true_exit(past: PastTask) -> None:
         status = await registry.inspect(past.task_id)
         assert status.completed_at_s == past.read("exit.json")["ended_at_s"]
         assert status.started_at_s == past.read("exit.json")["started_at_s"]
+        with pytest.raises(TaskEndedError, match="has ended, so no command runs in it"):
+            registry.place(past.task_id)
         await registry.destroy(past.task_id, force=False)
     assert [path.name for path in past.state_dir.iterdir()] == [records.EXIT_FILE]
 

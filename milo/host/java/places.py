@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import attrs
 
@@ -42,6 +43,8 @@ _TOO_BROAD = frozenset(
         *("/usr/java", "/opt/java", "/opt/sdkman", "/opt/asdf", "/var/lib"),
     )
 )
+CONFIGURED: Final = "java_home"
+"""The source of what the plugin's configuration names."""
 _MARKS = ("release", "lib/modules", "lib/rt.jar", "jre/lib/rt.jar")
 
 
@@ -94,7 +97,7 @@ def _paths(
 ) -> Iterator[tuple[str, str, bool]]:
     """Yield source, path, and whether somebody named this path."""
     if configured_home:
-        yield "java_home", configured_home, True
+        yield CONFIGURED, configured_home, True
     if environ.get("JAVA_HOME"):
         yield "JAVA_HOME", environ["JAVA_HOME"], True
     for directory, pattern in places:
