@@ -35,10 +35,11 @@ nox.options.sessions = ["lint", *SUITES]
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules, its formatting, and mypy's strict mode."""
+    """Ruff's rules, its formatting, mypy's strict mode, and vulture for code that nobody uses."""
     session.run(PYTHON, "-m", "ruff", "check", external=True)
     session.run(PYTHON, "-m", "ruff", "format", "--check", external=True)
     session.run(PYTHON, "-m", "mypy", external=True)
+    session.run(PYTHON, "-m", "vulture", external=True)
 
 
 @nox.session

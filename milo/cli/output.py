@@ -32,9 +32,6 @@ COLOURS: Final = {
 }
 """Words that mean something, and rich's names for their colours."""
 
-PIPED_WIDTH: Final = 10_000
-"""Nothing is cut for a program that reads it."""
-
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 

@@ -43,7 +43,6 @@ class TaskEvent:
 class TaskState(enum.Enum):
     """What is known of a task."""
 
-    UNKNOWN = "unknown"
     RUNNING = "running"
     EXITED = "exited"
 

@@ -43,6 +43,11 @@ class Rig:
         self.reader: int | None = None
 
     @property
+    def waiting_bytes(self) -> int:
+        """What is in the container's pipe, and not in the FIFO yet."""
+        return waiting_bytes(self.read_fd)
+
+    @property
     def kinds(self) -> list[EventKind]:
         return [event.kind for event in self.events]
 

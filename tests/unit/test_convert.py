@@ -256,7 +256,7 @@ def test_status_of_an_ended_task() -> None:
     assert answer.driver.attributes == {"k": "v"}
 
 
-NOTHING = report.TaskStatus("x", "app", report.TaskState.UNKNOWN, None)
+NOTHING = report.TaskStatus("x", "app", report.TaskState.RUNNING, None)
 EPOCH = report.TaskStatus(
     "x", "app", report.TaskState.EXITED, 0.0, 0.0, report.ExitResult(exit_code=0)
 )

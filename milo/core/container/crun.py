@@ -39,25 +39,12 @@ def start_args(crun: str, container_id: str, log_file: str, root: str) -> list[s
     return [*_global_args(crun, log_file, root), "start", container_id]
 
 
-def kill_args(
-    crun: str, container_id: str, signal: str, log_file: str, root: str, *, everything: bool = False
-) -> list[str]:
-    """Send a signal, given by name or number, to the application or to ``everything`` inside."""
-    options = ["--all"] if everything else []
-    return [*_global_args(crun, log_file, root), "kill", *options, container_id, signal]
-
-
 def delete_args(
     crun: str, container_id: str, log_file: str, root: str, *, force: bool = False
 ) -> list[str]:
     """Remove a container that has ended; with ``force`` one that runs too, killing it."""
     options = ["--force"] if force else []
     return [*_global_args(crun, log_file, root), "delete", *options, container_id]
-
-
-def state_args(crun: str, container_id: str, log_file: str, root: str) -> list[str]:
-    """Print the container's state as JSON on standard output."""
-    return [*_global_args(crun, log_file, root), "state", container_id]
 
 
 def exec_args(
@@ -92,11 +79,6 @@ def version_from_output(output: str) -> str:
     """Return the version that ``crun --version`` printed; nothing for what is not crun's."""
     match = re.search(r"^crun version (\S+)", output, re.MULTILINE)
     return match[1] if match else ""
-
-
-def version_args(crun: str) -> list[str]:
-    """Print crun's version and features."""
-    return [crun, "--version"]
 
 
 def _global_args(crun: str, log_file: str, root: str) -> list[str]:

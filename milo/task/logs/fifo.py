@@ -135,13 +135,6 @@ class FifoSink:
                 self._take(fd)
         return self.fd is not None
 
-    async def open_when_ready(self) -> None:
-        """Return once the FIFO has had a reader and is open. Raises `FifoError`."""
-        for pause in growing_pauses():  # pragma: no branch  (endless)
-            if self.try_open():
-                return
-            await trio.sleep(pause)
-
     def has_reader(self) -> bool:
         """Whether the FIFO is open and somebody has its other end open."""
         if self.fd is None:
@@ -149,10 +142,6 @@ class FifoSink:
         poll = select.poll()
         poll.register(self.fd, 0)  # POLLERR is always reported: here it means no reader
         return not poll.poll(0)
-
-    def waiting_bytes(self) -> int:
-        """How many bytes lie in the FIFO, not yet read."""
-        return 0 if self.fd is None else waiting_bytes(self.fd)
 
     def replaced(self) -> bool:
         """Whether the path now names another FIFO than the one that is open.

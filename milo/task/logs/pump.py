@@ -123,9 +123,7 @@ class Pump:
         return PumpCounters(
             bytes_moved=self._counts.moved,
             bytes_dropped=self._counts.dropped,
-            bytes_waiting=waiting_bytes(self._source),
             stalled_s=self._watch.stalled_s(trio.current_time()),
-            reader_present=self._sink.has_reader(),
         )
 
     def begin_drain(self) -> None:

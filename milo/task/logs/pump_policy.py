@@ -70,11 +70,8 @@ class PumpCounters:
 
     bytes_moved: int = 0
     bytes_dropped: int = 0
-    bytes_waiting: int = 0
-    """In the container's pipe, not in the FIFO yet."""
     stalled_s: float = 0.0
     """In all: how long bytes waited that the FIFO did not take."""
-    reader_present: bool = False
 
 
 class Block(enum.Enum):
