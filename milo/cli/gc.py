@@ -12,7 +12,7 @@ import trio
 
 from milo import walk
 from milo.cli.arguments import absolute
-from milo.cli.output import progress
+from milo.cli.output import progress, say
 from milo.core.records import ProcessId
 from milo.errors import PathError
 from milo.host import state_dirs
@@ -57,7 +57,7 @@ async def _runs(remove: bool) -> int:
         for base in abandoned_runs(state_dirs.of_runs().trusted):
             orphan = orphans.Orphan(base, "left by a milo run that was killed")
             if not remove:
-                print(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+                say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
                 continue
             for path in StateStore(base).directories():
                 await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
@@ -78,14 +78,14 @@ async def _collect(state_dir: str, remove: bool) -> int:
             await trio.sleep(PAUSE_S)
             found = orphans.look(state_dir).also_in(found)
     for kept in found.kept:
-        print(f"kept     {kept.path}: {kept.reason}")
+        say(f"kept     {kept.path}: {kept.reason}")
     if not found.orphans:
-        print(f"Nothing to remove in {state_dir}")
+        say(f"Nothing to remove in {state_dir}")
         return 0
     if not remove:
         for orphan in found.orphans:
-            print(f"orphan   {orphan.path}: {orphan.reason}")
-        print(f"Found {len(found.orphans)}. To remove them: milo gc --yes --state-dir {state_dir}")
+            say(f"orphan   {orphan.path}: {orphan.reason}")
+        say(f"Found {len(found.orphans)}. To remove them: milo gc --yes --state-dir {state_dir}")
         return 0
     return await _remove(state_dir, found)
 
@@ -142,5 +142,5 @@ async def _group_removed(path: str) -> bool:
 
 
 def _report(orphan: orphans.Orphan, done: bool) -> int:
-    print(f"{'removed ' if done else 'FAILED  '} {orphan.path}: {orphan.reason}")
+    say(f"{'removed ' if done else 'FAILED  '} {orphan.path}: {orphan.reason}")
     return 0 if done else 1

@@ -19,6 +19,7 @@ from milo.cli.executable import (
     what_is_at,
     write_launcher,
 )
+from milo.cli.output import say
 from milo.errors import ConfigError, MiloError
 
 ADVICE: Final = """\
@@ -84,8 +85,8 @@ def install(plugin_dir: str) -> int:
     except OSError as exc:
         raise FileAccessError(path, "written", exc) from exc
     if replaced:
-        print(f"Replaced {replaced}. Running tasks keep running, and the new driver finds them.\n")
-    print(ADVICE.format(path=path, plugin_dir=plugin_dir), end="")
+        say(f"Replaced {replaced}. Running tasks keep running, and the new driver finds them.", "")
+    say(*ADVICE.format(path=path, plugin_dir=plugin_dir).rstrip().split("\n"))
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from milo import walk
+from milo.cli.output import warn
 from milo.cli.tasks import tasks_of_host
 from milo.cli.terminal_filter import TerminalFilter
 from milo.errors import ConfigError, MiloError, PathError
@@ -121,10 +122,9 @@ class _Log:
         names, complete = self._directory.names(MAX_NAMES)
         if not complete and not self._told:
             self._told = True
-            print(
+            warn(
                 f"milo: the directory of the log has more than {MAX_NAMES} files; parts of the log "
-                "may be missing",
-                file=sys.stderr,
+                "may be missing"
             )
         found = []
         for name, _ in names:
@@ -157,10 +157,8 @@ class _Log:
             if left <= 0:
                 break
         if lines and left <= 0 and place != _Place(files[0].number):
-            print(
-                f"milo: the last lines are longer than {limit >> 20} MiB; "
-                "only their end is printed",
-                file=sys.stderr,
+            warn(
+                f"milo: the last lines are longer than {limit >> 20} MiB; only their end is printed"
             )
         return place
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from milo.cli.output import ReaderGoneError, open_standard_streams
+from milo.cli.output import ReaderGoneError, open_standard_streams, warn
 from milo.cli.parser import build_parser
 from milo.errors import MiloError
 
@@ -86,7 +86,7 @@ def _tell(error: BaseException, argv: Sequence[str]) -> int:
         return READER_GONE
     # The first of each text: when one thing breaks, several tasks of a nursery may notice.
     for sentence in dict.fromkeys(_sentence(cause, argv) for cause in causes):
-        print(sentence, file=sys.stderr)
+        warn(sentence)
     return FAILED
 
 

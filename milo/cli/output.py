@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import io
 import json
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from milo.core.text import printable
 from milo.errors import MiloError
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ def open_standard_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.set_inheritable(os.open(os.devnull, flags), True)  # takes the lowest number: fd
-    codecs.register_error("milo", _escaped)
     sys.stdout = _text_stream(1, sys.stdout)
     sys.stderr = _text_stream(2, sys.stderr)
 
@@ -70,20 +69,7 @@ def _text_stream(fd: int, before: io.TextIOBase | Any) -> io.TextIOWrapper:
     encoding = getattr(before, "encoding", None) or "utf-8"
     buffer = io.BufferedWriter(_StandardStream(fd))
     line_by_line = fd == 2 or os.isatty(fd)
-    return io.TextIOWrapper(buffer, encoding, "milo", line_buffering=line_by_line)
-
-
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    r"""Escape what an encoding lacks as ``\u00eb``, and bytes that are no text as ``\xff``."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end]
-    return "".join(
-        f"\\x{ord(char) - 0xDC00:02x}"
-        if "\udc80" <= char <= "\udcff"
-        else char.encode("ascii", "backslashreplace").decode()
-        for char in text
-    ), error.end
+    return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=line_by_line)
 
 
 class _StandardStream(io.RawIOBase):
@@ -135,8 +121,28 @@ def write_all(fd: int, data: ReadableBuffer) -> None:
             raise OutputError(name, exc.strerror or str(exc)) from exc
 
 
+def say(*lines: str) -> None:
+    """Print lines; what a terminal could obey in them is escaped: a tenant may have chosen it."""
+    for line in lines:
+        print(printable(line))
+
+
+def warn(line: str) -> None:
+    """Print a line to standard error, as `say` does."""
+    print(printable(line), file=sys.stderr)
+
+
+def clear_screen() -> None:
+    """Empty the terminal."""
+    print("\x1b[H\x1b[2J", end="")
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns: with colours on a terminal, plain and uncut where it is piped."""
+    """Print aligned columns: with colours on a terminal, plain and uncut where it is piped.
+
+    Cells are escaped as `say` does it.
+    """
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         for row in (columns, *rows):

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import stat
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Final
@@ -20,7 +19,7 @@ from milo import proc, walk
 from milo.cli import run_options
 from milo.cli.arguments import absolute, size_of
 from milo.cli.log_files import RotatingFile
-from milo.cli.output import OutputError, ReaderGoneError, write_all
+from milo.cli.output import OutputError, ReaderGoneError, warn, write_all
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.launch import Launch
@@ -55,7 +54,7 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     if isinstance(outcome, control.StartFailed):
         return 1  # its text has come out of the task's stderr already
     if outcome.signal or outcome.error or outcome.oom_killed:
-        print(exit_sentence(outcome, stopped=True), file=sys.stderr)
+        warn(exit_sentence(outcome, stopped=True))
     if outcome.signal:
         return 128 + outcome.signal
     return outcome.exit_code or (0 if complete else INCOMPLETE)
@@ -166,7 +165,7 @@ def _tell(message: control.Message) -> None:
     elif isinstance(message, control.Event):
         lines = (message.text,)
     for line in lines:
-        print(f"milo: {line}", file=sys.stderr)
+        warn(f"milo: {line}")
 
 
 def _tell_nothing(message: control.Message) -> None:
@@ -253,7 +252,7 @@ class _Copy:
     def _lose(self, problem: str) -> None:
         self.complete = False
         text = f"{problem}. The application keeps running, but this output is lost"
-        print(text, file=sys.stderr)
+        warn(text)
 
 
 async def _stop_on_signal(supervisor: Supervisor) -> None:

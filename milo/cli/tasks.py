@@ -12,7 +12,7 @@ import trio
 
 from milo import proc
 from milo.cli.arguments import absolute, seconds_of
-from milo.cli.output import print_json, print_table, progress, size, span
+from milo.cli.output import clear_screen, print_json, print_table, progress, say, size, span, warn
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters
@@ -29,14 +29,13 @@ ANSWER_S: Final = 2.0
 POLL_S: Final = 0.02
 NO_TASKS: Final = """\
 No Milo tasks are running on this host. To include ended tasks: milo ps --all"""
-CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 def tasks_of_host(options: Namespace) -> list[HostTask]:
     """Return every task that a command may mean. Only root can read the state directories."""
     found = state_dirs.of_host(absolute(options.state_dir))
     for problem in found.refused:
-        print(f"milo: {problem}", file=sys.stderr)
+        warn(f"milo: {problem}")
     return list_tasks(found.trusted)
 
 
@@ -51,7 +50,7 @@ def show_tasks(options: Namespace) -> int:
         print_json([_as_json(task, counters.get(task.state_dir)) for task in tasks])
         return 0
     if not tasks:
-        print("No Milo tasks on this host." if options.all else NO_TASKS)
+        say("No Milo tasks on this host." if options.all else NO_TASKS)
         return 0
     columns = ("ID", "TASK", "ALLOC", "STATE", "SINCE", "PID", "STDOUT", "STDERR", "LOST")
     print_table(columns, [_row(task, counters.get(task.state_dir)) for task in tasks])
@@ -140,7 +139,7 @@ def stop_task(options: Namespace) -> int:
     timeout_s = seconds_of("--timeout", options.timeout)
     with progress(f"Stopping {task.name}"):
         text = trio.run(_stop, task, number, timeout_s)
-    print(text)
+    say(text)
     return 0
 
 
@@ -249,6 +248,6 @@ def _print_stats(
         print_json(objects)
         return
     if options.follow and sys.stdout.isatty():
-        print(CLEAR, end="")
+        clear_screen()
     columns = ("ID", "TASK", "CPU", "USER", "SYSTEM", "THROTTLED", "MEMORY", "RSS", "LIMIT")
     print_table(columns, rows)

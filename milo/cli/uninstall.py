@@ -8,6 +8,7 @@ from typing import Final
 
 from milo.cli.arguments import absolute
 from milo.cli.executable import FileAccessError, read_executable, what_is_at
+from milo.cli.output import say
 from milo.errors import ConfigError
 from milo.host import state_dirs
 from milo.host.tasks import HostTask, list_tasks
@@ -54,17 +55,17 @@ def uninstall(options: Namespace) -> int:
             f"{path} is {what_is_at(path)}, not written by milo install. It was not removed",
             "a directory that milo was installed in; or remove the file by hand",
         )
-    print(f"Removed {path}, {what}.\n{ADVICE}", end="")
+    say(f"Removed {path}, {what}.", *ADVICE.rstrip().split("\n"))
     if os.geteuid() != 0:
-        print("To see which tasks are still running: sudo milo ps")
+        say("To see which tasks are still running: sudo milo ps")
         return 0
     if tasks := _running(options.state_dir):
         lines = "\n".join(
             f"    {task.id}  {task.name}  allocation {task.alloc_id[:8]}" for task in tasks
         )
-        print(RUNNING.format(tasks=lines), end="")
+        say(*RUNNING.format(tasks=lines).rstrip().split("\n"))
     else:
-        print("No Milo tasks are running on this host.")
+        say("No Milo tasks are running on this host.")
     return 0
 
 

@@ -2,8 +2,8 @@
 
 A tenant chooses the names of tasks, files and classes, what a JVM writes, and what crun complains
 of. All of it passes `printable` where it leaves Milo: in what the driver reports to Nomad
-(`milo.core.report`, `milo.plugin.rpc`), in the agent's log (`milo.plugin.hclog`), and in a task
-process's own (`milo.task.journal`).
+(`milo.core.report`, `milo.plugin.rpc`), in the agent's log (`milo.plugin.hclog`), in a task
+process's own (`milo.task.journal`), and in what the commands print (`milo.cli.output`).
 """
 
 from __future__ import annotations

@@ -365,7 +365,7 @@ main()
         ),
         (
             "PermissionError(13, 'Permission denied', '/run/\\udcff')",
-            "Error: /run/\\xff: Permission denied\n",
+            "Error: /run/\\udcff: Permission denied\n",
         ),
     ],
 )

@@ -64,6 +64,9 @@ GATHERING: Final = frozenset(
 )
 """The same, of those that put a sentence together from parts."""
 
+SAYING: Final = frozenset(("critical", "exit", "lose", "warn", "_fail"))
+"""Functions whose first argument is shown."""
+
 LOGGED: Final = frozenset(("info", "warning", "error", "exception"))
 
 
@@ -308,7 +311,7 @@ def _of_call(call: ast.Call, scope: Scope, templates: dict[str, Template]) -> It
             yield from patterns(call.args[1], scope)
     elif name in ("Orphan", "Kept") and len(call.args) == 2:
         yield from patterns(call.args[1], scope)
-    elif call.args and (name in ("critical", "exit", "lose", "_fail") or _goes_to_stderr(call)):
+    elif call.args and (name in SAYING or _goes_to_stderr(call)):
         yield from patterns(call.args[0], scope)
     elif name in ("encode", "write") and isinstance(call.func, ast.Attribute):
         source = call.args[0] if name == "write" and call.args else call.func.value

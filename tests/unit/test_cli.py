@@ -19,8 +19,8 @@ import trio.testing
 
 import milo
 from milo import entry
+from milo.cli import output, run_options
 from milo.cli import run as runner
-from milo.cli import run_options
 from milo.cli.arguments import seconds_of
 from milo.cli.executable import SHEBANG_BYTES, FileAccessError, write_launcher
 from milo.cli.install import ChangeableError, install
@@ -39,6 +39,8 @@ from milo.core.container.spec import User
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, StateError
 from tests.support.log_rig import descriptors
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_arguments_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,6 +84,37 @@ def test_what_needs_root_says_so(
     assert capsys.readouterr().err == (
         f"Error: milo {words[0]} needs root. Try: sudo milo {words[0]}\n"
     )
+
+
+def test_commands_print_through_one_module() -> None:
+    """What others have chosen is made printable there; no command writes to a stream by itself."""
+    texts = {path.name: path.read_text() for path in (ROOT / "milo/cli").rglob("*.py")}
+    printing = {name for name, text in texts.items() if re.search(r"(?<![\w.])print\(", text)}
+    assert printing == {"output.py", "completion.py"}
+    writing = {name for name, text in texts.items() if re.search(r"std(out|err)\.(buf|wri)", text)}
+    assert writing == {"job.py", "logs.py"}
+
+
+HOSTILE = "a\x1b]0;title\x07\nb\u202e\udcff"
+SHOWN = r"a\x1b]0;title\x07\nb\u202e\udcff"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_control_characters_are_shown(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In lines, tables and errors, on a terminal and in a pipe; JSON has its own escapes."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    output.say(HOSTILE)
+    output.warn(HOSTILE)
+    output.print_table(("TASK",), [[HOSTILE]])
+    output.print_json({"task": HOSTILE})
+    shown = capsys.readouterr()
+    lines = [line.strip() for line in shown.out.splitlines()]
+    assert lines[0] == SHOWN and lines[2] == SHOWN
+    assert lines[4] == r'"task": "a\u001b]0;title\u0007\nb\u202e\udcff"'
+    assert shown.err == f"{SHOWN}\n"
 
 
 def test_install_writes_an_executable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

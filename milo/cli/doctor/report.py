@@ -15,7 +15,7 @@ from milo.cli.doctor.agent_config import AgentConfig
 from milo.cli.doctor.directory_verdicts import check_data_dir
 from milo.cli.doctor.finding import Finding, Verdict, count, worst
 from milo.cli.doctor.host_facts import check_host, look_at
-from milo.cli.output import print_json, print_table
+from milo.cli.output import print_json, print_table, say
 from milo.core.config.plugin_options import PluginOptions
 
 MARKS: Final = {
@@ -101,9 +101,10 @@ def _print(findings: Sequence[Finding]) -> None:
             rows.append(["", "", f"{'→' if fancy else '->'} {finding.fix}"])
     print_table(("", "CHECK", "FOUND, AND WHAT TO DO"), rows)
     counts = count(findings)
-    print(
-        f"\n{counts[Verdict.OK]} fine, {counts[Verdict.WARNING]} warnings, "
-        f"{counts[Verdict.FAILED]} failed, {counts[Verdict.SKIPPED]} not checked"
+    say(
+        "",
+        f"{counts[Verdict.OK]} fine, {counts[Verdict.WARNING]} warnings, "
+        f"{counts[Verdict.FAILED]} failed, {counts[Verdict.SKIPPED]} not checked",
     )
 
 
