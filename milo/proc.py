@@ -17,6 +17,7 @@ import ctypes
 import glob
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -31,6 +32,7 @@ from milo.core.records import ProcessId
 if sys.platform != "linux":  # pragma: no cover
     raise ImportError("Milo runs on Linux only")
 
+PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 CLONE_NEWNET: Final = 0x40000000
@@ -80,6 +82,16 @@ def become_subreaper() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process as soon as ``parent`` has ended, which may be now.
+
+    ``parent`` is who made it: more exactly, the kernel looks at that one's thread.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def set_process_name(name: str) -> None:
     """Set the name that ps and pgrep show; the kernel keeps 15 bytes of it."""
     prctl(PR_SET_NAME, name.encode())
@@ -108,10 +120,12 @@ def read(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes | None:
 
 
 def write(path: str, text: str) -> None:
-    """Write to a file of the kernel's, all of ``text`` at once. Raises OSError."""
+    """Write to a file of the kernel's, all of ``text`` at once. Raises OSError with its path."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, path) from exc
     finally:
         os.close(fd)
 
@@ -235,6 +249,12 @@ def open_pid_namespace(pid: int | str = "self") -> int:
 def work_dir(pid: int) -> str:
     """Return a path that leads to the working directory of ``pid``, wherever that is."""
     return f"/proc/{pid}/cwd"
+
+
+def address_space_bytes() -> int:
+    """Return the size of this process's address space, which RLIMIT_AS limits; proc(5)."""
+    pages = int((read("/proc/self/statm") or b"0").split()[0])
+    return pages * resource.getpagesize()
 
 
 def set_oom_score_adj(pid: int, score: int) -> None:

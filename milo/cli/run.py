@@ -31,6 +31,7 @@ from milo.host.state_dirs import RUN_DIRECTORY
 from milo.host.state_store import StateStore
 from milo.proc import become_subreaper, close_all
 from milo.task.children import Reaper
+from milo.task.preparer import Preparer
 from milo.task.supervisor import Supervisor
 
 STOP_TIMEOUT_S: Final = 10.0
@@ -50,7 +51,11 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
         MiloError: it could not be started.
     """
     os.umask(0o022)  # as in a task process, see `milo.spawner`
-    outcome, complete = trio.run(_run, options, application)
+    preparer = Preparer.fork()  # before there is an event loop
+    try:
+        outcome, complete = trio.run(_run, options, application, preparer)
+    finally:
+        preparer.close()
     if isinstance(outcome, control.StartFailed):
         return 1  # its text has come out of the task's stderr already
     if outcome.signal or outcome.error or outcome.oom_killed:
@@ -61,7 +66,7 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
 
 
 async def _run(
-    options: argparse.Namespace, application: Sequence[str]
+    options: argparse.Namespace, application: Sequence[str], preparer: Preparer
 ) -> tuple[ExitRecord | control.StartFailed, bool]:
     """Return how the application ended, and whether all that it printed was written."""
     become_subreaper()
@@ -116,7 +121,7 @@ async def _run(
             async with trio.open_nursery() as copying:
                 for copy in copies:
                     copying.start_soon(copy.run)
-                outcome = await supervisor.run()
+                outcome = await supervisor.run(preparer)
                 for reader in readers:
                     _end(reader)
             nursery.cancel_scope.cancel()

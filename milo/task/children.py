@@ -1,8 +1,14 @@
-"""Child processes of a task process: started with posix_spawn, reaped in one place.
+"""Child processes of a task process: how they are started, and reaped in one place.
 
 The task process is a subreaper, so that the container's first process becomes its child when
 ``crun create`` has ended, and its exact wait status (exit code 137 and death by signal 9 are
 different things) can be taken from the kernel.
+
+A status belongs to a `Child`, never to a number: the kernel gives a number to nobody else before
+its status was taken, and only `Reaper.reap` takes one. So a child that is watched is never
+mistaken for a later process, and what nobody watches is dropped at once. The one process that is
+not watched from its beginning is one that somebody else starts (crun): while it may come,
+`Reaper.orphans_kept` leaves whatever ends unwatched where it is.
 """
 
 from __future__ import annotations
@@ -11,18 +17,21 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import attrs
 import trio
 
-from milo.proc import children
+from milo.proc import children, die_with, set_oom_score_adj, write
 
-REMEMBERED_STATUSES: Final = 64
-"""Statuses of children that nobody has asked for yet: enough for a burst of orphans."""
+RESET_SIGNALS: Final = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+"""Python ignores SIGPIPE and Milo more; an ignored signal survives an exec."""
+MAX_REPORT_BYTES: Final = 4096
 PASSED_FD: Final = 3
-"""Behind the standard streams. What is given to be passed has this number or a higher one."""
+"""The descriptor behind the standard streams."""
 STRAY_ROUNDS: Final = 100
 STRAY_PAUSE_S: Final = 0.01
 """Between SIGKILL and a look whether it was the last: a second in all."""
@@ -47,119 +56,269 @@ class WaitStatus:
         return f"exit code {self.exit_code}"
 
 
-class Reaper:
-    """Waits for children by their id.
+@attrs.frozen
+class Placement:
+    """Where a child is put before it executes its program: all that it starts begins there."""
 
-    ``reap_all`` is for a process of its own, where every child that ends is Milo's to reap;
-    elsewhere (``milo run``, tests) only the children that were started here are touched.
+    oom_score_adj: int
+    cgroups: tuple[str, ...] = ()
+    """The directories of the cgroups that it joins."""
+
+
+class Child:
+    """One child process, from when it is watched on; made by a `Reaper` alone."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: WaitStatus | None = None
+        """None while it has not ended, as far as is known."""
+        self._ended = trio.Event()
+
+    async def wait(self) -> WaitStatus:
+        """Return its status once it has ended. May be cancelled, and called again.
+
+        Raises:
+            ChildProcessError: somebody else in this process took its status.
+        """
+        await self._ended.wait()
+        if self.status is None:
+            raise ChildProcessError(f"the status of process {self.pid} was taken by another")
+        return self.status
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it, and never to another; raises ProcessLookupError once it has ended.
+
+        That holds without a pidfd, since its number is its own until its status is taken here.
+        """
+        if self._ended.is_set():
+            raise ProcessLookupError(f"process {self.pid} has ended")
+        os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """Send SIGKILL to it and to its process group, unless it has ended."""
+        if not self._ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def end(self, status: WaitStatus | None) -> None:
+        """Note its end; called by the `Reaper`."""
+        self.status = status
+        self._ended.set()
+
+
+class Reaper:
+    """Takes the status of every child that it watches.
+
+    ``reap_all`` is for a process of its own, where every other child that ends is Milo's to reap
+    too; elsewhere (``milo run``, tests) only the children that are watched are touched.
     """
 
     def __init__(self, *, reap_all: bool) -> None:
         self._reap_all = reap_all
-        self._watched: dict[int, trio.Event] = {}
-        self._statuses: dict[int, WaitStatus] = {}
+        self._watched: dict[int, Child] = {}
+        self._keepers = 0
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Reap until cancelled. Must be started before the first child.
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Reap while the block runs; no child may be started or waited for outside of it.
 
-        In a process of its own, what is left at the end is killed: that is what a crun had
-        started which was killed in the middle of its work, since orphans become children.
+        When the block is cancelled, reaping goes on until the block has ended: its clean-up may
+        wait for children. At its end, a process of its own kills what is left: that is what a
+        crun had started which was killed in the middle of its work, since orphans become children.
         """
-        try:
-            with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-                task_status.started()
-                async for _ in signals:
-                    self.reap()
-        finally:
-            if self._reap_all:
-                _kill_strays()
+        scope = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._run, scope)
+            try:
+                yield
+            finally:
+                scope.cancel()
+                if self._reap_all:
+                    _kill_strays()
+
+    async def _run(
+        self,
+        scope: trio.CancelScope,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with scope, trio.open_signal_receiver(signal.SIGCHLD) as signals:
+            self.reap()
+            task_status.started()
+            async for _ in signals:
+                self.reap()
 
     def reap(self) -> None:
-        """Take the status of every child that has ended."""
-        for pid in [pid for pid, event in self._watched.items() if not event.is_set()]:
-            with contextlib.suppress(ChildProcessError):
-                done, raw = os.waitpid(pid, os.WNOHANG)
+        """Take the status of every watched child that has ended, and drop the others that have."""
+        for child in list(self._watched.values()):
+            try:
+                done, raw = os.waitpid(child.pid, os.WNOHANG)
+            except ChildProcessError:
+                self._end(child, None)
+            else:
                 if done:
-                    self._record(pid, raw)
-        while self._reap_all:
+                    self._end(child, WaitStatus.from_raw(raw))
+        while self._reap_all and not self._keepers:
             try:
                 done, raw = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not done:
                 return
-            self._record(done, raw)
+            if (watched := self._watched.get(done)) is not None:
+                self._end(watched, WaitStatus.from_raw(raw))
 
-    def _record(self, pid: int, raw: int) -> None:
-        self._statuses[pid] = WaitStatus.from_raw(raw)
-        if pid in self._watched:
-            self._watched[pid].set()
-            return
-        unasked = [known for known in self._statuses if known not in self._watched]
-        for old in unasked[:-REMEMBERED_STATUSES]:
-            del self._statuses[old]
+    def _end(self, child: Child, status: WaitStatus | None) -> None:
+        del self._watched[child.pid]
+        child.end(status)
 
-    def watch(self, pid: int) -> None:
-        """Keep the status of ``pid``, a child or soon to be one, until it is waited for."""
-        if pid not in self._watched:
-            self._watched[pid] = trio.Event()
-            if pid in self._statuses:
-                self._watched[pid].set()
+    @contextmanager
+    def orphans_kept(self) -> Iterator[None]:
+        """While the block runs, what ends unwatched keeps its number and status: see `adopt`.
+
+        For the time of a ``crun create`` or ``crun exec``, which has a bound: until then the
+        orphans of the container (where it shares the host's process ids) stay as zombies, which
+        the container's own limit of processes counts.
+        """
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
             self.reap()
 
-    async def wait(self, pid: int) -> WaitStatus:
-        """Return the status of ``pid`` once it has ended. Cancellation leaves it watched."""
-        self.watch(pid)
-        await self._watched[pid].wait()
-        return self._statuses[pid]
+    def adopt(self, pid: int) -> Child:
+        """Watch ``pid``, which another process has started and which is a child by now.
 
-    def status(self, pid: int) -> WaitStatus | None:
-        """Return the status of ``pid``, which is watched, or None while it has not been taken."""
-        return self._statuses.get(pid)
+        Its status is exact if all of its time as a child lies within `orphans_kept`, also when
+        it has ended already.
 
-    def forget(self, pid: int) -> None:
-        """Drop what is kept for ``pid``."""
-        self._watched.pop(pid, None)
-        self._statuses.pop(pid, None)
+        Raises:
+            ChildProcessError: it is no child of this process.
+        """
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        child = self._watch(pid)
+        self.reap()
+        return child
 
-    def spawn(
-        self,
-        argv: list[str],
-        env: Mapping[str, str],
-        *,
-        stdout: int,
-        stderr: int,
-        stdin: int | None = None,
-        passed: int | None = None,
-    ) -> int:
-        """Start ``argv`` (absolute path first) and return its process id.
+    def _watch(self, pid: int) -> Child:
+        assert pid not in self._watched, f"process {pid} is watched already"
+        child = self._watched[pid] = Child(pid)
+        return child
 
-        ``passed`` is a descriptor that it gets as number `PASSED_FD`.
+    def spawn(self, argv: list[str], env: Mapping[str, str], fds: Sequence[int]) -> Child:
+        """Start ``argv`` (absolute path first), in a process group of its own.
+
+        ``fds`` are what it gets as its descriptors 0, 1, 2 and so on. Those beyond have to have
+        that number or a higher one here.
 
         Raises:
             OSError: it could not be executed.
         """
-        actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
-            if stdin is None
-            else (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, stdout, 1),
-            (os.POSIX_SPAWN_DUP2, stderr, 2),
-        ]
-        if passed is not None:
-            actions.append((os.POSIX_SPAWN_DUP2, passed, PASSED_FD))
         pid = os.posix_spawn(
             argv[0],
             argv,
             env,
-            file_actions=actions,
-            setpgroup=0,  # one of its own, so that it can be ended with its helpers
-            # Python ignores SIGPIPE and Milo more; an ignored signal survives an exec.
-            setsigdef=sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}),
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)],
+            setpgroup=0,  # so that it can be ended with its helpers
+            setsigdef=RESET_SIGNALS,
             setsigmask=(),
         )
-        self.watch(pid)
-        return pid
+        # Whoever ends this fast is a zombie still: statuses are taken by `reap` alone, and that
+        # does not run in between.
+        return self._watch(pid)
+
+    async def spawn_placed(
+        self, argv: list[str], env: Mapping[str, str], fds: Sequence[int], placement: Placement
+    ) -> Child:
+        """Start ``argv`` as `spawn` does, but at its ``placement`` from its first instruction on.
+
+        Returns once it executes. Cancellation kills it, and so does the end of this process.
+
+        Raises:
+            OSError: it could not be placed or executed; ``filename`` says which of both.
+        """
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            parent = os.getpid()
+            try:
+                pid = fork(lambda: _become(argv, env, fds, placement, parent, writer))
+            finally:
+                os.close(writer)
+            child = self._watch(pid)
+            with contextlib.suppress(OSError):  # the child may be that far already
+                os.setpgid(pid, pid)
+            try:
+                # The kernel may take a while to move a process to another cgroup.
+                await trio.lowlevel.wait_readable(reader)
+            except BaseException:
+                child.kill_group()
+                raise
+            report = os.read(reader, MAX_REPORT_BYTES).decode()
+        finally:
+            os.close(reader)
+        if report:
+            number, _, path = report.partition(" ")
+            raise OSError(int(number), os.strerror(int(number)), path)
+        return child
+
+
+def fork(run: Callable[[], object]) -> int:
+    """Fork a child that does ``run`` and ends; return its id. Raises OSError.
+
+    For a moment there are two event loops with the same descriptors and handlers, so ``run`` may
+    only make system calls, and execute another program. All signals stay blocked in it, until it
+    has let go of the handlers: see `reset_signals`.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with warnings.catch_warnings():
+            # Python warns where there are threads (those of `milo run` write its output): one of
+            # them might hold a lock for ever in the child, which takes none.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            try:
+                run()
+            finally:
+                os._exit(1)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pid
+
+
+def reset_signals() -> None:
+    """Let go of all handlers in a child made by `fork`, and block no signal any more."""
+    signal.set_wakeup_fd(-1)
+    for number in RESET_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _become(
+    argv: list[str],
+    env: Mapping[str, str],
+    fds: Sequence[int],
+    placement: Placement,
+    parent: int,
+    report: int,
+) -> None:
+    """Execute ``argv`` at its ``placement``; write into ``report``, which that closes, what fails.
+
+    Nobody but ``parent`` knows of it yet.
+    """
+    try:
+        os.setpgid(0, 0)
+        die_with(parent)
+        set_oom_score_adj(os.getpid(), placement.oom_score_adj)
+        for directory in placement.cgroups:
+            write(f"{directory}/cgroup.procs", "0")
+        for number, fd in enumerate(fds):
+            os.dup2(fd, number)
+            os.set_inheritable(number, True)  # where it had that number already
+        reset_signals()
+        os.execve(argv[0], argv, env)  # noqa: S606
+    except OSError as exc:
+        os.write(report, f"{exc.errno} {exc.filename or ''}".encode(errors="replace"))
 
 
 def _kill_strays() -> None:

@@ -28,7 +28,7 @@ from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.files import read_file, write_file
 from milo.proc import descriptor_path, identify, passed_descriptors, passing, session
-from milo.task.children import PASSED_FD, Reaper, WaitStatus
+from milo.task.children import PASSED_FD, Child, Reaper, WaitStatus
 from milo.task.oci import cgroup_placement
 from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
 from milo.task.oci.container import Container
@@ -91,7 +91,7 @@ class Commands:
             request = control.decode_request(packet)
             if not isinstance(request, control.Exec) or not request.argv:
                 raise ControlError("Error: A command was expected on this connection")
-            if container is None or container.process is None:
+            if container is None:
                 raise ControlError("Error: The task is not running, so no command runs in it")
             if len(fds) != (0 if request.tty else STREAMS):
                 raise ControlError("Error: The command came without its standard streams")
@@ -118,21 +118,18 @@ class Commands:
         paths = (f"{name}.json", f"{name}.pid", f"{name}.log", f"{name}.sock")
         sessions: set[int] = set()
         status: WaitStatus | None = None
-        pid = 0
+        child: Child | None = None
         try:
-            pid, terminal = await self._start(container, request, fds, paths, sessions)
+            child, terminal = await self._start(container, request, fds, paths, sessions)
             _close_all(fds)
             try:
-                await _answer(
-                    sock,
-                    control.ExecStarted(process=identify(pid) or ProcessId(pid, 0)),
-                    terminal,
-                )
+                process = identify(child.pid) or ProcessId(child.pid, 0)
+                await _answer(sock, control.ExecStarted(process=process), terminal)
             finally:
                 _close_all(terminal)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_gone, sock, nursery.cancel_scope)
-                status = await self._reaper.wait(pid)
+                status = await child.wait()
                 nursery.cancel_scope.cancel()
         finally:
             for path in paths:
@@ -140,10 +137,9 @@ class Commands:
                     os.unlink(path)
             if status is None:
                 kill_sessions(container.cgroup_path, sessions)
-            if pid:
+            if child is not None:
                 with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
-                    await self._reaper.wait(pid)
-                self._reaper.forget(pid)
+                    await child.wait()
         if status is not None:
             await _answer(sock, control.ExecEnded(exit_code=status.exit_code, signal=status.signal))
 
@@ -154,13 +150,12 @@ class Commands:
         fds: list[int],
         paths: Sequence[str],
         sessions: set[int],
-    ) -> tuple[int, list[int]]:
-        """Start the command; return its process id and the terminal's descriptor, if any."""
+    ) -> tuple[Child, list[int]]:
+        """Start the command; return its process and the terminal's descriptor, if any."""
         process_path, pid_path, log_path, console_path = paths
         root = os.path.join(self._launch.state_dir, "crun")
         process = self._process(request)
         with contextlib.ExitStack() as stack:
-            assert container.process is not None
             # By descriptor: crun enters it with root's rights, and before 1.15 wherever a symlink
             # leads by then, such as through /proc/1/root.
             cwd = stack.enter_context(_work_dir(container.process.pid, process["cwd"]))
@@ -182,21 +177,23 @@ class Commands:
             )
             stdin, stdout, stderr = fds if fds else (None, None, None)
             crun = Crun(self._reaper, log_path)
-            await crun.run("exec", argv, stdin=stdin, stdout=stdout, stderr=stderr, passed=cwd.fd)
-            with open(pid_path, encoding="ascii") as file:
-                pid = int(file.read())
-            if (led := session(pid)) is not None:  # crun gives each command one of its own
-                sessions.add(led)
-            self._reaper.watch(pid)
+            with self._reaper.orphans_kept():
+                await crun.run(
+                    "exec",
+                    argv,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    passed=cwd.fd,
+                    placement=cgroup_placement.placement_of(self._launch),
+                )
+                with open(pid_path, encoding="ascii") as file:
+                    pid = int(file.read())
+                if (led := session(pid)) is not None:  # crun gives each command one of its own
+                    sessions.add(led)
+                child = self._reaper.adopt(pid)
             terminal = [] if console is None else _receive_terminal(console)
-        with contextlib.suppress(MiloError):  # it may have ended already
-            cgroup_placement.settle(
-                pid,
-                oom_score_adj=self._launch.resources.oom_score_adj,
-                cpuset_cgroup=self._launch.cpuset_cgroup,
-                cpuset_cpus=self._launch.resources.cpuset_cpus,
-            )
-        return pid, terminal
+        return child, terminal
 
     def _process(self, request: control.Exec) -> dict[str, Any]:
         """Return the OCI process object: the application's own privileges, another command."""

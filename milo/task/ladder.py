@@ -44,10 +44,15 @@ class StopLadder:
         self._stop = _Stop(signal, deadline)
         self._changed.set()
 
-    async def climb(self, container: Container) -> None:
-        """Wait for a request, and see it through. To be cancelled when the container is gone."""
+    async def wait_requested(self) -> None:
+        """Return once a stop has been asked for."""
         while self._stop is None:
             await self._changed.wait()
+
+    async def climb(self, container: Container) -> None:
+        """Wait for a request, and see it through. To be cancelled when the container is gone."""
+        await self.wait_requested()
+        assert self._stop is not None
         sent = None
         while True:
             if self._stop.signal != sent:
@@ -63,4 +68,4 @@ class StopLadder:
             break
         name = "no signal" if sent == NO_SIGNAL else signal_name(sent)
         self._log("info", f"the task outlived its kill timeout after {name}: SIGKILL")
-        await container.kill_all()
+        container.kill()

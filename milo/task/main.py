@@ -11,23 +11,15 @@ import trio
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
-from milo.core.records import LAUNCH_FILE, TASK_FILE, TaskRecord, decode
+from milo.core.records import TASK_FILE, TaskRecord, decode
 from milo.errors import MiloError, StateError
 from milo.files import read_file
 from milo.proc import become_subreaper, set_process_name
 from milo.task.children import Reaper
 from milo.task.logs.streams import Takeover
-from milo.task.oci.container import Container
+from milo.task.oci.container import remove
+from milo.task.preparer import Preparer, read_launch
 from milo.task.supervisor import Supervisor
-
-
-def read_launch(state_dir: str) -> Launch:
-    """Return what the driver wrote for the task in ``state_dir``; raises `StateError`."""
-    path = os.path.join(state_dir, LAUNCH_FILE)
-    data = read_file(path)
-    if data is None:
-        raise StateError(path, "it is not there")
-    return decode(data, Launch, where=path)
 
 
 def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
@@ -60,7 +52,9 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
             takeover = Takeover(record, dict(zip(names, fds[1:], strict=False)))
         listener = socket.socket(fileno=fds[0])
         supervisor = Supervisor(launch, Reaper(reap_all=True), listener=listener)
-        trio.run(supervisor.run, takeover)
+        # Before there is an event loop.
+        start = takeover or Preparer.fork()
+        trio.run(supervisor.run, start)
     return 0
 
 
@@ -90,10 +84,8 @@ def _launch_to_clean(state_dir: str) -> Launch:
 
 async def clean(launch: Launch, reaper: Reaper) -> None:
     """Remove container, cgroups and bundle of a task whose own process is gone."""
-    async with trio.open_nursery() as nursery:
-        await nursery.start(reaper.run)
-        await Container(launch, reaper).remove(_read_record(launch.state_dir))
-        nursery.cancel_scope.cancel()
+    async with reaper.running():
+        await remove(launch, reaper, _read_record(launch.state_dir))
 
 
 def _read_record(state_dir: str) -> TaskRecord | None:

@@ -1,40 +1,54 @@
 """One task, from its launch to its exit record: the nursery of a task process.
 
-The nursery owns the container's exit, the two pumps, the stop ladder and the watch over the
-allocation's directory. Ending it ends all of them, and nothing of a task outlives it.
+What runs in it, and what each may end:
+
+- the reaper, around everything else: it outlives all clean-up, which waits for children;
+- the control server: a client's failure ends that client's connection;
+- the container: its end is the end of the task, and nothing else is;
+- beside it the two pumps, the stop ladder, and what watches the allocation's directory, the JVM
+  and its heap dump: each is contained (`milo.task.containment`), and ends nothing. The ladder and
+  the watch over the allocation end the task by a stop, as a client does.
+
+Whatever ends `Supervisor.run`, nothing of a task outlives it, and how the task ended is written
+down: in `exit.json` once it has started, in its streams and a `StartFailed` before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from milo.core import control, records
-from milo.core.config.task_options import TaskOptions, parse_task_options
-from milo.core.java.application import java_arguments
+from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Launch
 from milo.core.lifecycle import Happening, Phase, advance
 from milo.core.text import printable
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
 from milo.proc import this_process
+from milo.task import containment
 from milo.task.children import Reaper, WaitStatus
 from milo.task.control_server import ControlServer
 from milo.task.exec_server import Commands
-from milo.task.java import application
-from milo.task.java.jvm import Jvm
+from milo.task.java.jvm import Jvm, plan_of_past
 from milo.task.journal import Journal
 from milo.task.ladder import StopLadder
 from milo.task.logs.streams import Streams, Takeover
-from milo.task.oci import privileges
-from milo.task.oci.container import Container
+from milo.task.oci.bundle import Bundle
+from milo.task.oci.cgroup_state import GONE_TIMEOUT_S
+from milo.task.oci.container import Container, adopt, cgroup_path, create, discard_bundle
+from milo.task.preparer import Prepared, Preparer, read_prepared
+from milo.task.root.mount_check import MountCheck
 
 ALLOC_CHECK_S: Final = 5.0
 ALLOC_MISSING_TIMES: Final = 3
@@ -44,11 +58,40 @@ ORPHAN_GRACE_S: Final = 5.0
 
 UNSEEN_EXIT: Final = "the process that supervised it was killed, so nobody saw its exit code"
 
+
+def _stopped() -> TaskStartError:
+    return TaskStartError("Error: The task was stopped before it had started", recoverable=False)
+
+
 Outcome = records.ExitRecord | control.StartFailed
+Observer = Callable[[control.Message], None]
+
+
+@attrs.frozen
+class _Running:
+    """What there is of a task whose application runs."""
+
+    container: Container
+    streams: Streams
+    jvm: Jvm
+    timings_s: dict[str, float] = attrs.field(factory=dict)
+
+
+@attrs.define
+class _End:
+    """What is known of the container's end so far."""
+
+    status: WaitStatus | None = None
+    at_s: float = 0.0
+    """Unix time; 0 while it has not ended."""
+    problem: str = ""
 
 
 class Supervisor:
-    """Runs one `Launch`. `run` is called once, in a process that may reap its children."""
+    """Runs one `Launch`. `run` is called once, in a process that may reap its children.
+
+    ``observe`` is called with every message that a driver would get.
+    """
 
     def __init__(
         self,
@@ -56,7 +99,7 @@ class Supervisor:
         reaper: Reaper,
         *,
         listener: socket.socket | None = None,
-        observe: Callable[[control.Message], None] | None = None,
+        observe: Observer | None = None,
     ) -> None:
         self.launch = launch
         self.phase = Phase.CREATING
@@ -70,7 +113,6 @@ class Supervisor:
         self._observe = observe
         self._container: Container | None = None
         self._streams: Streams | None = None
-        self._jvm: Jvm | None = None
         self._latest: control.Message | None = None
         self._commands = Commands(launch, reaper)
         self._ladder = StopLadder(self._journal.log)
@@ -78,116 +120,139 @@ class Supervisor:
 
     # ---- the whole life -----------------------------------------------------------------
 
-    async def run(self, takeover: Takeover | None = None) -> Outcome:
+    async def run(self, start: Preparer | Takeover) -> Outcome:
         """Run the task to its end and return how that was.
 
-        With ``takeover``, go on with one that another process started. Cancellation kills the
-        container, waits for it, and leaves nothing behind.
+        A `Preparer` has been forked for it; a `Takeover` is of one that another process has
+        started. Cancellation kills the container, waits for it, and leaves nothing behind.
         """
-        async with trio.open_nursery() as services:
-            await services.start(self._reaper.run)
+        # Around everything else, since all clean-up may wait for a child.
+        async with self._reaper.running(), trio.open_nursery() as services:
             if self._server is not None:
                 await services.start(self._server.run)
             self._journal.attach(self._publish)
-            outcome = await self._live(takeover)
+            outcome = await self._live(start)
             if self._server is not None:
                 await self._server.flush()
             services.cancel_scope.cancel()
         return outcome
 
-    async def _live(self, takeover: Takeover | None) -> Outcome:
-        if takeover is not None:
-            self._take_over(takeover)
-            return await self._watch()
-        options = TaskOptions()
+    async def _live(self, start: Preparer | Takeover) -> Outcome:
+        if isinstance(start, Takeover):
+            return await self._watch(self._take_over(start))
         try:
             try:
-                options = parse_task_options(self.launch.config, self.launch.plugin)
-                privileges.permitted_user(self.launch, options)
-                await self._start(options)
+                running = await self._start(start)
             except OSError as exc:
                 # A disk that is full, a directory that vanished: said in the host's own words.
                 raise TaskStartError(
                     f"Error: The task could not be prepared: {exc}", recoverable=True
                 ) from exc
+            except Exception as exc:
+                if isinstance(exc, MiloError):
+                    raise
+                raise TaskStartError(
+                    "Error: The task could not be prepared, by a fault of Milo's own: "
+                    f"{containment.fault(exc)}",
+                    recoverable=False,
+                ) from exc
         except MiloError as exc:
             return await self._fail(exc)
-        finally:
-            if self.phase is Phase.CREATING and self._container is not None:
-                # Cancelled, or a bug: whatever was created must not be left.
+        return await self._watch(running)
+
+    async def _start(self, preparer: Preparer) -> _Running:
+        """Make the container and let the application run. Leaves nothing when it fails."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(discard_bundle, self.launch, cgroup_path(self.launch))
+            prepared, mount_check = await self._prepare(preparer)
+            with contextlib.closing(mount_check):
+                streams = Streams.open(self.launch, prepared.options, self._journal)
+                self._streams = streams
+                undo.callback(streams.close)
+                container = await self._create(prepared.bundle, mount_check, streams)
+            try:
+                if self._ladder.requested:
+                    raise _stopped()
+                await container.start()
+            except BaseException:
                 with trio.CancelScope(shield=True):
-                    await self._container.destroy()
-        return await self._watch()
-
-    async def _start(self, options: TaskOptions) -> None:
-        self._streams = Streams.open(self.launch, options, self._journal)
-        app = application.resolve_application(self.launch, options)
-        self._mark("inspect")
-        self._container = Container(self.launch, self._reaper)
-        self._jvm = Jvm(self.launch, options, app)
-        arguments = java_arguments(app, options, self._jvm.tuning.arguments)
-        self._container.prepare(options, app, arguments)
-        for note in self._container.notes:
-            self._journal.log("warn", note)
-            self._jvm.remark(note)
-        self._write_record(None)
-        self._mark("bundle")
-        await self._container.create(self._streams.container_stdout, self._streams.container_stderr)
-        self._write_record(self._container.process)
-        self._mark("create")
-        if self._ladder.requested:
-            raise TaskStartError(
-                "Error: The task was stopped before it had started", recoverable=False
-            )
-        await self._container.start()
-        self._streams.release_container_ends()
+                    await container.destroy()
+                raise
+            undo.pop_all()
+        streams.release_container_ends()
         self._mark("start")
-        assert self._container.process is not None
-        self.phase = advance(self.phase, Happening.STARTED)
-        self._announce(
-            control.Started(
-                container=self._container.process,
-                container_id=self._container.id,
-                cgroup_path=self._container.cgroup_path,
-                started_at_s=self._container.started_at_s,
-                timings_s=self._timings(),
-            )
-        )
+        jvm = Jvm(self.launch, prepared.options, prepared.jvm)
+        return _Running(container, streams, jvm, self._timings(prepared))
 
-    def _take_over(self, takeover: Takeover) -> None:
-        options = parse_task_options(self.launch.config, self.launch.plugin)
-        container = Container.adopt(self.launch, self._reaper, takeover.record)
-        self._container = container
-        assert container.process is not None
-        self._commands.end_left_behind(container.cgroup_path, container.process.pid)
-        self._jvm = Jvm(self.launch, options)
-        self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
+    async def _prepare(self, preparer: Preparer) -> tuple[Prepared, MountCheck]:
+        """Have the task prepared, unless it is stopped meanwhile."""
+        made: list[tuple[Prepared, MountCheck]] = []
+        failure: list[MiloError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def end_when_stopped() -> None:
+                await self._ladder.wait_requested()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_when_stopped)
+            try:
+                made.append(await preparer.prepare(self.launch, self._reaper))
+            except MiloError as exc:
+                failure.append(exc)  # raised outside, where no group wraps it
+            nursery.cancel_scope.cancel()
+        for error in failure:
+            raise error
+        if not made:
+            raise _stopped()
+        self._mark("prepare")
+        return made[0]
+
+    async def _create(self, bundle: Bundle, mount_check: MountCheck, streams: Streams) -> Container:
+        for note in bundle.notes:
+            self._journal.log("warn", note)
+        self._write_record(bundle.container_id, bundle.cgroup_path, None)
+        container = await create(
+            self.launch,
+            self._reaper,
+            bundle,
+            mount_check,
+            stdout=streams.container_stdout,
+            stderr=streams.container_stderr,
+        )
         try:
-            self._write_record(container.process)
+            self._write_record(bundle.container_id, bundle.cgroup_path, container)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await container.destroy()
+            raise
+        self._mark("create")
+        return container
+
+    def _take_over(self, takeover: Takeover) -> _Running:
+        prepared = read_prepared(self.launch.state_dir)
+        if prepared is not None:
+            options, plan = prepared.options, prepared.jvm
+        else:
+            options = parse_task_options(self.launch.config, self.launch.plugin)
+            plan = plan_of_past(self.launch, options)
+        container = adopt(self.launch, self._reaper, takeover.record)
+        streams = self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
+        with containment.contained("ending what commands have left", self._journal.log):
+            self._commands.end_left_behind(container.cgroup_path, container.process.pid)
+        try:
+            self._write_record(container.id, container.cgroup_path, container)
         except MiloError as exc:
             # The old record names the same container, and a full disk must not cost the task.
             self._journal.log("error", str(exc))
-        self.phase = advance(self.phase, Happening.STARTED)
-        self._announce(
-            control.Started(
-                container=container.process,
-                container_id=container.id,
-                cgroup_path=container.cgroup_path,
-                started_at_s=container.started_at_s,
-            )
-        )
         self._journal.event(
             "The process that supervised the task was killed; another one has taken over"
         )
+        return _Running(container, streams, Jvm(self.launch, options, plan, is_new=False))
 
     async def _fail(self, error: MiloError) -> Outcome:
-        """Say why the task did not start, everywhere its user may look, and clean up."""
+        """Say why the task did not start, everywhere its user may look."""
         text = printable(str(error))
         self._journal.log("error", text)
-        if self._container is not None:
-            await self._container.destroy()
-        if self._streams is not None:
-            self._streams.close()
         self.phase = advance(self.phase, Happening.START_FAILED)
         if not self._ladder.requested:
             # Who had it stopped knows; and the end of this text ends Nomad's log collection.
@@ -196,57 +261,103 @@ class Supervisor:
         self._announce(failed)
         return failed
 
-    async def _watch(self) -> records.ExitRecord:
-        """Be there while the container runs; return how it ended, all output delivered."""
-        assert self._container is not None and self._streams is not None and self._jvm is not None
-        status: WaitStatus | None = None
-        ended = False
+    async def _watch(self, running: _Running) -> records.ExitRecord:
+        """Be there while the container runs; return how it ended, all output delivered.
+
+        Whatever happens, also to this process itself, the container is gone afterwards, and how
+        it ended is written down and told.
+        """
+        end = _End()
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._streams.run)
-                nursery.start_soon(self._ladder.climb, self._container)
-                nursery.start_soon(self._watch_allocation)
-                nursery.start_soon(self._jvm.tell, self._container, self._journal)
-                status = await self._container.wait()
-                ended = True
-                self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
-                ended_at_s = time.time()
-                await self._streams.drained()
-                nursery.cancel_scope.cancel()
+            await self._accompany(running, end)
+        except Exception as exc:
+            end.problem = f"the process that supervised it failed: {containment.fault(exc)}"
+            self._journal.log("error", end.problem)
         finally:
             with trio.CancelScope(shield=True):
-                if not ended:
-                    await self._container.kill_all()
-                    await self._container.wait()
-                oom_killed, memory = self._container.oom_killed(status), self._container.memory()
-                self._jvm.tell_of_dump(self._journal)
-                crash = "" if status == WaitStatus(0, 0) else self._crash()
-                self._streams.close()
-                await self._container.destroy()
-                if self._container.trouble:
-                    self._journal.log("warn", f"{self._container.trouble}; removed without it")
-        stdout, stderr = self._streams.counters()
-        error = UNSEEN_EXIT if status is None else ""
-        if (pause := self._container.pause_status) is not None and not oom_killed:
+                record = await self._conclude(running, end)
+        return record
+
+    async def _accompany(self, running: _Running, end: _End) -> None:
+        """Return when the container has ended and its output is delivered; note that in ``end``.
+
+        What runs beside the container may end nothing but itself: see `containment`.
+        """
+        container, streams, log = running.container, running.streams, self._journal.log
+        self._container = container
+        self.phase = advance(self.phase, Happening.STARTED)
+        self._announce(
+            control.Started(
+                container=container.process,
+                container_id=container.id,
+                cgroup_path=container.cgroup_path,
+                started_at_s=container.started_at_s,
+                timings_s=running.timings_s,
+            )
+        )
+        beside: dict[str, Callable[[], Awaitable[None]]] = {
+            "the stop ladder": partial(self._ladder.climb, container),
+            "the watch over the allocation": self._watch_allocation,
+            "the look at what the JVM chose": partial(running.jvm.tell, container, self._journal),
+            "the watch for a heap dump": partial(running.jvm.watch_dump, self._journal),
+        }
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(streams.run)  # which contains its pumps itself
+            for what, run in beside.items():
+                nursery.start_soon(containment.keep_running, what, run, log)
+            end.status = await container.wait()
+            end.at_s = time.time()
+            self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
+            await streams.drained()
+            nursery.cancel_scope.cancel()
+
+    async def _conclude(self, running: _Running, end: _End) -> records.ExitRecord:
+        """Remove what is left, then write down and tell how the task ended. Never raises."""
+        container, streams, log = running.container, running.streams, self._journal.log
+        if not end.at_s:
+            container.kill()
+            with containment.contained("waiting for the container", log):
+                with trio.move_on_after(GONE_TIMEOUT_S):
+                    end.status = await container.wait()
+            end.at_s = time.time()
+            self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
+        oom_killed, memory = False, records.MemoryPeak()
+        with containment.contained("reading the container's memory", log):
+            oom_killed, memory = container.oom_killed(end.status), container.memory()
+        crash = ""
+        with containment.contained("looking for what the JVM has left", log):
+            running.jvm.tell_of_dump(self._journal)
+            if end.status != WaitStatus(0, 0):
+                crash = running.jvm.crash(container.process.pid)
+        with containment.contained("closing the streams", log):
+            streams.close()
+        with containment.contained("removing the container", log):
+            if trouble := await container.destroy():
+                log("warn", f"{trouble}; removed without it")
+        error = end.problem or (UNSEEN_EXIT if end.status is None else "")
+        if (pause := container.pause_status) is not None and not oom_killed:
             error = (
                 "its pause process, which is process 1 of the container, ended too early "
                 f"({pause}), and the kernel ends everything in the container with it"
             )
+        stdout = stderr = records.StreamCounters()
+        with containment.contained("reading the counters", log):
+            stdout, stderr = streams.counters()
         record = records.ExitRecord(
-            exit_code=-1 if status is None else status.exit_code,
-            signal=0 if status is None else status.signal,
+            exit_code=-1 if end.status is None else end.status.exit_code,
+            signal=0 if end.status is None else end.status.signal,
             oom_killed=oom_killed,
             memory=memory,
             error=error,
-            ended_at_s=ended_at_s,
-            started_at_s=self._container.started_at_s,
+            ended_at_s=end.at_s,
+            started_at_s=container.started_at_s,
             task_id=self.launch.task_id,
             alloc_dir=self.launch.alloc_dir,
             stdout=stdout,
             stderr=stderr,
             crash=crash,
-            java_oom=self._streams.java_oom,
-            last_stderr_line=self._streams.last_stderr_line,
+            java_oom=streams.java_oom,
+            last_stderr_line=streams.last_stderr_line,
         )
         try:
             write_file(
@@ -254,15 +365,10 @@ class Supervisor:
             )
         except MiloError as exc:
             # The connected driver still hears of the exit; only a later one could not.
-            self._journal.log("error", str(exc))
+            log("error", str(exc))
         self.phase = advance(self.phase, Happening.DRAINED)
         self._announce(control.Exited(record=record))
         return record
-
-    def _crash(self) -> str:
-        assert self._jvm is not None and self._container is not None
-        process = self._container.process
-        return "" if process is None else self._jvm.crash(process.pid)
 
     async def _watch_allocation(self) -> None:
         """End a task whose allocation's directory is gone: nobody can own it any more."""
@@ -316,30 +422,38 @@ class Supervisor:
         if self._server is not None:
             self._server.publish(message)
         if self._observe is not None:
-            self._observe(message)
+            try:
+                self._observe(message)
+            except Exception as exc:
+                # A closed terminal, say: whoever only looks on ends no task.
+                self._observe = None
+                self._journal.log("error", f"events cannot be shown: {containment.fault(exc)}")
 
-    def _write_record(self, container: records.ProcessId | None) -> None:
-        assert self._container is not None
+    def _write_record(
+        self, container_id: str, cgroup_path: str, container: Container | None
+    ) -> None:
         record = records.TaskRecord(
             task_id=self.launch.task_id,
             task_name=self.launch.task_name,
             alloc_id=self.launch.alloc_id,
             alloc_dir=self.launch.alloc_dir,
             supervisor=self._identity,
-            container=container,
+            container=None if container is None else container.process,
             pipes={} if self._streams is None else self._streams.inodes(),
-            container_id=self._container.id,
-            cgroup_path=self._container.cgroup_path,
-            started_at_s=self._container.started_at_s,
+            container_id=container_id,
+            cgroup_path=cgroup_path,
+            started_at_s=0.0 if container is None else container.started_at_s,
         )
         write_file(os.path.join(self.launch.state_dir, records.TASK_FILE), records.encode(record))
 
     def _mark(self, name: str) -> None:
         self._marks[name] = time.monotonic()
 
-    def _timings(self) -> dict[str, float]:
-        """Return the seconds that each step of the start took."""
-        return {
+    def _timings(self, prepared: Prepared) -> dict[str, float]:
+        """Return the seconds that each step of the start took; ``prepare`` is the hand-over."""
+        steps = {
             after: self._marks[after] - self._marks[before]
             for before, after in itertools.pairwise(self._marks)
         }
+        own = {"inspect": prepared.inspect_s, "bundle": prepared.bundle_s}
+        return {**own, **steps, "prepare": steps["prepare"] - sum(own.values())}

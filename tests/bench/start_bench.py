@@ -20,7 +20,7 @@ from tests.bench.plugin_host import PluginHost, start_plugin
 
 JVM_OPTIONS = ("-XX:+UseSerialGC", "-Xmx64m")
 """Given to both, since a JVM chooses its collector by the memory and processors it sees."""
-PARTS = ("rpc", "look", "fork", "boot", "inspect", "bundle", "create", "start", "jvm")
+PARTS = ("rpc", "look", "fork", "boot", "prepare", "inspect", "bundle", "create", "start", "jvm")
 WARM_UPS = 2
 
 

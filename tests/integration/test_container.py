@@ -177,12 +177,8 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
         assert done.returncode == 0, os.read(reader, 4096).decode()
         running.pid = int(Path(pid_file).read_text())
         running.pidfd = os.pidfd_open(running.pid)
-        cgroup_placement.settle(
-            running.pid,
-            oom_score_adj=launch.resources.oom_score_adj,
-            cpuset_cgroup=launch.cpuset_cgroup,
-            cpuset_cpus=launch.resources.cpuset_cpus,
-        )
+        placement = cgroup_placement.placement_of(launch)
+        cgroup_placement.settle(running.pid, placement, launch.resources.cpuset_cpus)
         yield running
     finally:
         subprocess.run(

@@ -14,16 +14,30 @@ from pathlib import Path
 import pytest
 import trio
 
+from milo.core import control
 from milo.core.config.plugin_options import PluginOptions
+from milo.core.launch import JavaRuntime, Launch
+from milo.core.records import ExitRecord, decode
 from milo.core.report import ExitResult, TaskState
 from milo.errors import StateError, TaskStartError
-from milo.proc import start_ticks
-from tests.support import fake_crun, leftovers, scripted_java, spawners
+from milo.host.state_store import StateStore
+from milo.proc import become_subreaper, start_ticks
+from milo.task.children import Reaper
+from milo.task.preparer import Preparer
+from milo.task.supervisor import Supervisor
+from tests.support import fake_crun, leftovers, private_mounts, scripted_java, spawners
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.perf_data import SERIAL, perf_data
 from tests.support.private_mounts import read_only, small_tmpfs
 from tests.support.waiting import fail_after, move_on_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+
+@pytest.fixture(autouse=True)
+def own_mounts() -> None:
+    """Let a rig's spawner see the mounts that a test makes: it is executed as the rig begins."""
+    private_mounts.enter()
 
 
 async def started(rig: DriverRig, task: Task, line: bytes = b"running") -> int:
@@ -46,6 +60,11 @@ async def until_gone(pid: int) -> None:
     with fail_after(20):
         while start_ticks(pid) is not None:  # noqa: ASYNC110
             await trio.sleep(0.02)
+
+
+def exit_record(state_dir: Path) -> ExitRecord:
+    """Return what a task process has written down of an exit."""
+    return decode((state_dir / "exit.json").read_bytes(), ExitRecord, where="exit.json")
 
 
 def running(words: str) -> list[int]:
@@ -146,6 +165,122 @@ async def test_killed_from_outside(jar_dir: Path) -> None:
             result = await rig.registry.wait(task.id)
             assert result == ExitResult(signal=9)
             assert "ended unexpectedly by SIGKILL (signal 9)" in result.message
+
+
+# ---- what only watches ------------------------------------------------------------------
+
+UNTIL_TOLD = "while [ ! -e /local/end ]; do sleep 0.05; done"
+
+
+async def test_hostile_performance_data(jar_dir: Path, tmp_path: Path) -> None:
+    """What a task writes in its JVM's place ends nothing: the start is told, the exit is exact."""
+    script = f"mkdir /tmp/hsperfdata_x; cp /local/data /tmp/hsperfdata_x/1; {UNTIL_TOLD}; exit 3"
+    data = perf_data(SERIAL | {"java.property.java.version": "1", "java.rt.vmArgs": "-XX:Active"})
+    async with open_rig(scripted(tmp_path, script)) as rig:
+        with fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            (task.local / "data").write_bytes(data)
+            await rig.registry.start(task.request)
+            await until_event(rig, task, "Runs on Java 17.0.1")
+            (task.local / "end").touch()
+            assert await rig.registry.wait(task.id) == ExitResult(exit_code=3)
+
+
+EVERYTHING_FAILS = """
+import milo.task.supervisor as s, milo.task.java.jvm as j, milo.task.logs.streams as t
+def fail(*arguments): raise IndexError('tuple index out of range')
+async def fail_later(*arguments): fail()
+j.describe = j.read_limits = j.Jvm.watch_dump = s.Supervisor._watch_allocation = fail
+j.Jvm.tell_of_dump = s.Container.memory = s.Container.oom_killed = t.Streams.counters = fail
+s.StopLadder.climb = fail_later
+"""
+
+
+async def test_watchers_that_fail(
+    jar_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No failure of what runs beside the container ends it, and its exit is told and written."""
+    spawners.patch(monkeypatch, f"exec({EVERYTHING_FAILS!r})")
+    async with open_rig(scripted(tmp_path, f"echo running; {UNTIL_TOLD}; exit 3")) as rig:
+        with fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            pid = await started(rig, task)
+            (directory,) = rig.state_dir.iterdir()
+            while "stop ladder failed" not in (directory / "task.log").read_text():  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            assert start_ticks(pid) is not None
+            (task.local / "end").touch()
+            assert await rig.registry.wait(task.id) == ExitResult(exit_code=3)
+            assert exit_record(directory).exit_code == 3
+
+
+async def test_a_supervisor_that_is_cancelled(jar_dir: Path, tmp_path: Path) -> None:
+    """The container is killed, waited for and removed, and its end is written down and told."""
+    home = scripted_java.make(tmp_path / "jdk", "echo running; sleep 4009")
+    java = JavaRuntime(str(home), "17.0.1", 17, "the test", trusted=False)
+    become_subreaper()
+    async with open_rig() as rig:
+        with fail_after(40):
+            launch = Launch.of(
+                rig.task(jar_dir / "hello.jar").request,
+                state_dir=str(rig.state_dir / "alone"),
+                crun_path=shutil.which("crun") or "",
+                javas=(java,),
+                plugin=rig.options,
+            )
+            StateStore(str(rig.state_dir)).make(launch)
+            told: list[str] = []
+
+            def observe(message: control.Message) -> None:
+                told.append(type(message).__name__)
+                if isinstance(message, control.Started):
+                    scope.cancel()
+                    raise OSError("nobody is there to hear of it")
+
+            with trio.CancelScope() as scope:
+                await Supervisor(launch, Reaper(reap_all=False), observe=observe).run(
+                    Preparer.fork()
+                )
+            assert scope.cancelled_caught and told == ["Started"]
+            assert not running("sleep 4009")
+            record = decode(
+                (Path(launch.state_dir) / "exit.json").read_bytes(), ExitRecord, where=""
+            )
+            assert record.signal == 9 and not record.error
+            shutil.rmtree(launch.state_dir)
+
+
+async def test_a_supervisor_that_fails(
+    jar_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in what waits for the container ends it, and that is what its exit record says."""
+    code = "import milo.task.supervisor as s; s.Streams.drained = lambda self: 1 / 0"
+    spawners.patch(monkeypatch, code)
+    async with open_rig(scripted(tmp_path, f"echo running; {UNTIL_TOLD}; exit 3")) as rig:
+        with fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            await started(rig, task)
+            (directory,) = rig.state_dir.iterdir()
+            (task.local / "end").touch()
+            result = await rig.registry.wait(task.id)
+            assert "the process that supervised it failed: ZeroDivisionError" in result.error
+            record = exit_record(directory)
+            assert record.exit_code == 3 and record.ended_at_s >= record.started_at_s > 0
+
+
+async def test_a_fault_before_the_start(
+    jar_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of Milo's own while a task is prepared is StartTask's error, and leaves nothing."""
+    code = "import milo.task.preparer as p; p.java_arguments = lambda *a: 1 / 0"
+    spawners.patch(monkeypatch, code)
+    async with open_rig() as rig:
+        with fail_after(40):
+            task = rig.task(jar_dir / "hello.jar")
+            with pytest.raises(TaskStartError, match=r"fault of Milo's own: ZeroDivisionError"):
+                await rig.registry.start(task.request)
+            await trio.to_thread.run_sync(task.err.wait_for, b"fault of Milo's own")
+            assert list(rig.state_dir.iterdir()) == []
 
 
 # ---- crun -------------------------------------------------------------------------------

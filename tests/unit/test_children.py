@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ import trio.testing
 from milo.core.records import ProcessId
 from milo.core.signals import NO_SIGNAL
 from milo.errors import ControlError, CrunError, CrunMissingError
-from milo.proc import start_ticks
-from milo.task import children
-from milo.task.children import Reaper, WaitStatus
+from milo.proc import become_subreaper, start_ticks
+from milo.task.children import Child, Placement, Reaper, WaitStatus
 from milo.task.ladder import StopLadder
 from milo.task.oci import crun
 from milo.task.oci.crun import Crun
@@ -32,10 +31,8 @@ from tests.support.log_rig import descriptors
 async def reaping() -> AsyncIterator[Reaper]:
     """A reaper of the children that are started with it."""
     reaper = Reaper(reap_all=False)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(reaper.run)
+    async with reaper.running():
         yield reaper
-        nursery.cancel_scope.cancel()
 
 
 def script(path: Path, text: str) -> str:
@@ -53,43 +50,123 @@ async def test_exit_codes_and_signals_are_told_apart(tmp_path: Path) -> None:
             ("exit 137", WaitStatus(137, 0), "exit code 137"),
             ("kill -9 $$", WaitStatus(0, 9), "killed by signal 9"),
         ):
-            pid = reaper.spawn([script(tmp_path / "run", text)], {}, stdout=1, stderr=2)
+            child = reaper.spawn([script(tmp_path / "run", text)], {}, (0, 1, 2))
             with trio.fail_after(10):
-                status = await reaper.wait(pid)
+                status = await child.wait()
             assert (status, str(status)) == (expected, words)
-            assert await reaper.wait(pid) == expected
-            reaper.forget(pid)
+            assert await child.wait() == child.status == expected
 
 
-async def test_a_child_gets_its_streams_and_no_ignored_signals(tmp_path: Path) -> None:
+async def _spawn(reaper: Reaper, argv: list[str], fds: list[int], placed: bool) -> Child:
+    env = {"PATH": os.defpath}
+    if not placed:
+        return reaper.spawn(argv, env, fds)
+    return await reaper.spawn_placed(argv, env, fds, Placement(_own_oom_score()))
+
+
+def _own_oom_score() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+@pytest.mark.parametrize("placed", [False, True])
+async def test_a_child_gets_its_streams_and_no_signals(tmp_path: Path, placed: bool) -> None:
     """An ignored signal survives an exec; Python ignores SIGPIPE."""
+    text = "head -c 1 | wc -c; grep -E 'Sig(Ign|Blk)' /proc/self/status; head -c 1 <&3"
     output = tmp_path / "output"
+    before = descriptors()
     async with reaping() as reaper:
         with output.open("wb") as file, Path("/dev/zero").open("rb") as zero:
-            pid = reaper.spawn(
-                [script(tmp_path / "run", "head -c 1 | wc -c; grep SigIgn /proc/self/status >&2")],
+            passed = os.open(script(tmp_path / "run", text), os.O_RDONLY)
+            fds = [zero.fileno(), file.fileno(), file.fileno(), passed]
+            child = await _spawn(reaper, [str(tmp_path / "run")], fds, placed)
+            os.close(passed)
+            with trio.fail_after(10):
+                assert await child.wait() == WaitStatus(0, 0)
+        with pytest.raises(FileNotFoundError) as caught:
+            await _spawn(reaper, ["/nonexistent"], [0, 1, 2], placed)
+        assert caught.value.filename == "/nonexistent"
+    count, *words = output.read_text().split()
+    signals = dict(zip(words[0:4:2], words[1:4:2], strict=True))
+    # 32 and 33 are the C library's own, which lets nobody set them; signal(7).
+    assert count == "1" and not any(int(mask, 16) & ~(3 << 31) for mask in signals.values())
+    assert words[4:] == ["#"]
+    assert descriptors() == before
+
+
+async def test_a_child_is_placed_before_it_executes(tmp_path: Path) -> None:
+    """Its first instruction, and all that it starts, has its OOM score and is in its cgroup."""
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / "cgroup.procs").touch()  # stands for the kernel's: what is written there is seen
+    score = min(_own_oom_score() + 345, 1000)
+    output = tmp_path / "output"
+    text = (
+        f"cat {group}/cgroup.procs; (cat /proc/self/oom_score_adj &); cat /proc/self/oom_score_adj"
+    )
+    argv = [script(tmp_path / "run", text)]
+    async with reaping() as reaper:
+        with output.open("wb") as file:
+            child = await reaper.spawn_placed(
+                argv,
                 {"PATH": os.defpath},
-                stdin=zero.fileno(),
-                stdout=file.fileno(),
-                stderr=file.fileno(),
+                [0, file.fileno(), 2],
+                Placement(score, (str(group),)),
             )
             with trio.fail_after(10):
-                await reaper.wait(pid)
-        with pytest.raises(FileNotFoundError):
-            reaper.spawn(["/nonexistent"], {}, stdout=1, stderr=2)
-    count, _, ignored = output.read_text().split()
-    # 32 and 33 are the C library's own, which lets nobody set them; signal(7).
-    assert (count, int(ignored, 16) & ~(3 << 31)) == ("1", 0)
+                assert await child.wait() == WaitStatus(0, 0)
+    assert output.read_text() == f"0{score}\n{score}\n"
 
 
-def test_every_child_of_a_task_process_is_reaped() -> None:
-    """Only asked for statuses are kept for long; what is left at the end is killed."""
+async def test_a_child_that_cannot_be_placed_is_not_executed(tmp_path: Path) -> None:
+    """The error names what refused it, and nothing ran."""
+    ran = tmp_path / "ran"
+    argv = [script(tmp_path / "run", f"touch {ran}")]
+    async with reaping() as reaper:
+        placement = Placement(_own_oom_score(), (str(tmp_path / "no-group"),))
+        with pytest.raises(FileNotFoundError) as caught:
+            await reaper.spawn_placed(argv, {}, [0, 1, 2], placement)
+        assert caught.value.filename == f"{tmp_path}/no-group/cgroup.procs"
+        with pytest.raises(
+            CrunError, match=r"exec failed \(not started\): .*no-group.*No such file"
+        ):
+            await Crun(reaper, str(tmp_path / "log")).run("exec", argv, placement=placement)
+    assert not ran.exists()
+
+
+async def test_cancelling_kills_a_child_that_is_being_placed(tmp_path: Path) -> None:
+    """Nothing is executed later, behind the back of whoever does not want it any more."""
+    group = tmp_path / "group"
+    group.mkdir()
+    os.mkfifo(group / "cgroup.procs")  # a kernel that takes its time: this opens for no reader
+    ran = tmp_path / "ran"
+    argv = [script(tmp_path / "run", f"touch {ran}")]
+    async with reaping() as reaper:
+        with trio.move_on_after(0.2) as scope:
+            await reaper.spawn_placed(
+                argv, {}, [0, 1, 2], Placement(_own_oom_score(), (str(group),))
+            )
+        assert scope.cancelled_caught
+        (child,) = reaper._watched.values()
+        with trio.fail_after(10):
+            assert await child.wait() == WaitStatus(0, signal.SIGKILL)
+    assert not ran.exists()
+
+
+def _in_a_task_process(run: Callable[[Reaper], Awaitable[None]]) -> None:
+    """Run ``run`` in a process of its own, whose children are all its reaper's."""
+
+    async def body() -> None:
+        reaper = Reaper(reap_all=True)
+        async with reaper.running():
+            await run(reaper)
+
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            trio.run(_be_a_task_process)
-            status = 0
+            become_subreaper()
+            trio.run(body)
+            status = 2 if _has_children() else 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -114,20 +191,80 @@ def _has_children() -> bool:
     return True
 
 
-async def _be_a_task_process() -> None:
-    reaper = Reaper(reap_all=True)
-    early = _ended_child("/bin/false")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(reaper.run)
-        reaper.reap()
-        assert await reaper.wait(early) == WaitStatus(1, 0)
-        for _ in range(children.REMEMBERED_STATUSES + 10):
-            _ended_child("/bin/true")
-            reaper.reap()
-        assert len(reaper._statuses) <= children.REMEMBERED_STATUSES + 1
-        stray = _sleeper()
-        nursery.cancel_scope.cancel()
-    assert not _has_children() and start_ticks(stray.pid) is None
+async def _reap_strangers(reaper: Reaper) -> None:
+    mine = _sleeper()
+    child = reaper.adopt(mine.pid)
+    stranger = _ended_child("/bin/false")
+    reaper.reap()
+    assert not Path(f"/proc/{stranger}").exists()
+    with pytest.raises(ChildProcessError):
+        reaper.adopt(stranger)
+    child.signal(signal.SIGTERM)
+    with trio.fail_after(10):
+        assert await child.wait() == WaitStatus(0, signal.SIGTERM)
+    _sleeper()  # which the end kills
+
+
+def test_children_that_nobody_watches_are_reaped_and_killed_at_the_end() -> None:
+    """An orphan becomes a child of a task process: it is reaped when it ends, or at the end."""
+    _in_a_task_process(_reap_strangers)
+
+
+async def _take_the_number_of_another(reaper: Reaper) -> None:
+    with reaper.orphans_kept():
+        ended = _ended_child("/bin/false")
+        reaper.reap()  # as for a SIGCHLD of anybody's
+        child = reaper.adopt(ended)
+        assert await child.wait() == WaitStatus(1, 0)
+        # With the status taken, the kernel may give the number to the next one.
+        for _ in range(100):  # somebody else's process may take it first
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(ended - 1))
+            later = _sleeper()
+            if later.pid == ended:
+                break
+            later.kill()
+            later.wait()
+        assert later.pid == ended
+        other = reaper.adopt(later.pid)
+        assert other.status is None
+        with pytest.raises(ProcessLookupError):
+            child.signal(signal.SIGKILL)
+        child.kill_group()
+        assert start_ticks(later.pid) is not None
+        other.signal(signal.SIGKILL)
+        with trio.fail_after(10):
+            assert await other.wait() == WaitStatus(0, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="asking the kernel for a process id needs root")
+def test_a_status_belongs_to_one_process() -> None:
+    """A child that ends before it is adopted keeps its status, which no later one gets."""
+    _in_a_task_process(_take_the_number_of_another)
+
+
+async def test_clean_up_may_wait_for_a_child_after_a_cancellation(tmp_path: Path) -> None:
+    """Reaping outlives everything that waits for a child, whatever ends it."""
+    reaper = Reaper(reap_all=False)
+    with trio.fail_after(10):
+        with trio.CancelScope() as scope:
+            async with reaper.running():
+                child = reaper.spawn(["/bin/sleep", "1000"], {}, (0, 1, 2))
+                try:
+                    scope.cancel()
+                    await trio.sleep_forever()
+                finally:
+                    child.signal(signal.SIGTERM)
+                    with trio.CancelScope(shield=True):
+                        assert await child.wait() == WaitStatus(0, signal.SIGTERM)
+        with pytest.raises(ExceptionGroup) as caught:
+            async with reaper.running():
+                child = reaper.spawn(["/bin/sleep", "1000"], {}, (0, 1, 2))
+                try:
+                    raise ValueError("of the block")
+                finally:
+                    child.kill_group()
+                    assert await child.wait() == WaitStatus(0, signal.SIGKILL)
+    assert caught.value.subgroup(ValueError)
 
 
 async def test_crun_that_succeeds(tmp_path: Path) -> None:
@@ -270,7 +407,7 @@ class Target:
             raise ControlError("it has ended")
         self.got.append((trio.current_time(), signal.Signals(number).name))
 
-    async def kill_all(self) -> None:
+    def kill(self) -> None:
         self.got.append((trio.current_time(), "all"))
 
 

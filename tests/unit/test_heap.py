@@ -19,7 +19,14 @@ from milo.core.java.heap import (
 )
 from milo.core.java.option_words import UserWords
 from milo.core.launch import Launch
-from milo.task.java.jvm import MAX_ARGFILE_BYTES, Jvm, dump_bytes, files_of, user_words
+from milo.task.java.jvm import (
+    MAX_ARGFILE_BYTES,
+    Jvm,
+    dump_bytes,
+    files_of,
+    plan_of_past,
+    user_words,
+)
 from tests.support.launches import make_launch
 
 FILES = "/alloc/data/app-1"
@@ -266,7 +273,7 @@ REPORT = b"""#
 
 def test_a_crash_is_told_from_its_report(launch: Launch) -> None:
     """Signal, frame and the report's place are told; of what is no file or no report nothing."""
-    jvm = Jvm(launch, TaskOptions())
+    jvm = Jvm(launch, TaskOptions(), plan_of_past(launch, TaskOptions()))
     path = Path(launch.shared_dir, "data/web-12ab.hs_err.log")
     assert jvm.crash(77) == ""
     path.symlink_to("/etc/passwd")
@@ -286,9 +293,10 @@ def test_a_report_at_the_users_path_is_found(launch: Launch, mode: str, number: 
     """``%p`` in the user's path stands for the JVM's process id as the JVM sees it."""
     options = TaskOptions(jvm_options=("-XX:ErrorFile=a%p.log",), work_dir="/local", pid_mode=mode)
     Path(launch.task_dir, f"local/a{number}.log").write_bytes(REPORT)
-    assert Jvm(launch, options).crash(77).endswith(f"; its report is a{number}.log")
+    jvm = Jvm(launch, options, plan_of_past(launch, options))
+    assert jvm.crash(77).endswith(f"; its report is a{number}.log")
     outside = TaskOptions(jvm_options=("-XX:ErrorFile=/etc/passwd",))
-    assert Jvm(launch, outside).crash(77) == ""
+    assert Jvm(launch, outside, plan_of_past(launch, outside)).crash(77) == ""
 
 
 @pytest.mark.parametrize(

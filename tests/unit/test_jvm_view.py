@@ -19,45 +19,12 @@ from milo.core.java.jvm_view import Limits, SelfTold, describe, expected_collect
 from milo.core.java.option_words import UserWords
 from milo.task.java.jvm import read_perf_data
 from milo.task.java.silent_jvm import past_perf_data
+from tests.support.perf_data import SERIAL, perf_data
 
 RUNS = "Runs on Java 17.0.15 (/jdk), found by java_home"
 TUNING = Tuning(heap_bytes=361 * MIB, why="by default, for a task of 512 MiB")
 SMALL = Limits(memory_bytes=512 * MIB, cpus=4)
 LARGE = Limits(memory_bytes=4096 * MIB, cpus=4)
-
-
-def entry(name: str, value: int | str) -> bytes:
-    """Return one entry of performance data."""
-    key = name.encode() + b"\0"
-    key += b"\0" * (-(20 + len(key)) % 8)
-    if isinstance(value, int):
-        data, kind, vector = struct.pack("<q", value), b"J", 0
-    else:
-        data, kind = value.encode() + b"\0", b"B"
-        vector = len(data)
-        data += b"\0" * (-len(data) % 8)
-    head = struct.pack(
-        "<iiicBBBi", 20 + len(key) + len(data), 20, vector, kind, 0, 0, 0, 20 + len(key)
-    )
-    return head + key + data
-
-
-def perf_data(entries: dict[str, int | str], *, accessible: int = 1) -> bytes:
-    """Return performance data as a JVM writes it."""
-    body = b"".join(entry(name, value) for name, value in entries.items())
-    head = struct.pack(">IBBBB", hsperf.MAGIC, 1, 2, 0, accessible)
-    return head + struct.pack("<iiqii", 32 + len(body), 0, 0, 32, len(entries)) + body
-
-
-SERIAL: dict[str, int | str] = {
-    "sun.rt.vmInitDoneTime": 1795481017980,
-    "java.property.java.version": "17.0.15",
-    "java.property.java.vm.name": "OpenJDK 64-Bit Server VM",
-    "java.rt.vmArgs": "-Xmx300m",
-    "sun.gc.policy.name": "Copy:MSC",
-    "sun.gc.generation.0.maxCapacity": 100 * MIB,
-    "sun.gc.generation.1.maxCapacity": 200 * MIB,
-}
 
 
 def test_serial_heap_is_the_sum_of_its_generations() -> None:
@@ -116,6 +83,22 @@ def test_damaged_data_is_survived(noise: bytes, at: int) -> None:
     data = perf_data(SERIAL)
     hsperf.self_told(data[:at] + noise + data[at + len(noise) :])
     hsperf.self_told(data[:12] + noise)
+
+
+@given(
+    st.text("0123456789._-+a\x00", max_size=12) | st.text(max_size=90),
+    st.text(max_size=40),
+    st.integers(0, 2000),
+)
+def test_texts_that_are_cut_short_are_survived(version: str, arguments: str, shares: int) -> None:
+    """Whatever a task writes for its JVM's version and arguments, the event can be made of it."""
+    entries: dict[str, int | str] = {
+        "java.property.java.version": version,
+        "java.rt.vmArgs": arguments,
+    }
+    told = hsperf.self_told(perf_data(SERIAL | entries))
+    text = describe(RUNS, told, TUNING, Limits(cpus=4, shares=shares), 17, UserWords())
+    assert text.startswith(RUNS)
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=8, max_size=8))

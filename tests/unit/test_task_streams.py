@@ -146,7 +146,36 @@ async def test_a_bug_in_one_pump_is_not_the_tasks_end(
         os.close(fd)
     assert len(failures) == 2
     lines = [line.text for line in told.messages if isinstance(line, control.Log)]
-    assert lines[0] == "the pump of stdout failed: RuntimeError('a bug')"
+    assert lines[0].startswith("the pump of stdout failed (RuntimeError('a bug') in test_task_")
+    assert lines[0].endswith("it is tried again in 1 s")
+
+
+async def test_a_pump_that_always_fails_holds_no_exit_up(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of the task one try is left, and the other stream is delivered whole."""
+    told = Told(tmp_path)
+    launch = make_launch(tmp_path)
+    both = Streams.open(launch, TaskOptions(), told.journal)
+    readers = [open_reader(path) for path in (launch.stdout_path, launch.stderr_path)]
+
+    async def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(both._streams[0].pump, "run", broken)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(both.run)
+        await trio.sleep(5)
+        os.write(both.container_stderr, b"error")
+        both.release_container_ends()
+        with trio.fail_after(2 * streams.RETRY_S):
+            await both.drained()
+    assert os.read(readers[1], 100) == b"error"
+    both.close()
+    for fd in readers:
+        os.close(fd)
+    lines = [line.text for line in told.messages if isinstance(line, control.Log)]
+    assert lines[-1].endswith("and is given up")
 
 
 async def test_a_successor_goes_on_where_the_streams_are(tmp_path: Path) -> None:

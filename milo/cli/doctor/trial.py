@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -18,7 +19,9 @@ from milo.core.records import short_id
 from milo.errors import CrunError, MiloError
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
-from milo.task.oci.container import Container
+from milo.task.oci.bundle import write_bundle
+from milo.task.oci.container import Container, cgroup_path, create, discard_bundle
+from milo.task.root.mount_check import MountCheck
 
 TASK_NAME: Final = "doctor"
 WAIT_S: Final = 30.0
@@ -82,24 +85,44 @@ async def _run(base: str, crun_path: str, options: PluginOptions) -> None:
     for name in ("local", "secrets", "tmp"):
         os.makedirs(f"{launch.task_dir}/{name}", 0o755)
     reaper = Reaper(reap_all=False)
-    container = Container(launch, reaper)
     # The root file system is the same without a JDK, which a host may not have yet.
     app = Application(JavaRuntime(home="/usr", version="", major=0, source=""))
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(reaper.run)
-        try:
-            container.prepare(TaskOptions(), app, (shutil.which("true") or "/usr/bin/true",))
-            await container.create(null, null)
-            await container.start()
-            with trio.move_on_after(WAIT_S):
-                status = await container.wait()
-                if status is None or status.exit_code or status.signal:
-                    raise CrunError("start", f"true ended with {status}", "")
-        finally:
-            os.close(null)
-            with trio.CancelScope(shield=True):
-                await container.destroy()
-        nursery.cancel_scope.cancel()
-    if container.trouble:
-        raise CrunError("delete", "the container was removed by hand", container.trouble)
+    try:
+        async with reaper.running():
+            arguments = (shutil.which("true") or "/usr/bin/true",)
+            try:
+                bundle = write_bundle(launch, TaskOptions(), app, arguments)
+                check = MountCheck(
+                    bundle.binds,
+                    alloc_dir=launch.alloc_dir,
+                    java_home=app.java.home,
+                    root=bundle.root,
+                    work_dir=bundle.work_dir,
+                )
+                with contextlib.closing(check):
+                    container = await create(
+                        launch, reaper, bundle, check, stdout=null, stderr=null
+                    )
+            except BaseException:
+                discard_bundle(launch, cgroup_path(launch))
+                raise
+            trouble = await _run_true(container)
+    finally:
+        os.close(null)
+    if trouble:
+        raise CrunError("delete", "the container was removed by hand", trouble)
+
+
+async def _run_true(container: Container) -> str:
+    """Run the created container; return what went wrong with its removal."""
+    try:
+        await container.start()
+        with trio.move_on_after(WAIT_S):
+            status = await container.wait()
+            if status is None or status.exit_code or status.signal:
+                raise CrunError("start", f"true ended with {status}", "")
+    finally:
+        with trio.CancelScope(shield=True):
+            trouble = await container.destroy()
+    return trouble

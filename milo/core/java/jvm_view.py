@@ -97,7 +97,7 @@ def _counts_shares(version: str) -> bool:
     """Whether this release takes shares for processors."""
     parts = [int(part) for part in re.findall(r"\d+", version)[:4]]
     if parts[:1] == [1]:  # 1.8.0_402
-        parts = [parts[1], 0, parts[3] if len(parts) > 3 else 0]
+        parts = [parts[1], 0, *parts[3:4]] if len(parts) > 1 else []
     if not parts:
         return False
     update = parts[2] if len(parts) > 2 else 0

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Final
 
+import attrs
 import trio
 
 from milo import cgroup_files, walk
@@ -42,57 +43,94 @@ CLOCK_SLACK_S: Final = 1.0
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
+@attrs.frozen
+class JvmPlan:
+    """What is decided of a JVM before it starts."""
+
+    runs_on: str
+    """Which Java, and why."""
+    java_major: int
+    words: UserWords
+    tuning: Tuning
+    remarks: tuple[str, ...] = ()
+    """Sentences that the start event ends with: Nomad keeps ten events a task."""
+
+
+def plan_jvm(launch: Launch, options: TaskOptions, app: Application) -> JvmPlan:
+    """Decide what to add to the user's options, which may be in files of the task's."""
+    words = user_words(launch, options, app.java.major)
+    return JvmPlan(
+        runs_on=app.notes[0] if app.notes else f"Runs on Java {app.java.version}",
+        java_major=app.java.major,
+        words=words,
+        tuning=_tuning(launch, options, words),
+        remarks=app.notes[1:],
+    )
+
+
+def plan_of_past(launch: Launch, options: TaskOptions) -> JvmPlan:
+    """Return what a Milo that wrote down no plan will have decided; no file is looked into."""
+    words = gather(launch.env, options.jvm_options, 0, lambda _: None)
+    return JvmPlan("", 0, words, _tuning(launch, options, words))
+
+
+def _tuning(launch: Launch, options: TaskOptions, words: UserWords) -> Tuning:
+    return tune(
+        words,
+        memory_bytes=launch.resources.memory_bytes,
+        heap_percent=options.heap_percent,
+        dump_on_oom=options.heap_dump_on_oom,
+        files=files_of(launch),
+    )
+
+
 class Jvm:
-    """One task's JVM. `tuning` is decided at once; `tell` runs beside the container."""
+    """One task's JVM, as far as it tells of itself. `tell` and `watch_dump` run beside it."""
 
     def __init__(
-        self, launch: Launch, options: TaskOptions, app: Application | None = None
+        self, launch: Launch, options: TaskOptions, plan: JvmPlan, *, is_new: bool = True
     ) -> None:
-        """Decide; ``app`` is None for a JVM that another process of Milo's has started."""
+        """``is_new``: what it chose has not been told yet, by an earlier task process."""
         self._launch = launch
-        self._app = app
-        self._words = user_words(launch, options, 0 if app is None else app.java.major)
-        memory_bytes = launch.resources.memory_bytes
-        self.tuning: Tuning = tune(
-            self._words,
-            memory_bytes=memory_bytes,
-            heap_percent=options.heap_percent,
-            dump_on_oom=options.heap_dump_on_oom,
-            files=files_of(launch),
-        )
         self._options = options
+        self._plan = plan
+        self._is_new = is_new
         self._told_of_dump = False
-        self._remarks = [] if app is None else list(app.notes[1:])
-
-    def remark(self, sentence: str) -> None:
-        """Say ``sentence`` in the start event as well: Nomad keeps ten events a task."""
-        self._remarks.append(sentence)
 
     async def tell(self, container: Container, journal: Journal) -> None:
-        """Say in one event what runs and what the JVM chose; then watch for a heap dump.
+        """Say in one event what runs and what the JVM chose.
 
         Waits until the JVM has written that down, at most `GIVE_UP_S`. When cancelled, as at
         the application's end, it says what is known by then.
         """
-        if self._app is not None:
-            assert container.process is not None
-            started_at_s = container.started_at_s
-            limits = read_limits(container.process.pid, container.cgroup_path, self._launch)
-            told: SelfTold | None = None
+        if not self._is_new:
+            return
+        limits = read_limits(container.process.pid, container.cgroup_path, self._launch)
+        told: SelfTold | None = None
+        try:
+            told = await self._wait_until_told(container.process.pid, container.started_at_s)
+        finally:
+            told = told or self._look(container.started_at_s)
             try:
-                told = await self._wait_until_told(container.process.pid, started_at_s)
-            finally:
-                journal.event(self._choice(self._app, told or self._look(started_at_s), limits))
+                text = self._choice(told, limits)
+            except Exception as exc:
+                # The task writes what is read there, and may surprise.
+                journal.log("error", f"what the JVM wrote is not understood: {exc!r}")
+                text = self._choice(None, limits)
+            journal.event(text)
+
+    async def watch_dump(self, journal: Journal) -> None:
+        """Say when the JVM has written a heap dump, once that does not grow any more."""
         size = -1
-        while self.tuning.dump_expected and not self._told_of_dump:
+        while self._plan.tuning.dump_expected and not self._told_of_dump:
             await trio.sleep(DUMP_CHECK_S)
-            before, size = size, dump_bytes(self._launch, self.tuning.dump_path)
+            before, size = size, dump_bytes(self._launch, self._plan.tuning.dump_path)
             if size > 0 and size == before:
                 self.tell_of_dump(journal)
 
     def tell_of_dump(self, journal: Journal) -> None:
-        """Say that a heap dump was written, if there is one of which was not told yet."""
-        path = self.tuning.dump_path
+        """Say that a heap dump was written, if there is one and this was not said before."""
+        path = self._plan.tuning.dump_path
         size = 0 if self._told_of_dump or not path else dump_bytes(self._launch, path)
         if size > 0:
             self._told_of_dump = True
@@ -107,7 +145,7 @@ class Jvm:
         ``process`` is the host's id that the JVM had.
         """
         number = str(process) if self._options.pid_mode == "host" else OWN_ID
-        path = self.tuning.report_path.replace("%p", number)
+        path = self._plan.tuning.report_path.replace("%p", number)
         try:
             with _hold(self._launch, self._options, path) as file:
                 head = file.read(crash_report.MAX_BYTES)
@@ -115,11 +153,12 @@ class Jvm:
             return ""
         return crash_report.crash_words(head, shortened(path))
 
-    def _choice(self, app: Application, told: SelfTold | None, limits: Limits) -> str:
-        runs_on = app.notes[0] if app.notes else f"Runs on Java {app.java.version}"
-        runs_on += f"; container {container_name(os.path.basename(self._launch.state_dir))}"
-        text = describe(runs_on, told, self.tuning, limits, app.java.major, self._words)
-        return ". ".join((text, *self._remarks))
+    def _choice(self, told: SelfTold | None, limits: Limits) -> str:
+        plan = self._plan
+        container = container_name(os.path.basename(self._launch.state_dir))
+        runs_on = f"{plan.runs_on}; container {container}"
+        text = describe(runs_on, told, plan.tuning, limits, plan.java_major, plan.words)
+        return ". ".join((text, *plan.remarks))
 
     async def _wait_until_told(self, pid: int, started_at_s: float) -> SelfTold | None:
         pause_s = FIRST_LOOK_S

@@ -15,6 +15,7 @@ from milo.core.config.task_options import TaskOptions
 from milo.core.java import out_of_memory
 from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
+from milo.task.containment import keep_running
 from milo.task.journal import Journal
 from milo.task.logs.byte_counts import ByteCountsFile
 from milo.task.logs.fifo import FifoSink, LogTarget, check_log_path, write_text
@@ -25,7 +26,7 @@ from milo.task.oci.non_child import reopen_pipe
 NAMES: Final = ("stdout", "stderr")
 
 RETRY_S: Final = 1.0
-"""After a failure in a pump that is Milo's own fault: the other stream and the task go on."""
+"""After a failure in a pump: its output waits meanwhile."""
 
 MAX_SIGHTINGS: Final = 3
 """Events of Java's OutOfMemoryError, each of another kind: Nomad keeps a task's last ten."""
@@ -57,6 +58,7 @@ class Streams:
         self._counts_file = counts_file
         self._streams: list[_Stream] = []
         self._null: int | None = None
+        self._draining = False
         self._finished = trio.Event()
         self._last: dict[str, StreamCounters] = {}
         self._seen_kinds: set[out_of_memory.Kind] = set()
@@ -153,16 +155,21 @@ class Streams:
         self._finished.set()
 
     async def _run_pump(self, stream: _Stream) -> None:
-        while True:
-            try:
-                await stream.pump.run()
-                return
-            except Exception as exc:
-                self._journal.log("error", f"the pump of {stream.name} failed: {exc!r}")
-                await trio.sleep(RETRY_S)
+        """Run a pump; a failure of it that is Milo's own fault costs neither stream nor task.
+
+        At the end one try is left, since the exit waits for it.
+        """
+        await keep_running(
+            f"the pump of {stream.name}",
+            stream.pump.run,
+            self._journal.log,
+            retry_s=(RETRY_S, RETRY_S),
+            until=lambda: self._draining,
+        )
 
     async def drained(self) -> None:
         """Return when all that the ended container wrote is delivered, or given up and counted."""
+        self._draining = True
         for stream in self._streams:
             stream.pump.begin_drain()
         await self._finished.wait()

@@ -9,29 +9,46 @@ from typing import Final
 from milo import cgroup_files, proc
 from milo.core import cgroup
 from milo.core.cgroup import Mode
+from milo.core.launch import Launch
 from milo.errors import StateError
+from milo.task.children import Placement
 
 MAKE_ATTEMPTS: Final = 5
 """Each failure takes another task's end in the very microseconds between two calls."""
 
 
-def settle(pid: int, *, oom_score_adj: int, cpuset_cgroup: str = "", cpuset_cpus: str = "") -> None:
+def settle(pid: int, placement: Placement, cpuset_cpus: str = "") -> None:
     """Put the created container's process where Nomad wants it; before ``crun start``.
 
     Sets the OOM score, because crun before 1.9 takes 0 for "leave it" and the container would
-    keep the agent's -1000, out of the memory killer's reach. Then `join_cpuset`.
+    keep the agent's -1000, out of the memory killer's reach. Then it joins the cpuset group,
+    whose processors a driver has to set where they are the task's own: ``cpuset_cpus``.
 
     Raises:
         StateError: the kernel refuses, or the process is gone.
     """
+    score = placement.oom_score_adj
     try:
-        proc.set_oom_score_adj(pid, oom_score_adj)
+        proc.set_oom_score_adj(pid, score)
     except OSError as exc:
         raise StateError(
-            f"process {pid}", f"the kernel refuses oom_score_adj {oom_score_adj}: {exc.strerror}"
+            f"process {pid}", f"the kernel refuses oom_score_adj {score}: {exc.strerror}"
         ) from exc
-    if cpuset_cgroup and cgroup_files.detect().mode is not Mode.V2:
-        join_cpuset(pid, cpuset_cgroup, cpuset_cpus)
+    for directory in placement.cgroups:
+        if cpuset_cpus:
+            _write(f"{directory}/cpuset.cpus", cpuset_cpus)
+        _write(f"{directory}/cgroup.procs", str(pid))
+
+
+def placement_of(launch: Launch) -> Placement:
+    """Return where the processes of a task belong that crun does not put there itself.
+
+    On cgroup v1 that is the cpuset group that Nomad keeps for the task: the one that all tasks
+    without cores of their own share, which Nomad resizes as cores are reserved, or the task's
+    own. Both are Nomad's to remove.
+    """
+    joins = launch.cpuset_cgroup and cgroup_files.detect().mode is not Mode.V2
+    return Placement(launch.resources.oom_score_adj, (launch.cpuset_cgroup,) if joins else ())
 
 
 def join(pid: int, cgroup_path: str) -> None:
@@ -45,21 +62,6 @@ def join(pid: int, cgroup_path: str) -> None:
         directory = hierarchy.directory(controller, cgroup_path)
         if directory is not None and os.path.isdir(directory):
             _write(f"{directory}/cgroup.procs", str(pid))
-
-
-def join_cpuset(pid: int, cpuset_cgroup: str, cpuset_cpus: str = "") -> None:
-    """Move a process into the cpuset group that Nomad keeps for the task (cgroup v1).
-
-    ``cpuset_cgroup`` is absolute: the group that all tasks without cores of their own share,
-    which Nomad resizes as cores are reserved, or the task's own, which the driver has to give
-    its ``cpuset_cpus``. Both are Nomad's to remove.
-
-    Raises:
-        StateError: there is no such group, or the process is gone.
-    """
-    if cpuset_cpus:
-        _write(f"{cpuset_cgroup}/cpuset.cpus", cpuset_cpus)
-    _write(f"{cpuset_cgroup}/cgroup.procs", str(pid))
 
 
 def weigh(shares: int, cgroup_path: str, cgroup_parent: str) -> None:

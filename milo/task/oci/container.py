@@ -1,4 +1,8 @@
-"""One container: crun's commands in order, and what has to be undone."""
+"""One container: `create` makes it, `Container` is what there is from then on.
+
+Nothing here is in an order that has to be known: a `Container` has a process, and whatever was
+there before it (a bundle, half a container) is removed by the function that failed to make one.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,19 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Final
 
 import trio
 
 from milo import cgroup_files
 from milo.core import cgroup
-from milo.core.config.task_options import TaskOptions
 from milo.core.container import crun as crun_args
-from milo.core.launch import Application, Launch
-from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord, short_id
+from milo.core.container.crun import container_name
+from milo.core.launch import Launch
+from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.proc import identify
-from milo.task.children import Reaper, WaitStatus
+from milo.task.children import Child, Reaper, WaitStatus
 from milo.task.oci import bundle, cgroup_placement, cgroup_state
 from milo.task.oci.bundle import Bundle
 from milo.task.oci.crun import Crun
@@ -27,156 +32,184 @@ from milo.task.oci.pause import PauseProcess
 from milo.task.root.mount_check import MountCheck
 
 
-class Container:
-    """The container of one task. Methods are called in the order in which they stand here."""
+def container_id(launch: Launch) -> str:
+    """Return the name that crun knows the task's container by."""
+    return container_name(os.path.basename(launch.state_dir))
 
-    def __init__(self, launch: Launch, reaper: Reaper) -> None:
-        self.id = f"milo-{short_id(launch.task_id)}"
-        self.process: ProcessId | None = None
-        self.started_at_s = 0.0
+
+def cgroup_path(launch: Launch) -> str:
+    """Return the container's own cgroup as given to crun, relative to the hierarchy's root."""
+    return cgroup.container_path(launch.cgroup_parent, container_id(launch))
+
+
+async def create(
+    launch: Launch,
+    reaper: Reaper,
+    bundle: Bundle,
+    mount_check: MountCheck,
+    *,
+    stdout: int,
+    stderr: int,
+) -> Container:
+    """Create the container; its process waits, and inherits the two descriptors.
+
+    ``mount_check`` holds what ``bundle`` names, and stays the caller's. When this fails, or is
+    cancelled, nothing is left of the container nor of the bundle.
+
+    Raises:
+        CrunError, CrunMissingError: with crun's own words.
+        StateError: something was exchanged while it was being mounted, or the kernel refuses.
+    """
+    pause: PauseProcess | None = None
+    child: Child | None = None
+    placement = cgroup_placement.placement_of(launch)
+    try:
+        if not bundle.host_pids:
+            pause = PauseProcess(reaper, launch.state_dir, launch.network)
+        child = await _create(launch, reaper, bundle, pause, stdout, stderr)
+        process = identify(child.pid)
+        if process is None:
+            raise CrunError("create", "its process ended at once", "")
+        container = Container(
+            launch,
+            reaper,
+            child,
+            process,
+            pause,
+            cgroup_path=bundle.cgroup_path,
+            started_at_s=time.time(),
+        )
+        mount_check.verify(child.pid)
+        cgroup_placement.settle(child.pid, placement, launch.resources.cpuset_cpus)
+        if pause is not None:
+            cgroup_placement.join(pause.pid, bundle.cgroup_path)
+            cgroup_placement.settle(pause.pid, placement)
+            await pause.hand_over(child.pid)
+        shares = launch.resources.cpu_shares
+        cgroup_placement.weigh(shares, bundle.cgroup_path, launch.cgroup_parent)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            if child is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.signal(signal.SIGKILL)
+            if pause is not None:
+                pause.kill()
+            await _remove(launch, reaper, bundle.cgroup_path)
+            if pause is not None:
+                await pause.end()
+        raise
+    return container
+
+
+async def _create(
+    launch: Launch,
+    reaper: Reaper,
+    bundle: Bundle,
+    pause: PauseProcess | None,
+    stdout: int,
+    stderr: int,
+) -> Child:
+    """Run ``crun create`` and return the container's process."""
+    pid_file = os.path.join(launch.state_dir, PID_FILE)
+    log = os.path.join(launch.state_dir, CRUN_LOG)
+    arguments = crun_args.create_args(
+        launch.crun_path,
+        bundle.container_id,
+        bundle_path=bundle.path,
+        pid_file=pid_file,
+        log_file=log,
+        root=_crun_root(launch),
+    )
+    with _streams_of_its_own(launch) as stdin, reaper.orphans_kept():
+        await Crun(reaper, log).run(
+            "create",
+            arguments,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            passed=None if pause is None else pause.namespace,
+        )
+        with open(pid_file, encoding="ascii") as file:
+            return reaper.adopt(int(file.read()))
+
+
+def adopt(launch: Launch, reaper: Reaper, record: TaskRecord) -> Container:
+    """Return the container that an earlier task process started and wrote down.
+
+    Raises:
+        StateError: ``record`` has no container.
+    """
+    if record.container is None:
+        raise StateError(launch.state_dir, "no container was written down there")
+    return Container(
+        launch,
+        reaper,
+        NonChildProcess(record.container),
+        record.container,
+        None,  # it waits for the application by itself
+        cgroup_path=record.cgroup_path,
+        started_at_s=record.started_at_s,
+    )
+
+
+async def remove(launch: Launch, reaper: Reaper, record: TaskRecord | None) -> None:
+    """Remove what an earlier process of this task left; ``record`` is what it wrote."""
+    if record is not None and record.container is not None:
+        process = NonChildProcess(record.container)
+        with contextlib.suppress(OSError):
+            process.signal(signal.SIGKILL)
+        with trio.move_on_after(cgroup_state.GONE_TIMEOUT_S):
+            await process.wait()
+        process.close()
+    known = record is not None and record.cgroup_path
+    await _remove(launch, reaper, known or cgroup_path(launch))
+
+
+class Container:
+    """The container of one task, from its creation on."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        reaper: Reaper,
+        first: Child | NonChildProcess,
+        process: ProcessId,
+        pause: PauseProcess | None,
+        *,
+        cgroup_path: str,
+        started_at_s: float,
+    ) -> None:
+        self.id = container_id(launch)
+        self.process: Final = process
+        self.started_at_s: Final = started_at_s
+        self.cgroup_path: Final = cgroup_path
+        """As given to crun, relative to the hierarchy's root."""
         self._launch = launch
         self._reaper = reaper
-        self._bundle: Bundle | None = None
-        self._mount_check: MountCheck | None = None
-        self._log = os.path.join(launch.state_dir, CRUN_LOG)
-        self._root = os.path.join(launch.state_dir, "crun")
-        self._crun = Crun(reaper, self._log)
-        self._cgroup_path = ""
-        self._non_child: NonChildProcess | None = None
-        self._pause: PauseProcess | None = None
-        self._created = False
+        self._first = first
+        self._pause = pause
         self._ended = False
         self.pause_status: WaitStatus | None = None
         """How the pause process ended, when that was not with the application. Once waited for."""
-        self.trouble = ""
-        """What went wrong while it was removed, for the log; it is removed all the same."""
-
-    @classmethod
-    def adopt(cls, launch: Launch, reaper: Reaper, record: TaskRecord) -> Container:
-        """Return the container that an earlier task process started and wrote down.
-
-        Raises:
-            StateError: ``record`` has no container.
-        """
-        if record.container is None:
-            raise StateError(launch.state_dir, "no container was written down there")
-        container = cls(launch, reaper)
-        container.process = record.container
-        container.started_at_s = record.started_at_s
-        container._cgroup_path = record.cgroup_path
-        container._non_child = NonChildProcess(record.container)
-        container._created = True
-        return container
-
-    @property
-    def cgroup_path(self) -> str:
-        """As given to crun, relative to the hierarchy's root; empty before `prepare`."""
-        return self._cgroup_path
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences for the task's user, once prepared: what it has to do without."""
-        return () if self._bundle is None else self._bundle.notes
-
-    def prepare(self, options: TaskOptions, app: Application, argv: tuple[str, ...]) -> None:
-        """Write the bundle; raises MiloError."""
-        self._bundle = bundle.write_bundle(self._launch, options, app, argv)
-        self._cgroup_path = self._bundle.cgroup_path
-        self._mount_check = MountCheck(
-            self._bundle.binds,
-            alloc_dir=self._launch.alloc_dir,
-            java_home=app.java.home,
-            root=self._bundle.root,
-            work_dir=self._bundle.work_dir,
-        )
-
-    async def create(self, stdout: int, stderr: int) -> None:
-        """Create the container; its first process waits, and inherits the two descriptors.
-
-        Raises:
-            CrunError, CrunMissingError: with crun's own words.
-            StateError: something was exchanged while it was being mounted.
-        """
-        assert self._bundle is not None and self._mount_check is not None
-        pid_file = os.path.join(self._launch.state_dir, PID_FILE)
-        self._created = True
-        passed = None
-        if not self._bundle.host_pids:
-            self._pause = PauseProcess(self._reaper, self._launch.state_dir, self._launch.network)
-            passed = self._pause.namespace
-        with _streams_of_its_own(self._launch) as stdin:
-            await self._crun.run(
-                "create",
-                crun_args.create_args(
-                    self._launch.crun_path,
-                    self.id,
-                    bundle_path=self._bundle.path,
-                    pid_file=pid_file,
-                    log_file=self._log,
-                    root=self._root,
-                ),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                passed=passed,
-            )
-        with open(pid_file, encoding="ascii") as file:
-            pid = int(file.read())
-        self._reaper.watch(pid)
-        self.process = identify(pid)
-        if self.process is None:
-            raise CrunError("create", "its process ended at once", "")
-        self.started_at_s = time.time()
-        self._mount_check.verify(pid)
-        self._mount_check.close()
-        cgroup_placement.settle(
-            pid,
-            oom_score_adj=self._launch.resources.oom_score_adj,
-            cpuset_cgroup=self._launch.cpuset_cgroup,
-            cpuset_cpus=self._launch.resources.cpuset_cpus,
-        )
-        if self._pause is not None:
-            await self._settle(self._pause)
-        shares = self._launch.resources.cpu_shares
-        cgroup_placement.weigh(shares, self._cgroup_path, self._launch.cgroup_parent)
-
-    async def _settle(self, pause: PauseProcess) -> None:
-        """Put the pause process where the container's process is, and let go of it."""
-        assert self.process is not None
-        cgroup_placement.join(pause.pid, self._cgroup_path)
-        cgroup_placement.settle(
-            pause.pid,
-            oom_score_adj=self._launch.resources.oom_score_adj,
-            cpuset_cgroup=self._launch.cpuset_cgroup,
-            cpuset_cpus=self._launch.resources.cpuset_cpus,
-        )
-        await pause.hand_over(self.process.pid)
 
     async def start(self) -> None:
         """Let the application run; raises `CrunError`."""
-        await self._crun.run(
-            "start",
-            crun_args.start_args(
-                self._launch.crun_path, self.id, log_file=self._log, root=self._root
-            ),
+        log = os.path.join(self._launch.state_dir, CRUN_LOG)
+        arguments = crun_args.start_args(
+            self._launch.crun_path, self.id, log_file=log, root=_crun_root(self._launch)
         )
+        await Crun(self._reaper, log).run("start", arguments)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the first process; raises `ControlError` when it has ended.
-
-        Its id cannot be another's: only this process can reap it.
-        """
-        if self.process is None or self._ended:
+        """Send a signal to the first process; raises `ControlError` when it has ended."""
+        if self._ended:
             raise ControlError("Error: The application has ended")
         try:
-            if self._non_child is not None:
-                self._non_child.signal(number)
-            else:
-                os.kill(self.process.pid, number)
+            self._first.signal(number)
         except OSError as exc:
             raise ControlError(f"Error: Signal {number} was not sent: {exc.strerror}") from exc
 
-    async def kill_all(self) -> None:
+    def kill(self) -> None:
         """Send SIGKILL to the whole container. Never raises for a process that is gone."""
         if self._pause is not None:
             self._pause.kill()
@@ -186,21 +219,19 @@ class Container:
 
     async def wait(self) -> WaitStatus | None:
         """Return how the application ended, all others gone too; None when it is not known."""
-        assert self.process is not None
-        status = None
-        if self._non_child is not None:
-            await self._non_child.wait()
-        else:
-            status = await self._reaper.wait(self.process.pid)
+        status = await self._first.wait()
         self._ended = True
         # With the pause process the kernel ends the others; in the host's PID namespace, and
         # where another task process's pause process has seen the end itself, it is done here.
         with trio.CancelScope(shield=True):
-            if self._pause is not None:
-                self.pause_status = await self._pause.end()
-                self._pause = None
+            await self._end_pause()
             await cgroup_state.end_all(self.cgroup_path)
         return status
+
+    async def _end_pause(self) -> None:
+        if self._pause is not None:
+            self.pause_status = await self._pause.end()
+            self._pause = None
 
     def oom_killed(self, status: WaitStatus | None) -> bool:
         """Whether the kernel's OOM killer has ended the application, which ended so."""
@@ -212,58 +243,51 @@ class Container:
         """Return the most memory that it has used, and its limit; while its cgroup is there."""
         return cgroup_state.memory_peak(self.cgroup_path) if self.cgroup_path else MemoryPeak()
 
-    async def remove(self, record: TaskRecord | None) -> None:
-        """Remove what an earlier process of this task left; ``record`` is what it wrote."""
-        self._created = True
-        if record is not None and record.container is not None:
-            process = NonChildProcess(record.container)
-            with contextlib.suppress(OSError):
-                process.signal(signal.SIGKILL)
+    async def destroy(self) -> str:
+        """Kill and remove container, cgroups and bundle, whatever there is of them. Never raises.
+
+        Returns:
+            What went wrong with that, for the log; it is removed all the same.
+        """
+        self.kill()
+        trouble = await _remove(self._launch, self._reaper, self.cgroup_path)
+        if not self._ended:
             with trio.move_on_after(cgroup_state.GONE_TIMEOUT_S):
-                await process.wait()
-            process.close()
-        name = f"milo-{os.path.basename(self._launch.state_dir)}"
-        await self._destroy(
-            record.cgroup_path
-            if record is not None and record.cgroup_path
-            else cgroup.container_path(self._launch.cgroup_parent, name)
-        )
-
-    async def destroy(self) -> None:
-        """Remove container, cgroups and bundle, whatever there is of them. Never raises."""
-        if self._created:
-            await self.kill_all()
-        await self._destroy(self.cgroup_path)
-
-    async def _destroy(self, cgroup_path: str) -> None:
-        if self._mount_check is not None:
-            self._mount_check.close()
-        if self._created:
-            # What crun cannot remove is removed by hand below; a crun that hangs or has been
-            # uninstalled in the meantime must not keep a task from ending.
-            if cgroup_path:
-                await cgroup_state.end_all(cgroup_path)
-            delete = crun_args.delete_args(
-                self._launch.crun_path, self.id, log_file=self._log, root=self._root, force=True
-            )
-            try:
-                await self._crun.run("delete", delete)
-            except MiloError as exc:
-                self.trouble = str(exc)
-            if cgroup_path:
-                await cgroup_state.end_all(cgroup_path)
-            if self.process is not None and not self._ended:
                 await self.wait()
-            if self._pause is not None:
-                await self._pause.end()
-                self._pause = None
-            self._created = False
-        if self._non_child is not None:
-            self._non_child.close()
-        if cgroup_path:
-            cgroup_placement.remove_leftovers(cgroup_path, self._launch.cgroup_parent)
-        with contextlib.suppress(MiloError):
-            bundle.remove_bundle(self._launch.state_dir)
+        await self._end_pause()
+        if isinstance(self._first, NonChildProcess):
+            self._first.close()
+        return trouble
+
+
+async def _remove(launch: Launch, reaper: Reaper, cgroup_path: str) -> str:
+    """Remove a container, its cgroups and its bundle; return what crun could not do."""
+    # What crun cannot remove is removed by hand below; a crun that hangs or has been
+    # uninstalled in the meantime must not keep a task from ending.
+    trouble = ""
+    await cgroup_state.end_all(cgroup_path)
+    log = os.path.join(launch.state_dir, CRUN_LOG)
+    delete = crun_args.delete_args(
+        launch.crun_path, container_id(launch), log_file=log, root=_crun_root(launch), force=True
+    )
+    try:
+        await Crun(reaper, log).run("delete", delete)
+    except MiloError as exc:
+        trouble = str(exc)
+    await cgroup_state.end_all(cgroup_path)
+    discard_bundle(launch, cgroup_path)
+    return trouble
+
+
+def discard_bundle(launch: Launch, cgroup_path: str) -> None:
+    """Remove a bundle without a container, and the empty cgroups around it. Never raises."""
+    cgroup_placement.remove_leftovers(cgroup_path, launch.cgroup_parent)
+    with contextlib.suppress(MiloError):
+        bundle.remove_bundle(launch.state_dir)
+
+
+def _crun_root(launch: Launch) -> str:
+    return os.path.join(launch.state_dir, "crun")
 
 
 @contextlib.contextmanager

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import signal
 from collections.abc import Mapping
 from typing import Final
 
 import trio
 
 from milo.errors import CrunError, CrunMissingError
-from milo.task.children import Reaper
+from milo.task.children import Placement, Reaper
 
 CRUN_ENV: Final[Mapping[str, str]] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """Nothing of the agent's: an inherited NOTIFY_SOCKET makes ``crun start`` hang (measured)."""
@@ -19,6 +19,8 @@ COMMAND_TIMEOUT_S: Final = 30.0
 """create takes 23 ms and start 7 ms (measured); a host under load may take a second or two."""
 DELETE_TIMEOUT_S: Final = 10.0
 """delete takes 10 ms. All it removes can be removed without it, and the exit waits for it."""
+KILL_TIMEOUT_S: Final = 10.0
+"""How long it may take to end after SIGKILL."""
 MAX_OUTPUT_BYTES: Final = 4096
 
 
@@ -41,12 +43,14 @@ class Crun:
         stdout: int | None = None,
         stderr: int | None = None,
         passed: int | None = None,
+        placement: Placement | None = None,
     ) -> None:
-        """Run ``argv`` and wait for its end. Cancellation kills it, and waits for that.
+        """Run ``argv`` and wait for its end. Cancellation kills it, and waits for that a while.
 
         ``stdout`` and ``stderr`` are descriptors that the container is to inherit; without
         them it has /dev/null, since its messages go to the log file. So has ``stdin``.
-        ``passed`` is for crun alone, as `milo.task.children.Reaper.spawn` says.
+        ``passed`` is for crun alone, which gets it as `milo.task.children.PASSED_FD`. Without a
+        ``placement`` it runs where this process does.
 
         Raises:
             CrunError: it failed, or took longer than `DELETE_TIMEOUT_S` for ``delete`` and
@@ -56,33 +60,30 @@ class Crun:
         timeout_s = DELETE_TIMEOUT_S if command == "delete" else COMMAND_TIMEOUT_S
         with contextlib.suppress(OSError):
             os.unlink(self._log_path)
-        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            pid = self._reaper.spawn(
-                argv,
-                CRUN_ENV,
-                stdout=null if stdout is None else stdout,
-                stderr=null if stderr is None else stderr,
-                stdin=stdin,
-                passed=passed,
-            )
-        except FileNotFoundError as exc:
-            raise CrunMissingError(argv[0]) from exc
+            fds = [null if fd is None else fd for fd in (stdin, stdout, stderr)]
+            fds += () if passed is None else (passed,)
+            if placement is None:
+                child = self._reaper.spawn(argv, CRUN_ENV, fds)
+            else:
+                child = await self._reaper.spawn_placed(argv, CRUN_ENV, fds, placement)
         except OSError as exc:
-            raise CrunError(command, "not started", f"{argv[0]}: {exc.strerror}") from exc
+            if exc.errno == errno.ENOENT and exc.filename == argv[0]:
+                raise CrunMissingError(argv[0]) from exc
+            raise CrunError(command, "not started", f"{exc.filename}: {exc.strerror}") from exc
         finally:
             os.close(null)
         status = None
         try:
             with trio.move_on_after(timeout_s):
-                status = await self._reaper.wait(pid)
+                status = await child.wait()
         finally:
             if status is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)  # with what it may wait for itself
-                with trio.CancelScope(shield=True):
-                    await self._reaper.wait(pid)
-            self._reaper.forget(pid)
+                child.kill_group()  # with what it may wait for itself
+                # One that the kernel holds (a dead file server's) is reaped whenever it ends.
+                with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
+                    await child.wait()
         if status is None:
             raise CrunError(
                 command, f"no answer in {timeout_s:g} s, so it was killed", self._words()

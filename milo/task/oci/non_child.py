@@ -48,7 +48,7 @@ class NonChildProcess:
             raise ProcessLookupError(f"process {self.identity.pid} has ended")
 
     async def wait(self) -> None:
-        """Return once it has ended."""
+        """Return once it has ended; how it ended is not known."""
         await trio.lowlevel.checkpoint()
         if self._pidfd is not None:
             await trio.lowlevel.wait_readable(self._pidfd)

@@ -49,7 +49,7 @@ from milo.proc import (
     prctl,
     set_process_name,
 )
-from milo.task.children import Reaper, WaitStatus
+from milo.task.children import Reaper, WaitStatus, fork, reset_signals
 
 TIMEOUT_S: Final = 10.0
 """It is there and ready some 5 ms after the fork (measured), and on a busy host later."""
@@ -114,15 +114,19 @@ class PauseProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self.pid = _fork(lambda: _pause(theirs, state_dir, network, program))
-                self._reaper.watch(self.pid)
-                # Its number cannot be another's: only this process can reap it.
-                self.namespace = open_pid_namespace(self.pid)
+                pid = _fork(lambda: _pause(theirs, state_dir, network, program))
+                self._child = reaper.adopt(pid)
+                self.namespace = open_pid_namespace(pid)
                 """A descriptor of the PID namespace, until it is handed over."""
             except OSError as exc:
                 ours.close()  # which ends it
                 raise PauseProcessError(f"it cannot be forked: {exc}") from exc
         self._sock: trio.socket.SocketType | None = trio.socket.from_stdlib_socket(ours)
+
+    @property
+    def pid(self) -> int:
+        """The host's number of it."""
+        return self._child.pid
 
     async def hand_over(self, process: int) -> None:
         """Have it wait for the end of ``process``, the container's first, and for nothing else.
@@ -150,17 +154,16 @@ class PauseProcess:
         if answer:
             raise PauseProcessError(answer.decode(errors="replace"))
         self._reaper.reap()
-        if (status := self._reaper.status(self.pid)) is not None:
-            raise PauseProcessError(f"it has ended: {status}")
+        if self._child.status is not None:
+            raise PauseProcessError(f"it has ended: {self._child.status}")
         self._waits = bool(pidfds)
         self._let_go()
 
     def kill(self) -> None:
         """Send it SIGKILL, with which the kernel ends all of the container."""
-        if self._reaper.status(self.pid) is None:
+        with contextlib.suppress(ProcessLookupError):
+            self._child.signal(signal.SIGKILL)
             self._killed = True
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
 
     async def end(self) -> WaitStatus | None:
         """Return once it has ended, killed if need be; to be called when the container has.
@@ -174,11 +177,11 @@ class PauseProcess:
         with trio.CancelScope(shield=True):
             if self._waits:
                 with trio.move_on_after(ENDED_S):
-                    status = await self._reaper.wait(self.pid)
+                    status = await self._child.wait()
             if status is None:
                 self.kill()
                 with trio.move_on_after(TIMEOUT_S):
-                    status = await self._reaper.wait(self.pid)
+                    status = await self._child.wait()
         return None if self._killed or status in (None, WaitStatus(0, 0)) else status
 
     def _let_go(self) -> None:
@@ -192,27 +195,16 @@ class PauseProcess:
 
 
 def _fork(child: Callable[[], NoReturn]) -> int:
-    """Run ``child`` as process 1 of a new PID namespace, and return its id; raises OSError.
-
-    Signals stay blocked in there until it has let go of the parent's handlers.
-    """
+    """Run ``child`` as process 1 of a new PID namespace, and return its id; raises OSError."""
     own = open_pid_namespace()
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     try:
         _call("unshare", CLONE_NEWPID)  # for the next child
         try:
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    child()
-                finally:
-                    os._exit(1)
+            return fork(child)
         finally:
             enter_namespace(own, CLONE_NEWPID)  # for those that follow
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(own)
-    return pid
 
 
 def _pause(sock: socket.socket, state_dir: str, network: Network, program: bytes) -> NoReturn:
@@ -241,11 +233,8 @@ def _pause(sock: socket.socket, state_dir: str, network: Network, program: bytes
 
 def _leave_parent(keep: int) -> None:
     """Let go of what the task process has given: descriptors, handlers, session and name."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+    reset_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps, also after the exec
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     set_process_name(pause_program.NAME)
     os.setsid()
     for fd in open_descriptors():

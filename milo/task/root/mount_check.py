@@ -47,6 +47,42 @@ class MountCheck:
             self.close()
             raise
 
+    @classmethod
+    def received(cls, pairs: Sequence[tuple[str, str]], fds: Sequence[int]) -> MountCheck:
+        """Return the check of another process: its `pairs`, and duplicates of its `descriptors`.
+
+        These are this object's from now on, also when this fails.
+
+        Raises:
+            OSError: a descriptor cannot be looked at.
+        """
+        check = cls.__new__(cls)
+        check._held, check._work_dir = [], None
+        left = list(fds)
+        try:
+            for source, destination in pairs[:-1]:
+                check._held.append((source, destination, walk.Held(left.pop(0), source)))
+            check._work_dir = walk.Held(left.pop(0), pairs[-1][0])
+        except BaseException:
+            check.close()
+            raise
+        finally:
+            proc.close_all(left)
+        return check
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Source and destination of each mount that is compared; last, the working directory."""
+        assert self._work_dir is not None
+        mounts = ((source, destination) for source, destination, _ in self._held)
+        return (*mounts, (self._work_dir.path, ""))
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What is held of each of `pairs`."""
+        assert self._work_dir is not None
+        return (*(held.fd for _, _, held in self._held), self._work_dir.fd)
+
     def verify(self, pid: int) -> None:
         """Compare with what the created container's first process ``pid`` has mounted.
 

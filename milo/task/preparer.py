@@ -1,0 +1,330 @@
+"""The preparer: a child that reads what a tenant has written, before the task starts.
+
+Options, JAR, class files, a JDK's ``release``, ELF files, files of options: whoever wrote them may
+have made them to cost memory and time. So they are read in a process of their own, within limits
+of memory, processor time and time, first in line for the kernel's OOM killer. It writes the bundle
+and `records.PREPARED_FILE`, passes on descriptors of what it has checked, and ends; the task
+process, which has to answer meanwhile, reads no byte of a tenant's.
+
+It is forked before there is an event loop, and waits to be told which task: a fork of a process
+with one is not clean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from typing import Final, NoReturn
+
+import attrs
+import msgspec
+import trio
+
+from milo.core import control, records
+from milo.core.config.task_options import TaskOptions, parse_task_options
+from milo.core.java.application import java_arguments
+from milo.core.launch import Launch
+from milo.errors import MiloError, StateError, TaskStartError
+from milo.files import read_file, write_file
+from milo.proc import (
+    address_space_bytes,
+    close_all,
+    open_descriptors,
+    passed_descriptors,
+    passing,
+    prctl,
+    set_oom_score_adj,
+    set_process_name,
+    this_process,
+)
+from milo.task.children import Child, Reaper
+from milo.task.containment import fault
+from milo.task.java.application import resolve_application
+from milo.task.java.jvm import JvmPlan, plan_jvm
+from milo.task.oci import privileges
+from milo.task.oci.bundle import Bundle, write_bundle
+from milo.task.root.mount_check import MountCheck
+
+MEMORY_BYTES: Final = 512 << 20
+"""More than it has at its start. A JAR with 500,000 entries takes about 100 MiB (measured)."""
+CPU_S: Final = 20
+"""Of processor time. A JAR of 100 MB takes 0.1 s; an emulated machine is 30 times slower."""
+TIMEOUT_S: Final = 60.0
+"""In all, from the request on: a disk may be slow."""
+OOM_SCORE_ADJ: Final = 1000
+"""The highest there is: where the host runs out of memory it goes before any application."""
+DESCRIPTORS_AT_ONCE: Final = 100
+"""In one message; the kernel takes 253 (SCM_MAX_FD)."""
+MIB: Final = 1 << 20
+
+PR_SET_PDEATHSIG: Final = 1
+"""linux/prctl.h"""
+
+
+@attrs.frozen
+class Prepared:
+    """What the task process has to know of what was prepared; `records.PREPARED_FILE`."""
+
+    options: TaskOptions
+    jvm: JvmPlan
+    bundle: Bundle
+    """Without its binds."""
+    held: tuple[tuple[str, str], ...] = ()
+    """Of each descriptor that is passed on: see `MountCheck.pairs`."""
+    inspect_s: float = 0.0
+    bundle_s: float = 0.0
+    version: records.Int32 = records.RECORD_VERSION
+
+
+class _Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last message of a preparer, after its descriptors."""
+
+    error: str = ""
+    """Why the task cannot start; empty when all is prepared."""
+    recoverable: bool = False
+    more: bool = False
+    """Whether this message only brings descriptors, and others follow."""
+
+
+class Preparer:
+    """The child, as its parent holds it. Make it with `fork`; it does one task."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self._pid = pid
+        self._sock = sock
+
+    @classmethod
+    def fork(cls) -> Preparer:
+        """Return a new one. Call it before there is an event loop or a thread.
+
+        Raises:
+            OSError: no socket or no process can be made.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = this_process()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                _be_preparer(theirs.detach(), parent)
+            os._exit(1)
+        theirs.close()
+        return cls(pid, ours)
+
+    async def prepare(self, launch: Launch, reaper: Reaper) -> tuple[Prepared, MountCheck]:
+        """Have the bundle of ``launch`` written, and return what is known then.
+
+        ``reaper`` runs. Whoever calls this closes the `MountCheck`, and removes the bundle also
+        when it fails. Cancellation kills the child, and waits for that.
+
+        Raises:
+            TaskStartError: the task cannot start, or its preparation took too much.
+        """
+        try:
+            child = reaper.adopt(self._pid)
+        except ChildProcessError:
+            raise _ended("before it was asked for anything") from None
+        verdict: _Verdict | None = None
+        fds: list[int] = []
+        try:
+            with (
+                trio.socket.from_stdlib_socket(self._sock) as sock,
+                trio.move_on_after(TIMEOUT_S) as scope,
+                contextlib.suppress(OSError),
+            ):
+                await sock.send(os.fsencode(launch.state_dir))
+                verdict = await _receive(sock, fds)
+            if verdict is None:
+                _kill(child)
+            status = await child.wait()
+            if scope.cancelled_caught:
+                raise _too_much(f"{TIMEOUT_S:g} s")
+            if verdict is None and status.signal == signal.SIGXCPU:
+                raise _too_much(f"{CPU_S} s of processor time")
+            if verdict is None:
+                raise _ended(str(status))
+            if verdict.error:
+                raise TaskStartError(verdict.error, recoverable=verdict.recoverable)
+            prepared = read_prepared(launch.state_dir)
+            if prepared is None or len(prepared.held) != len(fds):
+                raise StateError(launch.state_dir, "what was prepared is not there")
+            passed, fds = fds, []
+            return prepared, MountCheck.received(prepared.held, passed)
+        finally:
+            close_all(fds)
+            with trio.CancelScope(shield=True):
+                _kill(child)
+                await child.wait()
+
+    def close(self) -> None:
+        """Let one that was never asked go: it ends. May be called in any case."""
+        self._sock.close()
+
+
+async def _receive(sock: trio.socket.SocketType, fds: list[int]) -> _Verdict | None:
+    """Return the verdict and add to ``fds`` what comes with it; None when there is none."""
+    space = socket.CMSG_SPACE(DESCRIPTORS_AT_ONCE * 4)
+    while True:
+        packet, ancillary, _, _ = await sock.recvmsg(
+            control.MAX_MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC
+        )
+        fds += passed_descriptors(ancillary)
+        if not packet:
+            return None
+        verdict = msgspec.json.decode(packet, type=_Verdict)
+        if not verdict.more:
+            return verdict
+
+
+def read_prepared(state_dir: str) -> Prepared | None:
+    """Return what was prepared for the task in ``state_dir``, or None: an older Milo's task."""
+    path = os.path.join(state_dir, records.PREPARED_FILE)
+    data = read_file(path)
+    return None if data is None else records.decode(data, Prepared, where=path)
+
+
+def read_launch(state_dir: str) -> Launch:
+    """Return what the driver wrote for the task in ``state_dir``; raises `StateError`."""
+    path = os.path.join(state_dir, records.LAUNCH_FILE)
+    data = read_file(path)
+    if data is None:
+        raise StateError(path, "it is not there")
+    return records.decode(data, Launch, where=path)
+
+
+def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
+    """Decide all about a task, and write its bundle. The caller closes the `MountCheck`.
+
+    Raises:
+        MiloError: the task cannot start; part of the bundle may be there.
+    """
+    began_s = time.monotonic()
+    options = parse_task_options(launch.config, launch.plugin)
+    privileges.permitted_user(launch, options)
+    app = resolve_application(launch, options)
+    plan = plan_jvm(launch, options, app)
+    inspected_s = time.monotonic()
+    arguments = java_arguments(app, options, plan.tuning.arguments)
+    bundle = write_bundle(launch, options, app, arguments)
+    check = MountCheck(
+        bundle.binds,
+        alloc_dir=launch.alloc_dir,
+        java_home=app.java.home,
+        root=bundle.root,
+        work_dir=bundle.work_dir,
+    )
+    prepared = Prepared(
+        options=options,
+        jvm=attrs.evolve(plan, remarks=(*plan.remarks, *bundle.notes)),
+        bundle=attrs.evolve(bundle, binds=()),
+        held=check.pairs,
+        inspect_s=inspected_s - began_s,
+        bundle_s=time.monotonic() - inspected_s,
+    )
+    return prepared, check
+
+
+# ---- in the child ---------------------------------------------------------------------------
+
+
+def _be_preparer(fd: int, parent: records.ProcessId) -> NoReturn:
+    set_process_name("milo-prepare")
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:
+        os._exit(1)  # it ended before it could be noticed
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # its parent ends it
+    for other in open_descriptors():
+        if other > 2 and other != fd:
+            with contextlib.suppress(OSError):
+                os.close(other)
+    sock = socket.socket(fileno=fd)
+    state_dir = os.fsdecode(sock.recv(control.MAX_MESSAGE_BYTES))
+    if not state_dir:
+        os._exit(0)
+    _limit_itself()
+    try:
+        verdict = _answer(sock, state_dir)
+    except MemoryError:
+        verdict = None
+    # What fills the memory may be gone by now, or not: so this is little.
+    sock.send(_NO_MEMORY if verdict is None else msgspec.json.encode(verdict))
+    os._exit(0)
+
+
+def _answer(sock: socket.socket, state_dir: str) -> _Verdict:
+    """Prepare the task in ``state_dir`` and pass on what is held."""
+    try:
+        prepared, check = prepare(read_launch(state_dir))
+        write_file(os.path.join(state_dir, records.PREPARED_FILE), records.encode(prepared))
+        held = check.descriptors
+        more = msgspec.json.encode(_Verdict(more=True))
+        for first in range(0, len(held), DESCRIPTORS_AT_ONCE):
+            sock.sendmsg([more], passing(held[first : first + DESCRIPTORS_AT_ONCE]))
+    except MemoryError:
+        raise
+    except MiloError as exc:
+        return _Verdict(error=control.cut(str(exc)), recoverable=exc.recoverable)
+    except OSError as exc:
+        # A disk that is full, a directory that vanished: said in the host's own words.
+        text = f"Error: The task could not be prepared: {exc}"
+        return _Verdict(error=control.cut(text), recoverable=True)
+    except Exception as exc:
+        text = f"Error: The task could not be prepared, by a fault of Milo's own: {fault(exc)}"
+        return _Verdict(error=control.cut(text))
+    return _Verdict()
+
+
+def _limit_itself() -> None:
+    with contextlib.suppress(OSError):
+        set_oom_score_adj(os.getpid(), OOM_SCORE_ADJ)
+    _lower(resource.RLIMIT_AS, address_space_bytes() + MEMORY_BYTES)
+    _lower(resource.RLIMIT_CPU, CPU_S, CPU_S + 1)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def _lower(kind: int, soft: int, hard: int = 0) -> None:
+    """Set a limit, which is never raised; without ``hard`` both are ``soft``."""
+    hard = hard or soft
+    most = resource.getrlimit(kind)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def _kill(child: Child) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.signal(signal.SIGKILL)
+
+
+def _too_much(what: str) -> TaskStartError:
+    return TaskStartError(_too_much_text(what), recoverable=False)
+
+
+def _too_much_text(what: str) -> str:
+    return (
+        f"Error: Preparing the task took more than {what}, which is Milo's limit. Look at what the "
+        "job brings: a JAR whose manifest or directory is huge, or a JDK with very many files"
+    )
+
+
+_NO_MEMORY: Final = msgspec.json.encode(
+    _Verdict(error=_too_much_text(f"{MEMORY_BYTES // MIB} MiB of memory"))
+)
+
+
+def _ended(how: str) -> TaskStartError:
+    """Return what to say of a preparer that has ended without a verdict."""
+    return TaskStartError(
+        f"Error: The process that prepared the task has ended ({how}). The kernel does that "
+        "when the host is out of memory: look at its log (journalctl -k)",
+        recoverable=True,
+    )

@@ -1,0 +1,108 @@
+"""What reads a tenant's bytes before the start is a process of its own, which a stop ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import trio
+
+from milo.core import control
+from milo.errors import TaskStartError
+from milo.host.task_client import TaskClient
+from milo.proc import children, comm, this_process
+from tests.support import spawners
+from tests.support.driver_rig import DriverRig, open_rig
+from tests.support.waiting import fail_after
+
+NEVER_ENDS = """
+import time, milo.task.preparer as preparer
+preparer.prepare = lambda launch: time.sleep(1000)
+"""
+TASK_PROCESS_KIB = 48 << 10
+"""The most that a task process may ever have used; an idle one has some 30 MiB resident."""
+
+
+def high_water_kib(pid: int) -> int:
+    """Return the most memory that a process has had resident."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmHWM")
+
+
+async def preparer_of(rig: DriverRig) -> tuple[int, int]:
+    """Return the process ids of the one task process and of its preparer, once it is there."""
+    while True:
+        for spawner in children(this_process().pid):
+            for task in children(spawner):
+                for child in children(task):
+                    if comm(child) == b"milo-prepare":
+                        return task, child
+        await trio.sleep(0.01)
+
+
+async def test_a_stop_ends_the_preparation(jar_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task process answers while its preparer is at work, and a stop kills that."""
+    spawners.patch(monkeypatch, f"exec({NEVER_ENDS!r})")
+    async with open_rig() as rig:
+        with fail_after(40):
+            failed: list[TaskStartError] = []
+            task = rig.task(jar_dir / "hello.jar")
+
+            async def start() -> None:
+                with pytest.raises(TaskStartError, match="stopped before it had started") as caught:
+                    await rig.registry.start(task.request)
+                failed.append(caught.value)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(start)
+                supervisor, preparer = await preparer_of(rig)
+                (directory,) = rig.state_dir.iterdir()
+                client = await TaskClient.connect(
+                    str(directory), lambda _: None, role=control.ROLE_OBSERVER
+                )
+                nursery.start_soon(client.run)
+                began_s = time.monotonic()
+                assert (await client.status()).phase == "creating"
+                await client.stop(signal.SIGTERM, 30)
+            assert failed
+            assert time.monotonic() - began_s < 10
+            for pid in (supervisor, preparer):
+                assert not Path(f"/proc/{pid}").exists()
+            assert not list(rig.state_dir.iterdir())
+
+
+async def test_a_large_manifest_costs_the_task_process_nothing(jar_dir: Path) -> None:
+    """A manifest of 200,000 lines is read, and the process that stays has never held it."""
+    async with open_rig() as rig:
+        with fail_after(60):
+            task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+            (jar,) = task.local.glob("*.jar")
+            with zipfile.ZipFile(jar) as old:
+                entries = {name: old.read(name) for name in old.namelist()}
+            manifest = entries.pop("META-INF/MANIFEST.MF").decode().rstrip("\r\n")
+            manifest += "\r\n" + "".join(f"A{number}: b\r\n" for number in range(200_000))
+            with zipfile.ZipFile(jar, "w", zipfile.ZIP_DEFLATED) as new:
+                new.writestr("META-INF/MANIFEST.MF", manifest)
+                for name, data in entries.items():
+                    new.writestr(name, data)
+            await rig.registry.start(task.request)
+            assert high_water_kib(await rig.supervisor(task)) < TASK_PROCESS_KIB
+            await rig.registry.stop(task.id, "SIGKILL", 0)
+
+
+async def test_nothing_of_a_preparer_stays(jar_dir: Path) -> None:
+    """A task that runs has no preparer any more, and its task process holds nothing of it."""
+    async with open_rig() as rig:
+        with fail_after(40):
+            task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+            await rig.registry.start(task.request)
+            supervisor = await rig.supervisor(task)
+            assert b"milo-prepare" not in {comm(pid) for pid in children(supervisor)}
+            held = [path.readlink().name for path in Path(f"/proc/{supervisor}/fd").iterdir()]
+            assert not [name for name in held if name in ("local", "secrets", "tmp", "alloc")]
+            await rig.registry.stop(task.id, "SIGKILL", 0)

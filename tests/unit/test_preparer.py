@@ -1,0 +1,159 @@
+"""The preparer: what reads a tenant's bytes has bounds, and ends with the start."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from milo.core import records
+from milo.core.launch import Launch
+from milo.errors import ConfigError, TaskStartError
+from milo.proc import children
+from milo.task import preparer
+from milo.task.children import Reaper
+from milo.task.preparer import Preparer
+from milo.task.root.mount_check import MountCheck
+from tests.support.launches import make_launch
+from tests.support.log_rig import descriptors
+
+Prepare = Callable[[Launch], tuple[preparer.Prepared, MountCheck]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Whatever a test does: no descriptor and no child more or less afterwards."""
+    before = descriptors(), set(children(os.getpid()))
+    yield
+    assert (descriptors(), set(children(os.getpid()))) == before
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    """A task whose launch is written down."""
+    found = make_launch(state_dir=str(tmp_path))
+    (tmp_path / "launch.json").write_bytes(records.encode(found))
+    return found
+
+
+async def run(launch: Launch, what: Prepare, monkeypatch: pytest.MonkeyPatch) -> MountCheck:
+    """Have the child do ``what``; return the check that comes back."""
+    monkeypatch.setattr(preparer, "prepare", what)
+    reaper = Reaper(reap_all=False)
+    child = Preparer.fork()
+    with trio.fail_after(60):
+        async with reaper.running():
+            _, check = await child.prepare(launch, reaper)
+    return check
+
+
+async def refused(launch: Launch, what: Prepare, monkeypatch: pytest.MonkeyPatch) -> TaskStartError:
+    """Have the child do ``what``; return why the task does not start."""
+    with pytest.RaisesGroup(TaskStartError) as caught:
+        await run(launch, what, monkeypatch)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, TaskStartError)
+    return error
+
+
+async def test_memory_has_a_bound(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes more memory than the limit is refused with the limit, and costs no more."""
+    monkeypatch.setattr(preparer, "MEMORY_BYTES", 32 << 20)
+
+    def hog(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        kept = [bytes(1 << 20) for _ in range(1000)]
+        raise AssertionError(len(kept))
+
+    error = await refused(launch, hog, monkeypatch)
+    assert "MiB of memory, which is Milo's limit" in str(error)
+    assert not error.recoverable
+
+
+async def test_processor_time_has_a_bound(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What computes for longer than the limit is ended."""
+    monkeypatch.setattr(preparer, "CPU_S", 1)
+
+    def compute(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        while True:
+            pass
+
+    error = await refused(launch, compute, monkeypatch)
+    assert "more than 1 s of processor time" in str(error)
+
+
+async def test_time_has_a_bound(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for longer than the limit is ended."""
+    monkeypatch.setattr(preparer, "TIMEOUT_S", 0.2)
+
+    def wait(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        time.sleep(1000)
+        raise AssertionError
+
+    assert "more than 0.2 s" in str(await refused(launch, wait, monkeypatch))
+
+
+async def test_cancellation_ends_it(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop meanwhile kills the child, and waits for that."""
+
+    def wait(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        time.sleep(1000)
+        raise AssertionError
+
+    with trio.move_on_after(0.2) as scope:
+        await run(launch, wait, monkeypatch)
+    assert scope.cancelled_caught
+
+
+async def test_its_death_is_told(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that is killed, by the kernel say, is a failed start that may be repeated."""
+
+    def die(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        os.kill(os.getpid(), 9)
+        raise AssertionError
+
+    error = await refused(launch, die, monkeypatch)
+    assert "has ended (killed by signal 9)" in str(error)
+    assert error.recoverable
+
+
+@pytest.mark.parametrize(
+    ("failure", "words", "recoverable"),
+    [
+        (ConfigError("args", "no good", "better"), "Invalid value for args: no good", False),
+        (OSError(28, "No space left on device"), "could not be prepared: [Errno 28]", True),
+        (ZeroDivisionError("1/0"), "a fault of Milo's own: ZeroDivisionError", False),
+    ],
+)
+async def test_failures_keep_their_words(
+    launch: Launch,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    words: str,
+    recoverable: bool,
+) -> None:
+    """What the child raises is the start's own error, with its text and what Nomad is told."""
+
+    def fail(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        raise failure
+
+    error = await refused(launch, fail, monkeypatch)
+    assert words in str(error)
+    assert error.recoverable is recoverable
+
+
+async def test_launch_that_is_not_there(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state directory that has vanished is told."""
+    Path(launch.state_dir, "launch.json").unlink()
+    assert "it is not there" in str(await refused(launch, preparer.prepare, monkeypatch))
+
+
+def test_one_that_is_not_asked_ends() -> None:
+    """A preparer that gets no task ends with its parent's end of the socket."""
+    child = Preparer.fork()
+    child.close()
+    pid, status = os.waitpid(child._pid, 0)
+    assert (pid, status) == (child._pid, 0)
