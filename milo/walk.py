@@ -278,7 +278,7 @@ def hold(path: str, *, beneath: str = "/", kind: Kind | None = None) -> Held:
         names = [name for name in path[len(root) :].split("/") if name not in ("", ".")]
         if not path.startswith("/") or not names or ".." in names:
             raise PathError(path, Reason.NOT_PLAIN, "it is not the plain path of a file")
-        at = _trusted(root or "/")
+        at = hold_directory(root or "/")
         for name in names[:-1]:
             with at:
                 at = _checked(at._find(name), Kind.DIRECTORY, Reason.NOT_DIRECTORY)
@@ -287,6 +287,12 @@ def hold(path: str, *, beneath: str = "/", kind: Kind | None = None) -> Held:
     except PathError as exc:
         _tell(exc, path, [])
         raise
+
+
+def hold_directory(path: str, flags: int = 0) -> Held:
+    """Hold a directory whose path is trusted, as the kernel follows it. Raises `PathError`."""
+    with _translated(path):
+        return Held(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | flags), path)
 
 
 def hold_in_container(places: Mapping[str, str], path: str, kind: Kind | None = None) -> Held:
@@ -392,7 +398,7 @@ def _descend(
     followed = 0
     try:
         if top is _Top.HOST:
-            held.append(_trusted("/"))
+            held.append(hold_directory("/"))
             look(held[0])
         bottom = len(held)
         while pending:
@@ -442,13 +448,7 @@ def _place(places: Mapping[str, str], name: str, followed: int) -> Held:
     if name not in places:
         words = "a symlink leads out of them" if followed else "it is elsewhere"
         raise PathError(f"/{name}", Reason.OUTSIDE, words)
-    return _trusted(places[name], os.O_NOFOLLOW)
-
-
-def _trusted(path: str, flags: int = 0) -> Held:
-    """Hold a directory whose path is trusted."""
-    with _translated(path):
-        return Held(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | flags), path)
+    return hold_directory(places[name], os.O_NOFOLLOW)
 
 
 def _checked(held: Held, kind: Kind | None, reason: Reason | None = None) -> Held:

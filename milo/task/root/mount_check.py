@@ -10,7 +10,6 @@ root's rights, and before 1.15 wherever a symlink leads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from milo import proc, walk
@@ -97,8 +96,9 @@ class MountCheck:
                     raise StateError(source, "something else took its place while it was mounted")
 
         assert self._work_dir is not None
-        if not os.path.samestat(os.stat(proc.work_dir(pid)), self._work_dir.status):
-            raise StateError(self._work_dir.path, "something else took its place as work_dir")
+        with _hold_link(proc.work_dir(pid)) as entered:
+            if not entered.is_same(self._work_dir):
+                raise StateError(self._work_dir.path, "something else took its place as work_dir")
 
     def close(self) -> None:
         """Let go of everything; may be called again."""
@@ -114,18 +114,19 @@ def hold_inside(pid: int, path: str) -> walk.Held:
     Raises `StateError`.
     """
     root = proc.root(pid)
-    if path.strip("/"):
-        held = _hold(root, root + path.rstrip("/"))
-    else:
-        # The link is the kernel's own: what it says, "/", would be the host's.
-        try:
-            held = walk.Held(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), path)
-        except OSError as exc:
-            raise StateError(path, exc.strerror or str(exc)) from exc
+    held = _hold(root, root + path.rstrip("/")) if path.strip("/") else _hold_link(root)
     if held.kind is not walk.Kind.DIRECTORY:
         with held:
             raise StateError(path, "it is no directory")
     return held
+
+
+def _hold_link(link: str) -> walk.Held:
+    """Hold the directory that a link of the kernel's own leads to, in another mount namespace."""
+    try:
+        return walk.hold_directory(link)
+    except PathError as exc:
+        raise StateError(link, exc.words) from exc
 
 
 def _hold_work_dir(path: str, binds: Sequence[Bind], alloc_dir: str, root: str) -> walk.Held:
