@@ -172,8 +172,8 @@ class TaskOptions:
         default="",
         metadata=option(
             text("a directory in the container"),
-            doc="The application's working directory, absolute; below `/local`, `/alloc`, "
-            "`/secrets` and `/tmp` it is made if it is missing.",
+            doc="The application's working directory, absolute and without symlinks; below "
+            "`/local`, `/alloc`, `/secrets` and `/tmp` it is made if it is missing.",
             unset='`"/"`, which is read-only',
             example='"/local"',
         ),
