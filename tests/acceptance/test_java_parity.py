@@ -86,7 +86,10 @@ CASES = {
         }
     ),
     "empty jar_path": Case({"class": "Parity", "class_path": "local/parity.jar", "jar_path": ""}),
-    "host namespaces": Case({**NAMED, "pid_mode": "host", "ipc_mode": "host"}),
+    "host namespaces": Case(
+        {**NAMED, "pid_mode": "host", "ipc_mode": "host"},
+        same=("pid",),
+    ),
     "capabilities": Case(
         {**NAMED, "cap_drop": ["all"], "cap_add": ["CHOWN", "cap_sys_chroot", "mknod"]},
         same=tuple(CORES),

@@ -283,7 +283,7 @@ import time; time.sleep(600)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="has the registers of x86_64")
-async def test_who_makes_it_do_something_ends_himself(jar_dir: Path, tmp_path: Path) -> None:
+async def test_who_makes_it_do_something_ends_the_task(jar_dir: Path, tmp_path: Path) -> None:
     """Any other system call, traced into it, is its end and that of the container."""
     script = f"exec /usr/bin/python3 -c '{TRACE}'"
     async with scripted(tmp_path, script, EVERYTHING) as rig:
