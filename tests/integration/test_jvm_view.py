@@ -228,10 +228,9 @@ async def test_a_dump_that_the_application_asks_for_can_be_written(jar_dir: Path
         assert dump.stat().st_size > MIB
 
 
-@pytest.mark.parametrize("userns", [False, True], ids=["plain", "userns"])
-async def test_a_crash_is_told_with_its_report(jar_dir: Path, userns: bool) -> None:
+async def test_a_crash_is_told_with_its_report(jar_dir: Path) -> None:
     """Of each start: by which signal, in which frame, and where its own report is."""
-    async with open_rig(PluginOptions(userns=userns)) as rig:
+    async with open_rig() as rig:
         for number in range(2):
             task = rig.task(jar_dir / "dies.jar", args=["segv"], alloc_id="a1")
             await rig.registry.start(task.request)

@@ -21,6 +21,7 @@ from milo.core.records import Handle, decode, short_id
 from milo.core.report import ExitResult
 from milo.errors import TaskStartError
 from milo.proc import start_ticks
+from milo.task.oci.privileges import userns_problem
 from tests.support import fake_crun, networks, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.pauses import pause_processes
@@ -31,7 +32,14 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"
 EVERYTHING = PluginOptions(
     allow_root=True, allow_caps=("all",), allow_seccomp_profiles=("unconfined",)
 )
-USERNS = pytest.mark.parametrize("userns", [False, True], ids=["plain", "userns"])
+USERNS = pytest.mark.parametrize(
+    "userns",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.skipif(bool(userns_problem()), reason="no userns")),
+    ],
+    ids=["plain", "userns"],
+)
 ROOTFS = pytest.mark.parametrize("rootfs", ["host", "minimal"])
 
 
