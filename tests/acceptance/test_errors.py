@@ -174,6 +174,17 @@ def test_error_of_a_later_start(nomad: Nomad, faulty_url: str, dev_agent: Agent)
     assert "local/ is empty" in shown
 
 
+@pytest.mark.parametrize("name", ["..", "a\\u001b[2Jb"])
+def test_task_names(nomad: Nomad, faulty_url: str, name: str) -> None:
+    """A name that Nomad lets through, and that is no directory's or no line's, is refused."""
+    text = job_file(artifact=f"{faulty_url}/hello.jar")
+    job = nomad.run(text.replace('task "app"', f'task "{name}"'))
+    assert job.wait_state("dead")["Failed"] is True
+    event = job.wait_event("Driver Failure")
+    assert "Error: Invalid value for the task's name: '" in event
+    assert event.isprintable()
+
+
 def test_unknown_key(nomad: Nomad) -> None:
     """A key that the schema does not have is refused by Nomad itself, with the key's name."""
     job = nomad.run(job_file(config={"jar_pth": "local/app.jar"}))
