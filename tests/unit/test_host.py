@@ -610,6 +610,23 @@ async def test_no_argument_keeps_a_task_from_being_stopped(
     assert asked == [(number, max(0.0, timeout_s))]
 
 
+@pytest.mark.parametrize(
+    ("level", "number"), [("trace", 10), ("debug", 10), ("info", 20), ("warn", 30), ("error", 40)]
+)
+def test_a_task_processs_lines_go_to_the_agents_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, level: str, number: int
+) -> None:
+    """At their level, with the task's id and the line's own keys; an unknown level is info."""
+    registry = Registry(SpawnerClient(), environ={})
+    task = registry._new_task(make_launch(tmp_path))
+    with caplog.at_level(1, logger="milo"):
+        task.take(control.Log(level=level, text="100% sure", fields={"stream": "stdout"}))
+        task.take(control.Log(level="?", text="odd"))
+    first, odd = caplog.records
+    assert (first.levelno, first.getMessage(), odd.levelno) == (number, "100% sure", 20)
+    assert first.__dict__["fields"] == {"task_id": task.task_id, "stream": "stdout"}
+
+
 # ---- what was left ---------------------------------------------------------------------
 
 
