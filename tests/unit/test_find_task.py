@@ -60,7 +60,7 @@ def test_of_one_name_the_running_task_is_meant() -> None:
     assert find_task("web", [ended]) is ended
     with pytest.raises(NoSuchTaskError, match="more than one task"):
         find_task("web", [WEB, make_task("fedcba9876543210", "web")])
-    with pytest.raises(NoSuchTaskError, match="there is no task 'db'"):
+    with pytest.raises(NoSuchTaskError, match="no task on this host matches 'db'"):
         find_task("db", [ended, WEB])
 
 
