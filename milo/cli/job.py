@@ -8,7 +8,7 @@ from argparse import Namespace
 from milo.cli import job_file
 from milo.cli.arguments import absolute
 from milo.cli.job_file import JobPlan
-from milo.core.java.jar import class_version, inspect_jar, missing_class, require_main_class
+from milo.core.java.jar import Jar, missing_class, require_main_class
 from milo.core.java.versions import release_of_class
 from milo.errors import ArtifactError, ConfigError
 
@@ -54,14 +54,15 @@ def _inspect(jar: str) -> tuple[str, int]:
     except OSError as exc:
         raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
     with file:
-        info = inspect_jar(file, jar)
+        looked_into = Jar(file, jar)
+        info = looked_into.inspect()
         name = require_main_class(info, jar)
-        major = class_version(file, name, jar)
+        major = looked_into.class_version(name)
         if major is None and not info.class_path:
             raise missing_class(jar, name, by_manifest=True)
         if info.start_class:
             # Spring Boot's launcher is older than what it launches.
-            started = class_version(file, info.start_class, jar, folder=info.classes_dir)
+            started = looked_into.class_version(info.start_class, folder=info.classes_dir)
             if started is not None and (major is None or started > major):
                 name, major = info.start_class, started
     return name, 0 if major is None else release_of_class(major)

@@ -15,7 +15,7 @@ from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.core.config.rules import Asked, check_task
 from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.describe import exit_sentence
-from milo.core.java.jar import class_version, inspect_jar, require_main_class
+from milo.core.java.jar import Jar, require_main_class
 from milo.core.launch import JavaRuntime, Launch
 from milo.errors import MiloError
 from milo.plugin import convert
@@ -72,10 +72,9 @@ def plugin_config(data: bytes) -> None:
 
 def jar(data: bytes) -> None:
     """A JAR, as all that is known of it is found out."""
-    file = io.BytesIO(data)
-    name = require_main_class(inspect_jar(file, "local/app.jar"), "local/app.jar")
-    class_version(file, name, "local/app.jar", java_major=21)
-    _first_that_runs(file, "local/app.jar", TaskOptions(), (JAVA,), (JAVA,))
+    jar = Jar(io.BytesIO(data), "local/app.jar")
+    jar.class_version(require_main_class(jar.inspect(), jar.name), java_major=21)
+    _first_that_runs(jar, TaskOptions(), (JAVA,), (JAVA,))
 
 
 def jar_manifest(data: bytes) -> None:
@@ -84,7 +83,7 @@ def jar_manifest(data: bytes) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("META-INF/MANIFEST.MF", data)
         archive.writestr("Main.class", b"\xca\xfe\xba\xbe\0\0\0\x3d")
-    _first_that_runs(file, "local/app.jar", TaskOptions(), (JAVA,), (JAVA,))
+    _first_that_runs(Jar(file, "local/app.jar"), TaskOptions(), (JAVA,), (JAVA,))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from milo.core.java.jar import class_version, inspect_jar
+from milo.core.java.jar import Jar
 from milo.core.launch import JavaRuntime
 from milo.errors import ArtifactError
 from milo.host.java.finder import JavaFinder
@@ -82,8 +82,9 @@ def test_javas_own_jar_tool_and_this_reader_agree(jdk: JavaRuntime, tmp_path: Pa
         [f"{bin_dir}/jar", "cfe", "app.jar", "Main", "Main.class"], cwd=tmp_path, check=True
     )
     with open(tmp_path / "app.jar", "rb") as file:
-        assert inspect_jar(file, "app.jar").main_class == "Main"
-        assert class_version(file, "Main") == 61
+        jar = Jar(file, "app.jar")
+        assert jar.inspect().main_class == "Main"
+        assert jar.class_version("Main") == 61
 
 
 MANIFESTS = {
@@ -115,9 +116,36 @@ def test_java_and_this_reader_agree_on_manifests(jdk: JavaRuntime, tmp_path: Pat
         assert (ran.stdout == "ran") == _accepted(path), case
 
 
+def test_java_and_this_reader_agree_on_archives(jdk: JavaRuntime, tmp_path: Path) -> None:
+    """Whatever stands before and behind the archive, and however large it is."""
+    (tmp_path / "Main.java").write_text(MAIN)
+    subprocess.run([f"{jdk.home}/bin/javac", "Main.java"], cwd=tmp_path, check=True)
+    path = tmp_path / "case.jar"
+    empty = b"PK\5\6" + bytes(18)
+    for case, (front, entries, comment) in {
+        "script in front": (b"#!/bin/sh\n", 0, b""),
+        "empty end in comment": (b"", 0, b"x" + empty + b"y"),
+        "empty end ends comment": (b"", 0, b"x" + empty),
+        "70000 entries": (b"", 70_000, b""),
+        "70000 entries behind a script": (b"#!/bin/sh\n", 70_000, b"comment"),
+    }.items():
+        with open(path, "wb") as file:
+            file.write(front)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("META-INF/MANIFEST.MF", "Main-Class: Main\n")
+            archive.write(tmp_path / "Main.class", "Main.class")
+            for number in range(entries):
+                archive.writestr(f"{number}", b"")
+            archive.comment = comment
+        ran = subprocess.run(
+            [f"{jdk.home}/bin/java", "-jar", str(path)], capture_output=True, text=True
+        )
+        assert (ran.stdout == "ran") == _accepted(path), case
+
+
 def _accepted(path: Path) -> bool:
     with open(path, "rb") as file:
         try:
-            return inspect_jar(file, "case.jar").main_class == "Main"
+            return Jar(file, "case.jar").inspect().main_class == "Main"
         except ArtifactError:
             return False

@@ -10,21 +10,21 @@ import time
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from milo.core.java import manifest as manifests
 from milo.core.java import zip_reader
-from milo.core.java.jar import (
-    MAX_MANIFEST_BYTES,
-    JarInfo,
-    class_version,
-    inspect_jar,
-    require_main_class,
+from milo.core.java.jar import MAX_CLASS_PATH, Jar, JarInfo, require_main_class
+from milo.core.java.manifest import (
+    MainSection,
+    ManifestError,
+    ManifestLimitError,
+    read_main_section,
 )
-from milo.core.java.manifest import ManifestError, parse_main_section, unterminated_line
 from milo.errors import ArtifactError
 
 PLAIN = b"Manifest-Version: 1.0\r\nMain-Class: com.example.Main\r\n\r\n"
@@ -56,7 +56,26 @@ def jar(
 
 def inspect(data: bytes) -> JarInfo:
     """Inspect a JAR given as bytes."""
-    return inspect_jar(io.BytesIO(data), "app.jar")
+    return Jar(io.BytesIO(data), "app.jar").inspect()
+
+
+class Everything:
+    """All names of attributes."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def read_whole(data: bytes, pieces: int = 100) -> MainSection:
+    """Read all of a manifest that comes in pieces of a size."""
+    return read_main_section(
+        (data[at : at + pieces] for at in range(0, len(data), pieces)), Everything()
+    )
+
+
+def parse_main_section(data: bytes, pieces: int = 100) -> dict[str, str]:
+    """Return all attributes of a manifest."""
+    return read_whole(data, pieces).attributes
 
 
 def refused(data: bytes) -> str:
@@ -92,7 +111,9 @@ def test_a_manifest_tells_what_runs() -> None:
 def test_lines_end_in_any_of_three_ways(end: bytes) -> None:
     """CR, LF and CR LF all end a line, and continuations are joined over them."""
     data = end.join([b"MAIN-class: com.exam", b" ple.Main", b"X: y", b"", b"Name: z", b""])
-    assert parse_main_section(data) == {"main-class": "com.example.Main", "x": "y"}
+    for pieces in range(1, len(data) + 1):
+        found = parse_main_section(data, pieces)
+        assert found == {"main-class": "com.example.Main", "x": "y"}, pieces
 
 
 def test_a_character_may_be_split_over_lines() -> None:
@@ -127,7 +148,65 @@ def test_the_longest_line_that_java_reads_passes() -> None:
 
 def test_megabytes_without_a_line_break_take_no_time() -> None:
     """The time to read a manifest grows with its size, not with the square of it."""
-    assert parse_main_section(b"x" * MAX_MANIFEST_BYTES) == {}
+    assert parse_main_section(b"x" * manifests.MAX_BYTES, 1 << 16) == {}
+
+
+def test_nothing_is_read_behind_the_main_section() -> None:
+    """A section for each entry follows in signed JARs, and may be long or broken."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b"Main-Class: Main\r\n\r\nName: a\r\n"
+        raise AssertionError("asked for more")
+
+    assert read_main_section(chunks(), {"main-class"}).attributes == {"main-class": "Main"}
+
+
+def test_only_what_is_asked_for_is_kept() -> None:
+    """Other attributes are checked, with their continuations, and dropped."""
+    data = b"A: 1\n 2\nB: 3\n 4\nA: 5\n 6\nC: 7\n"
+    found = read_main_section([data], {"a"})
+    assert found == MainSection({"a": "56"}, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"A: b\n", "more than 1000000 lines"),
+        (b" \n", "more than 1000000 lines"),
+        (b"A: b\n" + b" " + b"c" * 70 + b"\n", "more than 16 MiB"),
+    ],
+    ids=["short lines", "continuations", "long"],
+)
+def test_a_manifest_of_millions_of_lines_is_bounded(line: bytes, words: str) -> None:
+    """An 8 KB JAR with such a manifest costs little memory, and is told to pass Milo's limit."""
+    data = b"Main-Class: Main\n" + line * ((20 << 20) // len(line))
+    hostile = jar(data)
+    assert len(hostile) < 100_000
+    tracemalloc.start()
+    try:
+        text = refused(hostile)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert words in text and "which is Milo's limit" in text
+    assert peak < 16 << 20
+    with pytest.raises(ManifestLimitError):
+        read_whole(data, 1 << 16)
+
+
+def test_a_value_of_megabytes_is_no_class_and_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Main-Class longer than any entry's name is not in the JAR; a Class-Path is cut."""
+    fold = b"\n ".join([b"x" * 500] * 20_000)
+    found = Jar(io.BytesIO(jar(b"Main-Class: " + fold[12:] + b"\n")))
+    tracemalloc.start()
+    try:
+        assert found.class_version(found.inspect().main_class, java_major=25) is None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
+    many = b"Class-Path: " + b"\n ".join([b"a " * 240] * 4000) + b"\n"
+    assert len(inspect(jar(many)).class_path) == MAX_CLASS_PATH
 
 
 def test_a_last_line_without_line_break_is_ignored_and_told() -> None:
@@ -136,7 +215,7 @@ def test_a_last_line_without_line_break_is_ignored_and_told() -> None:
     assert info.main_class == ""
     with pytest.raises(ArtifactError, match="without a line break"):
         require_main_class(info, "app.jar")
-    assert unterminated_line(b"A: b\n") == ""
+    assert read_whole(b"A: b\n").ignored_line == ""
 
 
 @given(
@@ -194,9 +273,9 @@ def test_the_name_of_the_manifest_counts_in_any_case() -> None:
 
 def test_the_version_of_a_class_is_read() -> None:
     """The major version stands in the class file; a class that is not there is None."""
-    file = io.BytesIO(jar(classes=MAIN))
-    assert class_version(file, "com.example.Main") == 61
-    assert class_version(file, "com.example.Other") is None
+    found = Jar(io.BytesIO(jar(classes=MAIN)))
+    assert found.class_version("com.example.Main") == 61
+    assert found.class_version("com.example.Other") is None
 
 
 def test_a_multi_release_jar_has_the_class_of_the_running_java() -> None:
@@ -206,23 +285,23 @@ def test_a_multi_release_jar_has_the_class_of_the_running_java() -> None:
         "META-INF/versions/11/Main": class_file(55),
         "META-INF/versions/21/Main": class_file(65),
     }
-    file = io.BytesIO(jar(classes=entries))
-    versions = [class_version(file, "Main", java_major=java) for java in (0, 8, 11, 17, 21, 25)]
+    found = Jar(io.BytesIO(jar(classes=entries)))
+    versions = [found.class_version("Main", java_major=java) for java in (0, 8, 11, 17, 21, 25)]
     assert versions == [52, 52, 55, 55, 65, 65]
 
 
 def test_a_class_of_a_spring_boot_jar_is_found_in_its_folder() -> None:
     """The application's classes lie below BOOT-INF/classes/."""
-    file = io.BytesIO(jar(classes={"BOOT-INF/classes/App": class_file(65)}))
-    assert class_version(file, "App", folder="BOOT-INF/classes/") == 65
-    assert class_version(file, "App") is None
+    found = Jar(io.BytesIO(jar(classes={"BOOT-INF/classes/App": class_file(65)})))
+    assert found.class_version("App", folder="BOOT-INF/classes/") == 65
+    assert found.class_version("App") is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\xca\xfe\xba\xbe", b"not a class at all", class_file(44)])
 def test_an_entry_that_is_no_class_is_refused(data: bytes) -> None:
     """A truncated or foreign entry under the class's name is an error."""
     with pytest.raises(ArtifactError, match="not a compiled class"):
-        class_version(io.BytesIO(jar(classes={"Main": data})), "Main", "app.jar")
+        Jar(io.BytesIO(jar(classes={"Main": data}))).class_version("Main")
 
 
 # files that are no JAR
@@ -277,7 +356,37 @@ def test_data_in_front_and_a_comment_behind_are_allowed() -> None:
         archive.comment = b"PK\x05\x06 in a comment " * 100
     script = io.BytesIO(b"#!/bin/sh\nexec java -jar $0\n" + data.getvalue())
     assert inspect(script.getvalue()).main_class == "com.example.Main"
-    assert class_version(script, "com.example.Main") == 61
+    assert Jar(script).class_version("com.example.Main") == 61
+
+
+EMPTY_END = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
+
+
+def with_comment(data: bytes, comment: bytes) -> bytes:
+    """Return a ZIP without a comment with one."""
+    return data[:-2] + struct.pack("<H", len(comment)) + comment
+
+
+def test_an_end_record_in_a_comment_is_no_end() -> None:
+    """What only looks like the end of the archive leads to no entry; Java goes on searching."""
+    whole = jar(classes=MAIN)
+    false = EMPTY_END, EMPTY_END[:12] + b"\x2e\0\0\0" + EMPTY_END[16:], b"PK\x05\x06"
+    for end in false:
+        assert inspect(with_comment(whole, b"x" + end + b"y")).main_class == "com.example.Main"
+    # A comment that ends in one ends in the end of an archive without entries, to Java too.
+    assert not inspect(with_comment(whole, b"x" + EMPTY_END)).has_manifest
+
+
+def test_more_than_500000_entries_are_read() -> None:
+    """Java runs such a JAR."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *[0] * 16)
+    whole = jar(classes=MAIN)
+    at = whole.index(b"PK\x01\x02")
+    directory = whole[at:-22] + entry * 600_000
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 9, 9, len(directory), at, 0)
+    found = Jar(io.BytesIO(whole[:at] + directory + end))
+    assert found.inspect().main_class == "com.example.Main"
+    assert found.class_version("com.example.Main", java_major=17) == 61
 
 
 def zip64(prefix: bytes = b"") -> bytes:
@@ -292,7 +401,8 @@ def zip64(prefix: bytes = b"") -> bytes:
     directory = entry + MANIFEST.encode() + extra
     end64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, len(directory),
                         len(local))  # fmt: skip
-    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(local) + len(directory), 1)
+    at = len(prefix) + len(local) + len(directory)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     return prefix + local + directory + end64 + locator + end
 
@@ -318,12 +428,19 @@ def test_encrypted_entries_and_other_methods_are_refused() -> None:
     assert "compression method 12" in refused(patched(jar(), 10, b"\x0c\0"))
 
 
-def test_a_manifest_that_differs_from_its_checksum_is_refused() -> None:
-    """A changed byte, a wrong checksum or a wrong size is damage."""
+def test_a_manifest_that_is_damaged_is_refused_where_java_refuses_it() -> None:
+    """Java looks at no checksum, reads as many bytes as the directory says, and no fewer."""
     stored = jar(compression=zipfile.ZIP_STORED)
-    assert "damaged" in refused(stored.replace(b"com.example", b"com.exampel"))
-    assert "damaged" in refused(patched(jar(), 16, b"\0\0\0\0"))
-    assert "damaged" in refused(patched(jar(), 24, b"\1\0\0\0"))
+    assert inspect(patched(stored, 16, b"\0\0\0\0")).main_class == "com.example.Main"
+    assert inspect(patched(jar(), 24, b"\x20\0\0\0")).main_class == ""
+    longer = struct.pack("<L", len(PLAIN) + 5)
+    assert inspect(patched(jar(), 24, longer)).main_class == "com.example.Main"
+    unended = jar(PLAIN[:-2])
+    assert "5 of its 58 bytes are missing" in refused(patched(unended, 24, struct.pack("<L", 58)))
+    cut = patched(patched(stored, 20, b"\xff\xff\0\0"), 24, b"\xff\xff\0\0")
+    assert "before its directory" in refused(cut)
+    at = jar().index(MANIFEST.encode()) + len(MANIFEST)
+    assert "damaged" in refused(jar()[:at] + b"\xff" * 4 + jar()[at + 4 :])
 
 
 def test_an_entry_elsewhere_than_its_directory_says_is_refused() -> None:
@@ -339,16 +456,16 @@ def test_a_directory_that_is_damaged_is_refused() -> None:
 
 def test_a_manifest_that_expands_without_end_costs_nothing() -> None:
     """Decompression stops at the limit, whatever size the entry claims."""
-    bomb = jar(b"X" * (100 * 1024 * 1024))
-    for data in (bomb, patched(bomb, 24, struct.pack("<L", 10))):
-        tracemalloc.start()
-        try:
-            text = refused(data)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        assert f"larger than {MAX_MANIFEST_BYTES} bytes" in text
-        assert peak < 4 * MAX_MANIFEST_BYTES
+    bomb = jar(b"X: y\n" + b" " * (100 * 1024 * 1024))
+    tracemalloc.start()
+    try:
+        text = refused(bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "more than 16 MiB" in text
+    assert peak < 1 << 20
+    assert inspect(patched(bomb, 24, struct.pack("<L", 10))).main_class == ""
 
 
 def directory_of(count: int) -> bytes:
@@ -366,11 +483,11 @@ def test_a_directory_with_very_many_entries_is_bounded(monkeypatch: pytest.Monke
     data = directory_of(40_001)
     tracemalloc.start()
     try:
-        assert "more than 40000 entries" in refused(data)
+        assert "more than 40000 entries, which is Milo's limit" in refused(data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 1024 * 1024
+    assert peak < 8 << 20
     assert not inspect(directory_of(40_000)).has_manifest
 
 
@@ -378,9 +495,9 @@ def test_a_directory_that_is_too_large_is_not_read() -> None:
     """A directory beyond the limit is refused by what its end record says."""
 
     class Sparse(io.BytesIO):
-        """A file with a gap of 100 MiB in front of its end."""
+        """A file with a gap of 600 MiB in front of its end."""
 
-        gap = 100 * 1024 * 1024
+        gap = 600 * 1024 * 1024
 
         def seek(self, offset: int, whence: int = 0) -> int:
             self.at = offset + (self.gap + 22 if whence == 2 else 0)
@@ -398,8 +515,8 @@ def test_a_directory_that_is_too_large_is_not_read() -> None:
             self.at += len(part)
             return part
 
-    with pytest.raises(ArtifactError, match="the limit is"):
-        inspect_jar(Sparse(), "app.jar")
+    with pytest.raises(ArtifactError, match="more than 512 MiB, which is Milo's limit"):
+        Jar(Sparse(), "app.jar")
 
 
 def test_a_tail_full_of_end_records_is_bounded() -> None:
@@ -420,8 +537,9 @@ def test_no_damage_breaks_the_inspection(data: st.DataObject) -> None:
         changed[at] = data.draw(st.sampled_from((0, 1, 0x50, 0x7F, 0xFF)) | st.integers(0, 255))
     file = io.BytesIO(bytes(changed))
     try:
-        inspect_jar(file, "app.jar")
-        class_version(file, "com.example.Main", "app.jar", java_major=25)
+        found = Jar(file, "app.jar")
+        found.inspect()
+        found.class_version("com.example.Main", java_major=25)
     except ArtifactError as error:
         assert len(str(error)) < 1000
 

@@ -24,13 +24,7 @@ from milo.core.java.application import (
     listed,
 )
 from milo.core.java.choice import Requirement, candidates, parse_requirement, reason
-from milo.core.java.jar import (
-    JarInfo,
-    class_version,
-    inspect_jar,
-    missing_class,
-    require_main_class,
-)
+from milo.core.java.jar import Jar, JarInfo, missing_class, require_main_class
 from milo.core.java.versions import runtime_name, too_new
 from milo.core.launch import Application, JavaRuntime, Launch
 from milo.core.text import shortened
@@ -64,7 +58,7 @@ def resolve_application(launch: Launch, options: TaskOptions) -> Application:
         jar = "/local/" + _the_one_jar(launch)
     shown = shortened(options.jar_path or jar[1:])
     with _open_jar(launch, jar, shown) as file:
-        java, notes = _first_that_runs(file, shown, options, javas, launch.javas)
+        java, notes = _first_that_runs(Jar(file, shown), options, javas, launch.javas)
     app = compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
     return _placed(app, launch)
 
@@ -123,18 +117,17 @@ def _chosen(
 
 
 def _first_that_runs(
-    file: BinaryIO,
-    shown: str,
+    jar: Jar,
     options: TaskOptions,
     javas: tuple[JavaRuntime, ...],
     there: tuple[JavaRuntime, ...],
 ) -> tuple[JavaRuntime, list[str]]:
     """Return the first of ``javas`` that is new enough for the JAR, and notes."""
-    info = inspect_jar(file, shown)
+    info = jar.inspect()
     failure: JavaError | None = None
     for java in javas:
         try:
-            return java, _check_jar(file, shown, info, options, java, there)
+            return java, _check_jar(jar, info, options, java, there)
         except JavaError as exc:
             failure = failure or exc
     assert failure is not None
@@ -142,18 +135,18 @@ def _first_that_runs(
 
 
 def _check_jar(
-    file: BinaryIO,
-    shown: str,
+    jar: Jar,
     info: JarInfo,
     options: TaskOptions,
     java: JavaRuntime,
     javas: tuple[JavaRuntime, ...],
 ) -> list[str]:
     """Check that ``java`` runs the JAR, and return notes for the start event."""
+    shown = jar.name
     by_manifest = not options.main_class
     class_name = require_main_class(info, shown) if by_manifest else options.main_class
     release = java.major if info.multi_release else 0
-    version = class_version(file, class_name, shown, java_major=release)
+    version = jar.class_version(class_name, java_major=release)
     notes = []
     if version is not None:
         _check_version(shown, class_name, version, java, javas)
@@ -162,7 +155,7 @@ def _check_jar(
     else:
         raise missing_class(shown, class_name, by_manifest=by_manifest)
     if by_manifest and info.start_class and info.classes_dir:
-        version = class_version(file, info.start_class, shown, folder=info.classes_dir)
+        version = jar.class_version(info.start_class, folder=info.classes_dir)
         if version is not None:
             _check_version(shown, info.start_class, version, java, javas)
     return notes
