@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import trio
 
 from milo import cgroup_files
+from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ControlError
@@ -123,6 +125,51 @@ async def test_it_has_the_applications_own_privileges(jar_dir: Path) -> None:
         assert lines[5] == "0"
         assert lines.count("same") == 5
         assert "/local" in lines
+
+
+@contextmanager
+def reserved_core() -> Iterator[tuple[str, str]]:
+    """Yield the number of a core, and on cgroup v1 a cpuset group that is a task's own."""
+    hierarchy = cgroup_files.detect()
+    core = str(max(os.sched_getaffinity(0)))
+    if hierarchy.mode is Mode.V2:
+        yield core, ""
+        return
+    group = Path(hierarchy.mounts["cpuset"], f"milo-test-{os.getpid()}")
+    group.mkdir()
+    try:
+        (group / "cpuset.mems").write_text((group.parent / "cpuset.mems").read_text())
+        yield core, str(group)
+    finally:
+        group.rmdir()
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_command_begins_where_the_task_is(jar_dir: Path, tty: bool) -> None:
+    """Each command and each child of one, however early, has the task's OOM score and cores."""
+    facts = "cat /proc/self/oom_score_adj; grep Cpus_allowed_list /proc/self/status"
+    async with open_rig() as rig:
+        with reserved_core() as (core, group):
+            task = rig.task(jar_dir / "clock.jar")
+            resources = attrs.evolve(task.request.resources, oom_score_adj=345, cpuset_cpus=core)
+            task = attrs.evolve(
+                task,
+                request=attrs.evolve(task.request, resources=resources, cpuset_cgroup=group),
+            )
+            await rig.registry.start(task.request)
+            found: list[list[bytes]] = []
+
+            async def look() -> None:
+                script = f"({facts}) & wait; {facts}"
+                _, output = await run(rig, task, "sh", "-c", script, tty=tty)
+                found.append(output.stdout.split())
+
+            for _ in range(6):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(5):
+                        nursery.start_soon(look)
+            await rig.registry.destroy(task.id, force=True)
+    assert found == [[b"345", b"Cpus_allowed_list:", core.encode()] * 2] * 30
 
 
 async def test_standard_input_arrives_whole_and_ends(jar_dir: Path) -> None:

@@ -51,6 +51,24 @@ def placement_of(launch: Launch) -> Placement:
     return Placement(launch.resources.oom_score_adj, (launch.cpuset_cgroup,) if joins else ())
 
 
+def leave_cpuset(cgroup_path: str, placement: Placement) -> None:
+    """Remove a container's own cpuset group, once its processes have joined Nomad's (cgroup v1).
+
+    Else ``crun exec`` moves each command to that one, where all processors are.
+
+    Raises:
+        StateError: the kernel refuses.
+    """
+    own = cgroup_files.detect().directory("cpuset", cgroup_path)
+    if placement.cgroups and own is not None and cgroup_path.strip("/"):
+        try:
+            os.rmdir(own)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise StateError(own, f"it cannot be removed: {exc.strerror}") from exc
+
+
 def join(pid: int, cgroup_path: str) -> None:
     """Move a process into a container's own cgroup, in every hierarchy where there is one.
 

@@ -85,6 +85,7 @@ async def create(
             cgroup_placement.join(pause.pid, bundle.cgroup_path)
             cgroup_placement.settle(pause.pid, placement)
             await pause.hand_over(child.pid)
+        cgroup_placement.leave_cpuset(bundle.cgroup_path, placement)
         shares = launch.resources.cpu_shares
         cgroup_placement.weigh(shares, bundle.cgroup_path, launch.cgroup_parent)
     except BaseException:
