@@ -324,7 +324,7 @@ _NO_MEMORY: Final = msgspec.json.encode(
 def _ended(how: str) -> TaskStartError:
     """Return what to say of a preparer that has ended without a verdict."""
     return TaskStartError(
-        f"Error: The process that prepared the task has ended ({how}). The kernel does that "
+        f"Error: The process that prepares the task has ended ({how}). The kernel kills it first "
         "when the host is out of memory: look at its log (journalctl -k)",
         recoverable=True,
     )
