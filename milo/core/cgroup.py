@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any, Final
 
 import attrs
 
 MIN_SHARES: Final = 2
-MAX_SHARES: Final = 262144
-"""What the kernel takes as cpu.shares (kernel/sched/sched.h); crun converts to a v2 weight."""
-
-DEFAULT_SHARES: Final = 1024
-DEFAULT_WEIGHT: Final = 100
+MAX_SHARES: Final = 262_144
+"""What the kernel takes as cpu.shares (kernel/sched/sched.h)."""
 MIN_WEIGHT: Final = 1
 MAX_WEIGHT: Final = 10_000
-"""The kernel's own default of each, the same amount of CPU time, and cpu.weight's bounds."""
+"""What it takes as cpu.weight."""
 
 NO_LIMIT_BYTES: Final = 1 << 62
 """v1 has no word for "no limit", but the largest multiple of a page that it can count."""
@@ -68,21 +66,32 @@ def container_path(parent: str, name: str) -> str:
     return f"/{parent.strip('/')}/{name}" if parent.strip("/") else f"/{name}"
 
 
-def clamp_shares(shares: int) -> int:
-    """Return ``shares`` (Nomad's MHz) within what the kernel takes."""
-    return min(max(shares, MIN_SHARES), MAX_SHARES)
+def kernel_shares(mhz: int, client_mhz: int) -> int:
+    """Return cpu.shares for a job's ``cpu`` in MHz, on a client with so many MHz in all; 0 is 0.
+
+    As Nomad's exec and java drivers have it: on a client with more than the kernel's range holds,
+    all tasks are scaled, so that the largest stays within it. ``client_mhz`` 0 is not known.
+    """
+    if mhz <= 0:
+        return 0
+    if client_mhz >= MAX_SHARES:
+        mhz = int(mhz / client_mhz * MAX_SHARES)
+    return min(max(mhz, MIN_SHARES), MAX_SHARES)
 
 
 def shares_to_weight(shares: int) -> int:
-    """Return v2's cpu.weight for ``shares``: in proportion, as the kernel has them itself.
+    """Return v2's cpu.weight for v1's cpu.shares, so that a task gets what Nomad's drivers get.
 
-    crun's own conversion is not used. Up to 1.8 it made steps of 26 shares, so that 100 and 125
-    MHz came out as 4 and 5; now it bends: 500 and 1500 MHz come out as 58 and 136, which
-    is 1 : 2.3. (The function of Nomad's drivers is the same one; around its fixed point, 1024
-    shares, both agree.) Above 102,400 MHz all are alike.
+    The curve is that of Nomad's libraries (opencontainers/cgroups 0.0.7) and of crun since 1.23:
+    it meets least, default and greatest of both scales. Before, crun had a straight line, which
+    gave 1024 shares less than half of the default weight; so Milo writes the weight itself.
     """
-    weight = round(clamp_shares(shares) * DEFAULT_WEIGHT / DEFAULT_SHARES)
-    return min(max(weight, MIN_WEIGHT), MAX_WEIGHT)
+    if shares <= MIN_SHARES:
+        return MIN_WEIGHT
+    if shares >= MAX_SHARES:
+        return MAX_WEIGHT
+    exponent = math.log2(shares)
+    return math.ceil(10 ** ((exponent**2 + 125 * exponent) / 612 - 7 / 34))
 
 
 def cpu_quota(percent_ticks: float, cores: int, period_us: int = CPU_PERIOD_US) -> int:

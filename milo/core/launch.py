@@ -64,7 +64,8 @@ class Resources:
     memory_bytes: int = 0
     memory_max_bytes: int = 0
     cpu_shares: int = 0
-    """Nomad's MHz, used as cgroup v1 shares (and as weight, converted, on v2)."""
+    """In a request Nomad's MHz; in a launch what the kernel takes of them
+    (`milo.core.cgroup.kernel_shares`), for v2 still to be converted."""
     cpu_percent_ticks: float = 0.0
     """LinuxResources.percent_ticks: the task's MHz over all MHz that the client offers (0 to 1);
     what ``cpu_hard_limit`` holds the task to."""

@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final
 
+import attrs
 import trio
 
-from milo.core import control, records
+from milo.core import cgroup, control, records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch, TaskRequest, check_task_name
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
@@ -58,6 +59,7 @@ class Registry:
 
     def __init__(self, spawner: SpawnerClient, *, environ: Mapping[str, str] | None = None) -> None:
         self._options = PluginOptions()
+        self._client_mhz = 0
         self._spawner = spawner
         self._processes = TaskProcesses(spawner)
         self._leftovers = Leftovers(self._processes)
@@ -79,9 +81,13 @@ class Registry:
             task_status.started()
             await trio.sleep_forever()
 
-    async def configure(self, options: PluginOptions) -> None:
-        """Use ``options`` from now on; tasks that run keep theirs."""
+    async def configure(self, options: PluginOptions, client_mhz: int = 0) -> None:
+        """Use ``options`` from now on; tasks that run keep theirs.
+
+        ``client_mhz`` is all that the client's processors can do, 0 where that is not known.
+        """
         self._options = options
+        self._client_mhz = client_mhz
         self._store = StateStore(options.state_dir)
         self._fingerprinter.configure(options)
 
@@ -109,8 +115,9 @@ class Registry:
         if (state := await self._resume(request)) is not None:
             return state
         fifos = await self._remove_earlier(request)
+        shares = cgroup.kernel_shares(request.resources.cpu_shares, self._client_mhz)
         launch = Launch.of(
-            request,
+            attrs.evolve(request, resources=attrs.evolve(request.resources, cpu_shares=shares)),
             state_dir=self._store.task_dir(request.task_id),
             crun_path=find_program(self._options.crun_path, self._environ)
             or self._options.crun_path,

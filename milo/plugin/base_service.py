@@ -39,5 +39,7 @@ class BaseService(base.BasePluginBase):
     async def set_config(self, request: base.SetConfigRequest) -> base.SetConfigResponse:
         """Take the plugin block over. A value that is not valid changes nothing."""
         block = convert.decode_config(request.msgpack_config, "plugin config")
-        await self._registry.configure(parse_plugin_options(block))
+        await self._registry.configure(
+            parse_plugin_options(block), convert.client_mhz(request.nomad_config)
+        )
         return base.SetConfigResponse()

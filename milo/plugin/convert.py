@@ -21,6 +21,7 @@ from milo.core.report import (
     TaskStatus,
 )
 from milo.errors import ConfigError
+from milo.wire.hashicorp.nomad.plugins.base import proto as base
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import structs
 
@@ -125,6 +126,16 @@ def _without_null(block: dict[Any, Any]) -> dict[str, Any]:
         return [clean(item) for item in value] if isinstance(value, list) else value
 
     return {str(key): clean(value) for key, value in block.items() if value is not None}
+
+
+def client_mhz(config: base.NomadConfig) -> int:
+    """Return what the client's processors can do, as its operator or else Nomad says; 0: unknown.
+
+    Nomad sends it with the plugin's configuration, and sums it up as here (client/lib/numalib).
+    """
+    topology = config.driver.topology
+    each = (core.base_speed or core.max_speed or core.guess_speed for core in topology.cores)
+    return int(topology.override_total_compute or sum(each))
 
 
 def _resources(resources: drivers.Resources) -> Resources:

@@ -199,7 +199,10 @@ async def test_cpu_hog_is_held_to_its_hard_limit(tmp_path: Path, jar_dir: Path) 
 async def test_two_hogs_share_by_weight(
     tmp_path: Path, jar_dir: Path, scopes: tuple[str, str], nomads: bool
 ) -> None:
-    """Two tasks that want the same core share it as their jobs' CPU says, 1 : 3."""
+    """Two tasks that want the same core share it as their jobs' CPU says, 1 : 3 on v1.
+
+    On v2 it is 1 : 2.3, as it is for tasks of Nomad's own drivers.
+    """
     script = f"read line < /local/go; echo running; {BUSY}"
     async with open_rig(scripted(tmp_path, script)) as rig:
         sources = []
@@ -217,7 +220,8 @@ async def test_two_hogs_share_by_weight(
             await trio.to_thread.run_sync(task.out.wait_for, b"running")
             sources.append(source)
         _, [small_s, large_s] = await cpu_seconds(sources, 8)
-        assert large_s / small_s == pytest.approx(3, rel=0.15)
+        v2 = cgroup_files.detect().mode is Mode.V2
+        assert large_s / small_s == pytest.approx(136 / 58 if v2 else 3, rel=0.15)
         for source, shares in zip(sources, (500, 1500), strict=True):
             groups = [Path(source.cpu), Path(source.cpu).parent] if nomads else [Path(source.cpu)]
             for group in groups:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from milo import cgroup_files, proc
 from milo.core import cgroup
@@ -71,10 +73,60 @@ def test_a_container_has_a_group_of_its_own_below_nomads() -> None:
     assert cgroup.container_path("/", "milo-1") == "/milo-1"
 
 
-@pytest.mark.parametrize(("shares", "clamped"), [(0, 2), (500, 500), (10**6, 262144)])
-def test_shares_stay_within_the_kernels_bounds(shares: int, clamped: int) -> None:
-    """Nomad's MHz are cut to what cpu.shares takes."""
-    assert cgroup.clamp_shares(shares) == clamped
+@pytest.mark.parametrize(
+    ("client_mhz", "mhz", "shares", "weight"),
+    [
+        (5_000, 1, 2, 1),
+        (5_000, 3, 3, 2),
+        (5_000, 100, 100, 17),
+        (5_000, 500, 500, 58),
+        (5_000, 1_024, 1_024, 100),
+        (5_000, 1_500, 1_500, 136),
+        (5_000, 10_000, 10_000, 627),
+        (5_000, 102_400, 102_400, 4_429),
+        (5_000, 300_000, 262_144, 10_000),
+        (5_000, 600_000, 262_144, 10_000),
+        (600_000, 1, 2, 1),
+        (600_000, 3, 2, 1),
+        (600_000, 100, 43, 9),
+        (600_000, 500, 218, 31),
+        (600_000, 1_024, 447, 53),
+        (600_000, 1_500, 655, 71),
+        (600_000, 10_000, 4_369, 319),
+        (600_000, 102_400, 44_739, 2_186),
+        (600_000, 300_000, 131_072, 5_478),
+        (600_000, 600_000, 262_144, 10_000),
+        (262_143, 300_000, 262_144, 10_000),
+        (262_144, 500, 500, 58),
+        (262_144, 262_144, 262_144, 10_000),
+    ],
+)
+def test_shares_and_weights_are_those_of_nomads_own_drivers(
+    client_mhz: int, mhz: int, shares: int, weight: int
+) -> None:
+    """A task gets as much beside others as under the java driver, on clients of every size.
+
+    The weights were printed by opencontainers/cgroups 0.0.7, which Nomad 2.0.5 is built with.
+    """
+    assert cgroup.kernel_shares(mhz, client_mhz) == shares
+    assert cgroup.shares_to_weight(shares) == weight
+
+
+@given(st.integers(1, 10**7), st.integers(0, 10**7))
+def test_more_mhz_are_no_smaller_share(mhz: int, client_mhz: int) -> None:
+    """Whatever the client, shares and weights stay within the kernel's bounds, and in order."""
+    shares = cgroup.kernel_shares(mhz, client_mhz)
+    assert cgroup.MIN_SHARES <= shares <= cgroup.MAX_SHARES
+    assert cgroup.kernel_shares(mhz + 1, client_mhz) >= shares
+    weight = cgroup.shares_to_weight(shares)
+    assert cgroup.MIN_WEIGHT <= weight <= cgroup.MAX_WEIGHT
+    assert cgroup.shares_to_weight(shares + 1) >= weight
+
+
+def test_no_mhz_and_an_unknown_client() -> None:
+    """Nothing is made up where Nomad says nothing."""
+    assert cgroup.kernel_shares(0, 600_000) == 0
+    assert cgroup.kernel_shares(500, 0) == 500
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from milo.core.launch import Device, Mount, Network, Resources
 from milo.errors import ConfigError
 from milo.plugin import convert, exec_service
 from milo.plugin.schema import spec_of
+from milo.wire.hashicorp.nomad.plugins.base import proto as base
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import hclspec
 
@@ -330,3 +331,25 @@ def test_durations_are_seconds() -> None:
     stop = drivers.StopTaskRequest("x", timedelta(seconds=5, milliseconds=250))
     assert convert.seconds(drivers.StopTaskRequest().parse(bytes(stop)).timeout) == 5.25
     assert convert.seconds(drivers.StopTaskRequest().parse(b"").timeout) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("topology", "mhz"),
+    [
+        ({}, 0),
+        ({"override_total_compute": 600_000}, 600_000),
+        ({"cores": [(2000, 3000, 0), (0, 3000, 1), (0, 0, 1500)]}, 6500),
+        ({"cores": [(2000, 0, 0)], "override_total_compute": 7}, 7),
+    ],
+)
+def test_what_the_clients_processors_can_do(topology: dict[str, Any], mhz: int) -> None:
+    """Nomad's description of them is summed up as Nomad does it, unless the operator says more."""
+    cores = [
+        base.ClientTopologyCore(base_speed=one, max_speed=two, guess_speed=three)
+        for one, two, three in topology.pop("cores", ())
+    ]
+    config = base.NomadConfig(
+        driver=base.NomadDriverConfig(topology=base.ClientTopology(cores=cores, **topology))
+    )
+    data = bytes(base.SetConfigRequest(nomad_config=config))
+    assert convert.client_mhz(base.SetConfigRequest().parse(data).nomad_config) == mhz

@@ -266,7 +266,7 @@ def _resources(plan: ContainerPlan) -> dict[str, Any]:
         result["memory"] = memory
     cpu: dict[str, Any] = {}
     if resources.cpu_shares:
-        cpu["shares"] = cgroup.clamp_shares(resources.cpu_shares)
+        cpu["shares"] = resources.cpu_shares
     if plan.cpu_quota_us:
         cpu["period"] = cgroup.CPU_PERIOD_US
         cpu["quota"] = plan.cpu_quota_us

@@ -86,7 +86,7 @@ def weigh(shares: int, cgroup_path: str, cgroup_parent: str) -> None:
     """Give a container its share of the CPU beside other tasks; 0 shares leave the default.
 
     ``shares`` are written to Nomad's group of the task too: that one competes with the other
-    tasks', while the container is alone in it. On v2 as a weight, without crun's conversion.
+    tasks', while the container is alone in it. On v2 as a weight, whatever crun made of them.
 
     Raises:
         StateError: the kernel refuses.
@@ -95,7 +95,7 @@ def weigh(shares: int, cgroup_path: str, cgroup_parent: str) -> None:
         return
     hierarchy = cgroup_files.detect()
     v2 = hierarchy.mode is Mode.V2
-    value = cgroup.shares_to_weight(shares) if v2 else cgroup.clamp_shares(shares)
+    value = cgroup.shares_to_weight(shares) if v2 else shares
     for path in (cgroup_path, cgroup_parent):
         directory = hierarchy.directory("cpu", path)
         if path.strip("/") and directory is not None:

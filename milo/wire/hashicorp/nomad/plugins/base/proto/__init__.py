@@ -62,11 +62,35 @@ class SetConfigRequest(betterproto.Message):
 @dataclass(eq=False, repr=False)
 class NomadConfig(betterproto.Message):
     """
-    The agent's own settings (port range, CPU topology). Milo needs none of them, so its fields
-     are left out here and skipped as unknown ones.
+    The agent's own settings. What Milo needs none of (its port range, distances between the nodes
+     of the machine's memory) is left out here and skipped as unknown.
     """
 
-    pass
+    driver: "NomadDriverConfig" = betterproto.message_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class NomadDriverConfig(betterproto.Message):
+    topology: "ClientTopology" = betterproto.message_field(3)
+
+
+@dataclass(eq=False, repr=False)
+class ClientTopology(betterproto.Message):
+    """
+    The client's processors, and what its operator says of them all together.
+    """
+
+    cores: List["ClientTopologyCore"] = betterproto.message_field(3)
+    override_total_compute: int = betterproto.uint64_field(4)
+
+
+@dataclass(eq=False, repr=False)
+class ClientTopologyCore(betterproto.Message):
+    """MHz; of these the first that is not 0 counts."""
+
+    base_speed: int = betterproto.uint64_field(6)
+    max_speed: int = betterproto.uint64_field(7)
+    guess_speed: int = betterproto.uint64_field(8)
 
 
 @dataclass(eq=False, repr=False)
