@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import math
+import re
 from typing import Any, Final
 
 import attrs
@@ -28,6 +30,14 @@ NOMAD_V1_CONTROLLERS: Final = ("cpu", "freezer", "memory")
 
 CRUN_CGROUP_ROOT: Final = "/sys/fs/cgroup"
 """Compiled into crun: the hierarchies are always below it."""
+UNIFIED: Final = f"{CRUN_CGROUP_ROOT}/unified"
+"""Where v1 hosts have their empty v2 hierarchy, and where crun makes a container's directory
+even when none is mounted there (measured with 1.8.1)."""
+
+
+MAX_NAME_BYTES: Final = 255
+"""NAME_MAX: no directory has a longer name, and no cgroup."""
+_OWN_SCOPE: Final = re.compile(r"~[0-9a-f]{16}(?:\.scope)?$")
 
 
 class Mode(enum.Enum):
@@ -64,6 +74,29 @@ def container_path(parent: str, name: str) -> str:
     containers could be removed by one while another is about to use it.
     """
     return f"/{parent.strip('/')}/{name}" if parent.strip("/") else f"/{name}"
+
+
+def unified_directories(hierarchy: Hierarchy, cgroup_path: str) -> tuple[str, ...]:
+    """Return what crun may have made of a container in `UNIFIED`, innermost first; none on v2."""
+    if hierarchy.mode is Mode.V2 or not cgroup_path.strip("/"):
+        return ()
+    parts = cgroup_path.strip("/").split("/")
+    return tuple("/".join((UNIFIED, *parts[:depth])) for depth in range(len(parts), 0, -1))
+
+
+def scope_that_fits(parent: str) -> str:
+    """Return Nomad's scope of a task, or a shorter one where its name is too long to exist.
+
+    The name holds the allocation's id and the task's name, which together pass what the kernel
+    takes from 212 or 219 characters of the latter on. Nomad goes on without a scope then.
+    """
+    above, slash, name = parent.rpartition("/")
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return parent
+    stem = name.removesuffix(".scope")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    kept = stem.encode()[:128].decode(errors="ignore")
+    return f"{above}{slash}{kept}~{digest}{name[len(stem) :]}"
 
 
 def kernel_shares(mhz: int, client_mhz: int) -> int:
@@ -146,7 +179,8 @@ def leftover_directories(
     """Return the directories to remove after ``crun delete``, innermost first, if empty.
 
     The container's own group in every hierarchy; on v1 also Nomad's scope ``cgroup_parent`` and
-    what is above it, in the controllers that Nomad leaves alone (`NOMAD_V1_CONTROLLERS`).
+    what is above it, in the controllers that Nomad leaves alone (`NOMAD_V1_CONTROLLERS`). A
+    scope of Milo's own (`scope_that_fits`) goes everywhere.
     """
     own = {hierarchy.directory(name, cgroup_path) for name in hierarchy.mounts}
     result = sorted(directory for directory in own if directory)
@@ -157,4 +191,7 @@ def leftover_directories(
         # The container's cpuset group is below the scope's path, Nomad's own are beside it.
         levels = 1 if directory == hierarchy.directory("cpuset", cgroup_parent) else depth
         result += [directory.rsplit("/", level)[0] for level in range(levels)]
+    if _OWN_SCOPE.search(cgroup_parent):
+        scopes = {hierarchy.directory(name, cgroup_parent) for name in hierarchy.mounts}
+        result += sorted(path for path in scopes if path and path not in result)
     return tuple(result)

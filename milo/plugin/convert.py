@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec.msgpack
 
-from milo.core.cgroup import CRUN_CGROUP_ROOT
+from milo.core.cgroup import CRUN_CGROUP_ROOT, scope_that_fits
 from milo.core.launch import Device, Mount, Network, Resources, TaskRequest
 from milo.core.report import (
     ExitResult,
@@ -63,7 +63,7 @@ def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
         env=dict(task.env),
         user=task.user,
         resources=_resources(task.resources),
-        cgroup_parent=cgroup_parent,
+        cgroup_parent=scope_that_fits(cgroup_parent),
         cpuset_cgroup=cpuset_cgroup,
         mounts=tuple(
             Mount(m.host_path, m.task_path, m.readonly, m.propagation_mode) for m in task.mounts

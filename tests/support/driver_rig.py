@@ -260,8 +260,5 @@ async def open_rig(
 
 
 def cgroups_of(names: Iterable[str]) -> list[Path]:
-    """Return the cgroups of the containers with these names, in the hierarchies that are mounted.
-
-    What crun writes where a hybrid host's v2 hierarchy was (see `private_mounts`) is none.
-    """
+    """Return the cgroups of the containers with these names, in every hierarchy."""
     return [Path(line.removeprefix("cgroup ")) for line in leftovers.cgroups(names)]

@@ -195,3 +195,49 @@ def test_parents_are_made_on_v1_only() -> None:
     assert cgroup.parent_directories(v2, SCOPE) == ()
     assert cgroup.parent_directories(v1, "") == ()
     assert f"/sys/fs/cgroup/pids{SCOPE}" in cgroup.parent_directories(v1, SCOPE)
+
+
+@pytest.mark.parametrize(
+    "task", ["a", "n" * 212, "n" * 213, "n" * 218, "n" * 219, "n" * 255, "ü" * 127]
+)
+def test_scope_whose_name_is_too_long(task: str) -> None:
+    """Where Nomad's name of a scope cannot exist, a shorter one of the task's own stands in."""
+    alloc = "0c9a3b62-5b39-4b0f-9c5c-0f8f6d0f5a10"
+    for above, end in (("/nomad", ""), ("/nomad.slice/share.slice", ".scope")):
+        scope = f"{above}/{alloc}.{task}{end}"
+        fits = len(f"{alloc}.{task}{end}".encode()) <= 255
+        found = cgroup.scope_that_fits(scope)
+        assert (found == scope) == fits
+        assert found.startswith(f"{above}/{alloc}.") and found.endswith(end)
+        assert len(found.rpartition("/")[2].encode()) <= 255
+        assert fits or found != cgroup.scope_that_fits(f"{above}/{alloc}.{task}x{end}")
+    assert cgroup.scope_that_fits("") == ""
+
+
+def test_shorter_scope_is_milos_to_remove() -> None:
+    """Nomad does not know of it: it goes in every hierarchy, the container's own group first."""
+    long = "/nomad.slice/share.slice/" + "n" * 300 + ".scope"
+    scope = cgroup.scope_that_fits(long)
+    v2 = Hierarchy(Mode.V2, {"": "/sys/fs/cgroup"})
+    assert cgroup.leftover_directories(v2, f"{scope}/milo-1", scope) == (
+        f"/sys/fs/cgroup{scope}/milo-1",
+        f"/sys/fs/cgroup{scope}",
+    )
+    scope = cgroup.scope_that_fits("/nomad/" + "n" * 300)
+    v1 = hierarchy_in(V1)
+    found = cgroup.leftover_directories(v1, f"{scope}/milo-1", scope)
+    for controller in ("cpu,cpuacct", "memory", "freezer", "pids", "systemd"):
+        assert f"/sys/fs/cgroup/{controller}{scope}" in found
+    assert len(found) == len({*found})
+
+
+def test_what_crun_makes_beside_the_hierarchies() -> None:
+    """On v1 it has a directory for each container where a hybrid host has its v2."""
+    v1 = Hierarchy(Mode.V1, {"memory": "/sys/fs/cgroup/memory"})
+    assert cgroup.unified_directories(v1, "/nomad/a.b/milo-1") == (
+        "/sys/fs/cgroup/unified/nomad/a.b/milo-1",
+        "/sys/fs/cgroup/unified/nomad/a.b",
+        "/sys/fs/cgroup/unified/nomad",
+    )
+    assert cgroup.unified_directories(Hierarchy(Mode.V2, {"": "/x"}), "/milo-1") == ()
+    assert cgroup.unified_directories(v1, "") == ()

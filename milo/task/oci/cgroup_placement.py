@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Final
@@ -136,13 +137,21 @@ def remove_leftovers(cgroup_path: str, cgroup_parent: str = "") -> tuple[str, ..
     Returns:
         What could not be removed, because processes or groups are still inside.
     """
+    hierarchy = cgroup_files.detect()
     remaining = []
-    for directory in cgroup.leftover_directories(cgroup_files.detect(), cgroup_path, cgroup_parent):
+    for directory in cgroup.leftover_directories(hierarchy, cgroup_path, cgroup_parent):
         try:
             os.rmdir(directory)
         except OSError as exc:
             if exc.errno != errno.ENOENT:
                 remaining.append(directory)
+    for number, directory in enumerate(cgroup.unified_directories(hierarchy, cgroup_path)):
+        with contextlib.suppress(OSError):
+            if number == 0:
+                with contextlib.suppress(OSError):
+                    # An ordinary file where no hierarchy is mounted; the kernel keeps its own.
+                    os.unlink(f"{directory}/cgroup.procs")
+            os.rmdir(directory)
     return tuple(remaining)
 
 
