@@ -56,7 +56,7 @@ class Surroundings:
         yield ["ps", "--help"]
         yield ["ps", *state]
         yield ["ps", "--json", *state]
-        yield ["stats", "--interval", "0.1", *state]
+        yield ["stats", "--interval", "100ms", *state]
         yield ["logs", self.id, *state]
         yield ["exec", *state, self.id, "--", "sh", "-c", "echo out; cat"]
         yield ["gc", *state]
@@ -276,7 +276,7 @@ async def test_ctrl_c(jar_dir: Path) -> None:
         state = ["--state-dir", place.state_dir]
         for words, mark in (
             (["logs", "-f", *state, place.id], b"a line of the log"),
-            (["stats", "-f", "--interval", "0.1", *state], b"MEMORY"),
+            (["stats", "-f", "--interval", "100ms", *state], b"MEMORY"),
             (["exec", *state, place.id, "--", "sh", "-c", "echo up; exec sleep 600"], b"up"),
         ):
             done = await trio.to_thread.run_sync(interrupt_after, words, mark)
