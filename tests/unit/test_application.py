@@ -352,7 +352,7 @@ def test_the_default_java_is_used_where_it_can_be(task: Task) -> None:
     chosen = task.resolve(JAVA_17, JAVA_25, JAVA_21)
     assert chosen.java == JAVA_21
     assert chosen.notes[0] == (
-        "Runs on Java 21.0.2 (/opt/jdk-21), found by /opt; the default, Java 17.0.15 "
+        "Runs on Java 21.0.2 (/opt/jdk-21), because the default, Java 17.0.15 "
         "(/usr/lib/jvm/java-17), is too old for the application"
     )
 

@@ -61,7 +61,7 @@ def test_heap_of_a_task() -> None:
 def test_no_limit_is_no_heap_option() -> None:
     """Without a memory limit the JVM decides, and that is said."""
     tuning = tune(UserWords(), memory_bytes=0, heap_percent=50)
-    assert tuning == Tuning(why="by the JVM, as the task has no memory limit")
+    assert tuning == Tuning(why="by the JVM, because the task has no memory limit")
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,12 @@ def candidates(
 
 def reason(java: JavaRuntime, javas: Sequence[JavaRuntime], requirement: Requirement | None) -> str:
     """Return why ``java`` was chosen, for the start event."""
-    why = f"found by {java.source}"
-    asked = "" if requirement is None else f'; java_version = "{requirement.text}"'
+    asked = "" if requirement is None else f' for java_version = "{requirement.text}"'
     if java == javas[0]:
-        return f"the default, {why}{asked}"
+        return f"the default{asked}"
     if requirement is None:
-        return f"{why}; the default, {runtime_name(javas[0])}, is too old for the application"
-    return f"{why}{asked}"
+        return f"because the default, {runtime_name(javas[0])}, is too old for the application"
+    return f"chosen{asked}"
 
 
 def _holds(sign: str, wanted: tuple[int, ...], found: tuple[int, ...]) -> bool:

@@ -129,10 +129,10 @@ def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, s
     if user.unread:
         return 0, f"by the JVM or by {shortened(user.unread)}, which Milo could not read"
     if memory_bytes <= 0:
-        return 0, "by the JVM, as the task has no memory limit"
+        return 0, "by the JVM, because the task has no memory limit"
     if heap_percent:
         wanted = memory_bytes * heap_percent // 100
-        why = f"by heap_percent = {heap_percent}, of {memory_bytes // MIB} MiB"
+        why = f"by heap_percent = {heap_percent}, for a task of {memory_bytes // MIB} MiB"
     else:
         wanted = default_heap_bytes(memory_bytes)
         why = f"by default, for a task of {memory_bytes // MIB} MiB"
@@ -141,8 +141,8 @@ def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, s
         if _size_bytes(word) > wanted:
             # The JVM would refuse to start.
             return 0, (
-                f"by the JVM, as its option {shortened(word)} is above the {wanted // MIB} MiB "
-                "that Milo would set"
+                f"by the JVM, because its option {shortened(word)} is above the "
+                f"{wanted // MIB} MiB that Milo would set"
             )
     return wanted, why
 

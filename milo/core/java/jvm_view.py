@@ -20,6 +20,10 @@ from milo.core.text import shortened
 SERVER_BYTES: Final = 1792 * MIB
 """With less memory, or fewer than `SERVER_PROCESSORS`, the JVM takes the Serial collector."""
 SERVER_PROCESSORS: Final = 2
+SERIAL_HINT: Final = (
+    f"The JVM uses Serial with less than {SERVER_BYTES // MIB} MiB or {SERVER_PROCESSORS} "
+    "processors; -XX:+UseG1GC in jvm_options changes that"
+)
 
 _COLLECTORS: Final = {
     "Copy:MSC": "Serial",
@@ -133,12 +137,16 @@ def describe(
     limits: Limits,
     major: int,
     user: UserWords,
+    *,
+    container: str = "",
+    remarks: Sequence[str] = (),
 ) -> str:
-    """Return the sentences of the start event.
+    """Return the start event: which Java and why, the heap, the collector, the processors.
 
-    ``runs_on`` is why this Java was taken. ``told`` is None when the JVM said nothing; then
-    the event says that these are Milo's own figures. What it took from files that Milo does not
-    read is known from it alone.
+    ``runs_on`` is the sentence about the Java. ``told`` is None when the JVM reported nothing;
+    then these are Milo's own figures, and the event says so. What the JVM took from files that
+    Milo does not read is known from it alone. ``remarks`` are sentences of others; the hint about
+    the Serial collector is given only where there is nothing else to say.
     """
     words = user.words
     if told is not None and not user.complete:
@@ -156,12 +164,17 @@ def describe(
     if collector:
         parts.append(f"collector {collector}")
     parts.append(f"{count} processor{'' if count == 1 else 's'}")
-    text = "; ".join(parts)
+    if container:
+        parts.append(f"container {container}")
+    notes: list[str] = []
     if told is None:
-        text += ". The JVM told nothing of itself, so these are Milo's own figures"
+        notes.append("The JVM did not report these figures; Milo computed them")
     elif version and version not in runs_on:
-        text += f". The JVM says that it is {told.name} {version}".rstrip()
-    return text + _warning(collector, count, limits, words)
+        notes.append(f"The JVM reports that it is {told.name} {version}".rstrip())
+    notes += remarks
+    if not notes and _is_serial_by_default(collector, count, limits, words):
+        notes.append(SERIAL_HINT)
+    return ". ".join(("; ".join(parts), *notes))
 
 
 def runs_on_version(runs_on: str) -> str:
@@ -170,19 +183,8 @@ def runs_on_version(runs_on: str) -> str:
     return found[0] if found else ""
 
 
-def _warning(collector: str, count: int, limits: Limits, words: Sequence[str]) -> str:
+def _is_serial_by_default(collector: str, count: int, limits: Limits, words: Sequence[str]) -> bool:
+    """Whether the JVM took the Serial collector because the task is small, and nobody chose it."""
     if collector != "Serial" or any(word in _CHOICES for word in words):
-        return ""
-    reasons = []
-    remedies = ["-XX:+UseG1GC"]
-    if count < SERVER_PROCESSORS:
-        reasons.append("fewer than 2 processors")
-        remedies.append("-XX:ActiveProcessorCount=2")
-    if 0 < limits.memory_bytes < SERVER_BYTES:
-        reasons.append(f"less than {SERVER_BYTES // MIB} MiB of memory")
-    if not reasons:
-        return ""
-    return (
-        f". The JVM takes the Serial collector, which stops the application while it works, where "
-        f"it sees {' and '.join(reasons)}: {' or '.join(remedies)} in jvm_options changes that"
-    )
+        return False
+    return count < SERVER_PROCESSORS or 0 < limits.memory_bytes < SERVER_BYTES

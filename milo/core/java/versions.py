@@ -124,14 +124,14 @@ def too_new(
         rest = f"The host also has {names}."
     if fitting:
         todo = (
-            f"Have java_version or java_home choose {fitting[0].version}, or leave both out of "
+            f"Choose {fitting[0].version} with java_version or java_home, or remove both from "
             "the job's config"
         )
     else:
         todo = f"Install {java_name(needed)} or newer on the host"
     return (
         f"{jar} needs {java_name(needed)} or newer: its class {class_name} has class file "
-        f"version {class_major}. Chosen was {runtime_name(chosen)}, found by {chosen.source}, "
-        f"which runs class files up to {class_of_release(chosen.major)}. {rest} {todo}, or "
-        f"compile the application with --release {chosen.major}."
+        f"version {class_major}. {runtime_name(chosen)} was chosen, and runs class files up to "
+        f"version {class_of_release(chosen.major)}. {rest} {todo}, or compile the application "
+        f"with --release {chosen.major}."
     )

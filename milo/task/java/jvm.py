@@ -156,9 +156,16 @@ class Jvm:
     def _choice(self, told: SelfTold | None, limits: Limits) -> str:
         plan = self._plan
         container = container_name(os.path.basename(self._launch.state_dir))
-        runs_on = f"{plan.runs_on}; container {container}"
-        text = describe(runs_on, told, plan.tuning, limits, plan.java_major, plan.words)
-        return ". ".join((text, *plan.remarks))
+        return describe(
+            plan.runs_on,
+            told,
+            plan.tuning,
+            limits,
+            plan.java_major,
+            plan.words,
+            container=container,
+            remarks=plan.remarks,
+        )
 
     async def _wait_until_told(self, pid: int, started_at_s: float) -> SelfTold | None:
         pause_s = FIRST_LOOK_S
