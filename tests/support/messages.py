@@ -54,6 +54,7 @@ SENTENCES: Final = frozenset(
         "others_write",
         "sentence",
         "sighting_sentence",
+        "_too_much_text",
         "too_new",
     )
 )
