@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.config.task_options import TaskOptions
+from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Application, JavaRuntime, Launch, Resources
 from milo.core.records import short_id
 from milo.errors import CrunError, MiloError
@@ -92,7 +92,7 @@ async def _run(base: str, crun_path: str, options: PluginOptions) -> None:
         async with reaper.running():
             arguments = (shutil.which("true") or "/usr/bin/true",)
             try:
-                bundle = write_bundle(launch, TaskOptions(), app, arguments)
+                bundle = write_bundle(launch, parse_task_options({}, options), app, arguments)
                 check = MountCheck(
                     bundle.binds,
                     alloc_dir=launch.alloc_dir,
