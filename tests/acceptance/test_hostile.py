@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,22 @@ rm .app.stdout.fifo .app.stderr.fifo
 ln -s CANARY/secret .app.stdout.fifo
 ln -s CANARY/secret .app.stderr.fifo
 exit 3
+"""
+
+PLANT_AND_PRINT = """
+cd /alloc/logs || exit 1
+ln -s {canary}/secret app.stdout.1; ln -s {canary}/new app.stdout.2
+head -c 3500000 /dev/zero | tr '\\0' '#'
+"""
+EXCHANGE_DIRECTORY = """
+mv /alloc/logs /alloc/away || exit 1; ln -s {canary} /alloc/logs
+head -c 3500000 /dev/zero | tr '\\0' '#'
+"""
+APPEND_AT_RESTART = """
+if [ -e /alloc/data/again ]; then echo owned; sleep 1; exit 0; fi
+touch /alloc/data/again
+rm -f /alloc/logs/app.stdout.0; ln -s {canary}/secret /alloc/logs/app.stdout.0
+exit 1
 """
 
 
@@ -100,3 +117,30 @@ def test_planted_symlinks(clock: Job, run_jar: RunJar, jar_dir: Path, dev_agent:
     wait_for("the allocation to go", lambda: not directory.exists())
     goes_on(clock)
     assert not canary.touched()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [PLANT_AND_PRINT, EXCHANGE_DIRECTORY, APPEND_AT_RESTART],
+    ids=["rotate", "directory", "restart"],
+)
+def test_symlinks_beside_the_log(run_jar: RunJar, dev_agent: Agent, script: str) -> None:
+    """No byte of a task's output reaches a file outside of its allocation.
+
+    Nomad's log collector, which is root, follows symlinks that lie where it opens its files.
+    """
+    top = dev_agent.base / f"canary-{time.monotonic_ns()}"
+    top.mkdir(mode=0o755)
+    secret = top / "secret"
+    secret.write_text("root's\n")
+    secret.chmod(0o600)
+    job = run_jar(
+        "shell.jar",
+        args=[f"{script.format(canary=top)}\necho the end"],
+        memory=256,
+        attempts=1,
+        task="logs {\nmax_files = 5\nmax_file_size = 1\n}",
+    )
+    job.wait_state("dead")
+    assert secret.read_text() == "root's\n"
+    assert [path.name for path in top.iterdir()] == ["secret"]

@@ -259,17 +259,14 @@ TAMPERINGS = {
 
 
 async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
-    """What a task makes of its log directory costs its own log at most.
+    """What somebody makes of a task's log directory costs that task's log at most.
 
-    Its driver and its own process are killed in the same instant: only then the FIFOs have to
-    be found by their paths again. It is recovered, stopped and destroyed as ever.
+    A task of Milo's cannot, but one of another driver in the same group can. The task's
+    driver and its own process are killed in the same instant: only then the FIFOs have to be
+    found by their paths again. It is recovered, stopped and destroyed as ever.
     """
     base = jdks / "canary"
-    cases = " ".join(f"{name}) {text};;" for name, text in TAMPERINGS.items())
-    script = (
-        "trap '' PIPE; echo open; until [ -e /local/go ]; do sleep 0.02; done\n"
-        f'case "$1" in {cases.format(canary=base)} esac\necho done; ' + COUNTING
-    )
+    script = "trap '' PIPE; echo open; " + COUNTING
     async with open_rig(scripted(jdks, script)) as rig:
         canary = Canary(base, jar_dir / "hello.jar")
         tasks = [rig.task(jar_dir / "hello.jar", args=[name]) for name in TAMPERINGS]
@@ -277,9 +274,10 @@ async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
             handles = {task.id: await rig.registry.start(task.request) for task in tasks}
             for task in tasks:
                 await line(task.out, b"open\n")
-                (task.local / "go").touch()
-            for task in tasks:
-                await line(task.out, b"done\n")
+            for task, text in zip(tasks, TAMPERINGS.values(), strict=True):
+                shared = f"{task.request.alloc_dir}/alloc"
+                done = text.format(canary=base).replace("/alloc/", f"{shared}/")
+                await trio.run_process(["/bin/sh", "-c", done])
             pids = {task.id: await container_pid(rig, task) for task in tasks}
             supervisors = [await rig.supervisor(task) for task in tasks]
             rig.pause()
@@ -302,6 +300,24 @@ async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
                 for task in tasks:
                     nursery.start_soon(end, task)
         assert not canary.touched()
+
+
+async def test_a_task_cannot_change_its_log_directory(jar_dir: Path, jdks: Path) -> None:
+    """A task makes, removes and exchanges nothing where the log collector opens files by path."""
+    tries = "; ".join(
+        f"({text.format(canary='/etc')}) && echo DONE" for text in TAMPERINGS.values()
+    )
+    script = f"{tries}; ln -s /etc/x /alloc/logs/app.stdout.1 && echo DONE; echo tried"
+    async with open_rig(scripted(jdks, script)) as rig:
+        with trio.fail_after(60):
+            task = rig.task(jar_dir / "hello.jar")
+            logs = Path(task.request.alloc_dir, "alloc/logs")
+            before = sorted(path.name for path in logs.iterdir())
+            await rig.registry.start(task.request)
+            await rig.registry.wait(task.id)
+            await trio.to_thread.run_sync(task.out.wait_end)
+            assert task.out.text == b"tried\n"
+            assert sorted(path.name for path in logs.iterdir()) == before
 
 
 # ---- processes, memory, disk, output -----------------------------------------------------

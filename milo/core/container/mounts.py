@@ -89,7 +89,8 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
             )
         for parent in parents(path):
             other = seen.get(parent)
-            if other is not None and (other.origin != "task" or parent == "/alloc"):
+            free = bind.origin == "task" or parent != "/alloc"
+            if other is not None and not (other.origin == "task" and free):
                 raise ConfigError(
                     "mount destination",
                     f"{path!r} lies inside {parent}",

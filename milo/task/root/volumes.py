@@ -18,6 +18,7 @@ from milo.walk import Kind
 
 RECURSIVE_SINCE: Final = (5, 12)
 """Linux with mount_setattr(2), which read-only binds with everything below them need."""
+LOGS: Final = "/alloc/logs"
 PROPAGATIONS: Final = {
     "": "rprivate",
     "private": "rprivate",
@@ -40,25 +41,35 @@ class _Source:
 def task_binds(launch: Launch) -> tuple[Bind, ...]:
     """Return the binds of the task's own directories.
 
+    The log directory is read-only. Nomad's log collector, which is root, opens the log files in
+    it by their paths, at each start and each rotation, and follows symlinks: who could make one
+    there would have it write the task's output to any file of the host (seen with Nomad 2.0.5).
+
     Raises:
         StateError: one of them is missing, a symlink or something else.
     """
-    pairs = (
+    pairs = [
         (f"{launch.shared_dir}", "/alloc"),
         (f"{launch.task_dir}/local", "/local"),
         (f"{launch.task_dir}/secrets", "/secrets"),
         (f"{launch.task_dir}/tmp", "/tmp"),  # noqa: S108
-    )
-    for source, _ in pairs:
+    ]
+    logs = f"{launch.shared_dir}/logs"
+    for source in (*(source for source, _ in pairs), logs):
         try:
             walk.hold(source, beneath=launch.alloc_dir, kind=Kind.DIRECTORY).close()
         except PathError as exc:
+            if source == logs and exc.reason is Reason.MISSING:
+                continue
             if exc.reason in (Reason.SYMLINK, Reason.KIND, Reason.NOT_DIRECTORY):
                 words = "a directory is expected here, and no symlink"
                 raise StateError(source, words) from exc
             raise StateError(source, f"the task's directory: {exc.words}") from exc
+        if source == logs:
+            pairs.append((logs, LOGS))
     return tuple(
-        Bind(source, destination, readonly=False, origin="task") for source, destination in pairs
+        Bind(source, destination, readonly=destination == LOGS, origin="task")
+        for source, destination in pairs
     )
 
 
