@@ -91,6 +91,9 @@ class Commands:
             request = control.decode_request(packet)
             if not isinstance(request, control.Exec) or not request.argv:
                 raise ControlError("Error: A command was expected on this connection")
+            if any("\0" in word for word in request.argv):
+                # crun would cut the word there, and run another command than was asked for.
+                raise ControlError("Error: A word of the command holds a NUL character")
             if container is None:
                 raise ControlError("Error: The task is not running, so no command runs in it")
             if len(fds) != (0 if request.tty else STREAMS):

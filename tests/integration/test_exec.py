@@ -266,6 +266,15 @@ async def test_a_command_that_is_not_there_is_named(jar_dir: Path, tty: bool) ->
         assert text.count(b"no-such-command") == 1, text
 
 
+async def test_a_word_is_never_cut(jar_dir: Path) -> None:
+    """A word that no command line can hold is refused, instead of running another command."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        end, output = await run(rig, task, "/bin/echo", "a\0b")
+        assert end == CommandEnd(126)
+        assert output.stdout == b"" and b"holds a NUL character" in output.stderr
+
+
 async def processes_of(rig: DriverRig, task: Task) -> set[int]:
     started = rig.registry._tasks[task.id].started
     assert started is not None
