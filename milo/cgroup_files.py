@@ -7,6 +7,7 @@ again, by descriptors that it keeps.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from typing import Final
@@ -126,6 +127,33 @@ def oom_kills(cgroup_path: str) -> int:
     # Linux 4.13 and later.
     name = "memory.events" if hierarchy.mode is Mode.V2 else "memory.oom_control"
     return read_keyed(hierarchy.directory("memory", cgroup_path), name).get("oom_kill", 0)
+
+
+def open_oom_notices(cgroup_path: str) -> int:
+    """Return a descriptor that becomes readable about when the OOM killer ends a process.
+
+    On v1 a moment before, on v2 also each time that the group has been at its limit: look at
+    `oom_kills` afterwards. What is read from it says no more. Raises OSError where the kernel has
+    no such notices.
+    """
+    hierarchy = detect()
+    directory = hierarchy.directory("memory", cgroup_path)
+    if directory is None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    if hierarchy.mode is Mode.V2:
+        return proc.open_notices(f"{directory}/memory.events")
+    notices = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    try:
+        # cgroup-v1/memory.rst, "OOM Control".
+        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            proc.write(f"{directory}/cgroup.event_control", f"{notices} {control}")
+        finally:
+            os.close(control)
+    except OSError:
+        os.close(notices)
+        raise
+    return notices
 
 
 def signal_member(process: ProcessId, cgroup_path: str, number: int) -> bool:

@@ -11,7 +11,6 @@ cgroups see `milo.cgroup_files`.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import ctypes
 import glob
@@ -19,11 +18,9 @@ import os
 import re
 import resource
 import signal
-import socket
-import struct
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
@@ -36,45 +33,37 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 CLONE_NEWNET: Final = 0x40000000
-"""linux/sched.h"""
+PF_EXITING: Final = 0x4
+"""linux/sched.h, include/linux/sched.h"""
+IN_MODIFY: Final = 0x2
+"""sys/inotify.h"""
 
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_MOUNTINFO_BYTES: Final = 16 << 20
 """100,000 mounts, which is what sysctl fs.mount-max permits, have some 15 MiB."""
 CHUNK_BYTES: Final = 1 << 16
 
-# linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
-NETLINK_SOCK_DIAG: Final = 4
-SOCK_DIAG_BY_FAMILY: Final = 20
-NLM_F_REQUEST: Final = 1
-UDIAG_SHOW_NAME: Final = 1
-UNIX_DIAG_NAME: Final = 0
-ANY_STATE: Final = 0xFFFFFFFF
-NO_COOKIE: Final = 0xFFFFFFFF
-_NETLINK_HEADER: Final = struct.Struct("=IHHII")
-_UNIX_DIAG_REQUEST: Final = struct.Struct("=BBHIIIII")
-_UNIX_DIAG_MESSAGE: Final = struct.Struct("=BBBxIII")
-_CREDENTIALS: Final = struct.Struct("=iII")
-"""struct ucred; unix(7)."""
-_ATTRIBUTE: Final = struct.Struct("=HH")
-
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def prctl(option: int, argument: int | bytes) -> None:
-    """Call prctl(2) with one argument; raises OSError."""
-    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+def _checked(result: int) -> int:
+    """Return what a function of the C library did; raises OSError when it says -1."""
+    if result == -1:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+    return result
+
+
+def prctl(option: int, argument: int | bytes) -> None:
+    """Call prctl(2) with one argument; raises OSError."""
+    _checked(_libc.prctl(option, argument, 0, 0, 0))
 
 
 def enter_namespace(fd: int, kind: int) -> None:
     """Move the calling thread, and no other, to a namespace; setns(2). Raises OSError."""
-    if _libc.setns(fd, kind) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+    _checked(_libc.setns(fd, kind))
 
 
 def become_subreaper() -> None:
@@ -128,6 +117,20 @@ def write(path: str, text: str) -> None:
         raise OSError(exc.errno, exc.strerror, path) from exc
     finally:
         os.close(fd)
+
+
+def open_notices(path: str) -> int:
+    """Return a descriptor that becomes readable when a file of the kernel's changes; inotify(7).
+
+    Only for files that tell of it, such as cgroup v2's ``memory.events``. Raises OSError.
+    """
+    fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    try:
+        _checked(_libc.inotify_add_watch(fd, os.fsencode(path), IN_MODIFY))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def lines(data: bytes | None) -> list[bytes]:
@@ -190,6 +193,19 @@ def signal_process(process: ProcessId, number: int) -> bool:
         if fd is not None:
             os.close(fd)
     return True
+
+
+def is_ending(process: ProcessId) -> bool:
+    """Whether ``process`` has ended or is about to: SIGKILL has been sent to it, by whomever.
+
+    To free the memory of a large process takes the kernel seconds, and until then it is there.
+    """
+    fields = _stat(process.pid)
+    if not lives(process) or not fields or int(fields[6]) & PF_EXITING:
+        return True
+    kill = 1 << signal.SIGKILL - 1
+    pending = (_status_field(name, process.pid) or b"0" for name in (b"SigPnd", b"ShdPnd"))
+    return any(int(mask, 16) & kill for mask in pending)
 
 
 def comm(pid: int) -> bytes:
@@ -296,37 +312,6 @@ def descriptor_path(fd: int) -> str:
 def reopen(fd: int, flags: int) -> int:
     """Open anew what ``fd`` has open, which may be an O_PATH descriptor. Raises OSError."""
     return os.open(descriptor_path(fd), flags | os.O_CLOEXEC)
-
-
-def socket_path(inode: int) -> str:
-    """Return the path that a unix socket was bound to; empty when it has none.
-
-    ``inode`` is its number in `descriptors`. Only sockets of this network namespace are found, and
-    none by a kernel that is built without CONFIG_UNIX_DIAG. The kernel answers with the very bytes
-    (sock_diag(7)), while a line of /proc/net/unix may be forged: whoever binds a socket to an
-    abstract name can put a line feed into it, and anything that looks like a line after that.
-    """
-    request = _UNIX_DIAG_REQUEST.pack(
-        socket.AF_UNIX, 0, 0, ANY_STATE, inode, UDIAG_SHOW_NAME, NO_COOKIE, NO_COOKIE
-    )
-    length = _NETLINK_HEADER.size + len(request)
-    header = _NETLINK_HEADER.pack(length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
-    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    try:
-        with socket.socket(socket.AF_NETLINK, kind, NETLINK_SOCK_DIAG) as sock:
-            sock.send(header + request)
-            answer = sock.recv(CHUNK_BYTES)
-    except OSError:
-        return ""
-    length, number, *_ = _NETLINK_HEADER.unpack_from(answer)
-    at = _NETLINK_HEADER.size + _UNIX_DIAG_MESSAGE.size
-    while number == SOCK_DIAG_BY_FAMILY and at + _ATTRIBUTE.size <= length:
-        size, attribute = _ATTRIBUTE.unpack_from(answer, at)
-        if attribute == UNIX_DIAG_NAME:
-            name = answer[at + _ATTRIBUTE.size : at + size]
-            return os.fsdecode(name.split(b"\0")[0])  # that of an abstract name is empty
-        at += max(size + 3 & ~3, _ATTRIBUTE.size)
-    return ""
 
 
 # ---- capabilities
@@ -454,45 +439,3 @@ def has_ipv6() -> bool:
 def network_table(name: str) -> list[list[bytes]]:
     """Return the fields of a table of the calling thread's network namespace; proc_net(5)."""
     return [line.split() for line in lines(read(f"/proc/thread-self/net/{name}")) if line]
-
-
-# ---- unix sockets
-
-
-def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """Return the descriptors in what recvmsg(2) received beside a packet: SCM_RIGHTS, unix(7)."""
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds)
-
-
-def passing(fds: Iterable[int]) -> list[tuple[int, int, array.array[int]]]:
-    """Return what sendmsg(2) takes to pass descriptors beside a packet: SCM_RIGHTS, unix(7)."""
-    packed = array.array("i", fds)
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if packed else []
-
-
-class PeerSocket(Protocol):
-    """A connected unix socket, of the standard library or of Trio."""
-
-    def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes:
-        """As `socket.socket.getsockopt`."""
-
-
-def has_roots_peer(sock: PeerSocket) -> bool:
-    """Whether the other side is root's, or this process's own user's: SO_PEERCRED, unix(7).
-
-    Of a server it counts who called listen(2), of a client who called connect(2). The mode of
-    the socket's directory is the first guard, this the second.
-    """
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return uid in (0, os.geteuid())
-
-
-def close_all(fds: Iterable[int]) -> None:
-    """Close all of ``fds``."""
-    for fd in fds:
-        os.close(fd)

@@ -18,8 +18,9 @@ from typing import Final, NoReturn
 
 import attrs
 
-from milo.proc import open_descriptors, passed_descriptors, set_process_name
+from milo.proc import open_descriptors, set_process_name
 from milo.task import main as task_main
+from milo.unix_sockets import passed_descriptors
 
 MAX_REQUEST_BYTES: Final = 4096
 MAX_DESCRIPTORS: Final = 16

@@ -29,10 +29,11 @@ from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
 from milo.host.state_dirs import RUN_DIRECTORY
 from milo.host.state_store import StateStore
-from milo.proc import become_subreaper, close_all
+from milo.proc import become_subreaper
 from milo.task.children import Reaper
 from milo.task.preparer import Preparer
 from milo.task.supervisor import Supervisor
+from milo.unix_sockets import close_all
 
 STOP_TIMEOUT_S: Final = 10.0
 """Between Ctrl-C and SIGKILL; a second Ctrl-C does not wait."""

@@ -123,6 +123,7 @@ def _as_json(
             "exit_code": task.exit.exit_code,
             "signal": task.exit.signal,
             "oom_killed": task.exit.oom_killed,
+            "oom_kills": task.exit.oom_kills,
             "error": task.exit.error,
             "ended_at": task.exit.ended_at_s,
         }

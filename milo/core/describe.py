@@ -23,7 +23,18 @@ def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     standard error, where the task has failed.
     """
     failed = not (record.successful or stopped)
-    return _exit_words(record, stopped=stopped) + (_last_line(record) if failed else "")
+    words = _exit_words(record, stopped=stopped) + _others_killed(record)
+    return words + (_last_line(record) if failed else "")
+
+
+def kills_sentence(count: int, limit_bytes: int) -> str:
+    """Return the event that the kernel has killed processes of a task that runs on."""
+    what = "a process" if count == 1 else f"{count} processes"
+    return f"The kernel killed {what} of the task for memory{_limit_words(limit_bytes)}"
+
+
+def _limit_words(limit_bytes: int) -> str:
+    return f" (limit {_mib(limit_bytes)} MiB)" if limit_bytes else ""
 
 
 def exit_message(record: ExitRecord, *, stopped: bool = False) -> str:
@@ -57,6 +68,14 @@ def _exit_words(record: ExitRecord, *, stopped: bool) -> str:
 def _more(record: ExitRecord) -> str:
     """Return what the JVM itself said about its end."""
     return (f"; {record.crash}" if record.crash else "") + _java_words(record)
+
+
+def _others_killed(record: ExitRecord) -> str:
+    others = record.oom_kills - record.oom_killed
+    if others <= 0:
+        return ""
+    what = "another process" if others == 1 else f"{others} other processes"
+    return f"; the kernel killed {what} of the task for memory"
 
 
 def _java_words(record: ExitRecord) -> str:

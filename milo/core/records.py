@@ -106,6 +106,11 @@ class ExitRecord:
     exit_code: Int32
     signal: Int32 = 0
     oom_killed: bool = False
+    """The kernel has ended the application itself for memory."""
+    oom_kills: Int32 = 0
+    """How many processes of the container it has ended so, while that ran."""
+    stop_killed: bool = False
+    """The application was ended by the SIGKILL of a stop, or by one that was asked for."""
     error: str = ""
     """Not empty: how it ended is not known, and why."""
     ended_at_s: float = 0.0
@@ -123,6 +128,14 @@ class ExitRecord:
     last_stderr_line: str = ""
     """The last line on standard error that is no stack frame, as far as Milo saw it."""
     version: Int32 = RECORD_VERSION
+
+    @property
+    def out_of_memory(self) -> bool:
+        """What Nomad shows as OOM Killed: as with its own drivers, whomever the kernel has killed.
+
+        But a SIGKILL of Milo's own is never told as the kernel's, whatever else it had killed.
+        """
+        return self.oom_killed or (self.oom_kills > 0 and not self.stop_killed)
 
     @property
     def successful(self) -> bool:

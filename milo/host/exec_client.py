@@ -33,7 +33,7 @@ from milo.core.exec_io import (
 from milo.errors import ControlError, MiloError, StateError
 from milo.host.state_store import StateStore
 from milo.host.task_client import open_control
-from milo.proc import close_all, passed_descriptors, passing
+from milo.unix_sockets import close_all, passed_descriptors, passing
 
 CHUNK_BYTES: Final = 32 * 1024
 SILENCE_S: Final = 0.5

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from milo.core import records
-from milo.proc import close_all
+from milo.unix_sockets import close_all
 
 
 class KeptDescriptors:

@@ -257,7 +257,7 @@ def exit_result(ended: Ended) -> ExitResult:
     return ExitResult(
         exit_code=record.exit_code,
         signal=record.signal,
-        oom_killed=record.oom_killed,
+        oom_killed=record.out_of_memory,
         error=record.error,
         message=exit_message(record, stopped=ended.stop_requested),
     )

@@ -13,7 +13,7 @@ import trio
 
 import milo
 from milo.errors import ControlError
-from milo.proc import passing
+from milo.unix_sockets import passing
 
 ANSWER_TIMEOUT_S: Final = 10.0
 SPAWNED_FD: Final = 3

@@ -13,7 +13,7 @@ import trio
 
 from milo.core import control, records
 from milo.errors import ControlError, NewerVersionError, NoAnswerError
-from milo.proc import close_all, has_roots_peer, passed_descriptors
+from milo.unix_sockets import close_all, has_roots_peer, passed_descriptors
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECT_PAUSE_S: Final = 0.01

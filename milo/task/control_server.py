@@ -14,7 +14,7 @@ import trio
 from milo.core import control
 from milo.core.records import ProcessId
 from milo.errors import ControlError, MiloError
-from milo.proc import close_all, has_roots_peer, passing
+from milo.unix_sockets import close_all, has_roots_peer, passing
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""

@@ -27,13 +27,14 @@ from milo.core.launch import Launch
 from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.files import read_file, write_file
-from milo.proc import descriptor_path, identify, passed_descriptors, passing, session
+from milo.proc import descriptor_path, identify, session
 from milo.task.children import PASSED_FD, Child, Reaper, WaitStatus
 from milo.task.oci import cgroup_placement
 from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
 from milo.task.oci.container import Container
 from milo.task.oci.crun import Crun
 from milo.task.root.mount_check import hold_inside
+from milo.unix_sockets import passed_descriptors, passing
 from milo.walk import Held
 
 STREAMS: Final = 3

@@ -32,10 +32,7 @@ from milo.errors import MiloError, StateError, TaskStartError
 from milo.files import read_file, write_file
 from milo.proc import (
     address_space_bytes,
-    close_all,
     open_descriptors,
-    passed_descriptors,
-    passing,
     prctl,
     set_oom_score_adj,
     set_process_name,
@@ -48,6 +45,7 @@ from milo.task.java.jvm import JvmPlan, plan_jvm
 from milo.task.oci import privileges
 from milo.task.oci.bundle import Bundle, write_bundle
 from milo.task.root.mount_check import MountCheck
+from milo.unix_sockets import close_all, passed_descriptors, passing
 
 MEMORY_BYTES: Final = 512 << 20
 """More than it has at its start. A JAR with 500,000 entries takes about 100 MiB (measured)."""

@@ -5,9 +5,9 @@ What runs in it, and what each may end:
 - the reaper, around everything else: it outlives all clean-up, which waits for children;
 - the control server: a client's failure ends that client's connection;
 - the container: its end is the end of the task, and nothing else is;
-- beside it the two pumps, the stop ladder, and what watches the allocation's directory, the JVM
-  and its heap dump: each is contained (`milo.task.containment`), and ends nothing. The ladder and
-  the watch over the allocation end the task by a stop, as a client does.
+- beside it the two pumps, the stop ladder, and what watches the allocation's directory, the JVM,
+  its heap dump and the kernel's kills: each is contained (`milo.task.containment`), and ends
+  nothing. The ladder and the watch over the allocation end the task by a stop, as a client does.
 
 Whatever ends `Supervisor.run`, nothing of a task outlives it, and how the task ended is written
 down: in `exit.json` once it has started, in its streams and a `StartFailed` before.
@@ -30,6 +30,7 @@ import trio
 
 from milo.core import control, records
 from milo.core.config.task_options import parse_task_options
+from milo.core.describe import kills_sentence
 from milo.core.launch import Launch
 from milo.core.lifecycle import Happening, Phase, advance
 from milo.core.text import printable
@@ -46,7 +47,14 @@ from milo.task.ladder import StopLadder
 from milo.task.logs.streams import Streams, Takeover
 from milo.task.oci.bundle import Bundle
 from milo.task.oci.cgroup_state import GONE_TIMEOUT_S
-from milo.task.oci.container import Container, adopt, cgroup_path, create, discard_bundle
+from milo.task.oci.container import (
+    Container,
+    MemoryEnd,
+    adopt,
+    cgroup_path,
+    create,
+    discard_bundle,
+)
 from milo.task.preparer import Prepared, Preparer, read_prepared
 from milo.task.root.mount_check import MountCheck
 
@@ -300,6 +308,9 @@ class Supervisor:
             "the watch over the allocation": self._watch_allocation,
             "the look at what the JVM chose": partial(running.jvm.tell, container, self._journal),
             "the watch for a heap dump": partial(running.jvm.watch_dump, self._journal),
+            "the watch for the kernel's kills": partial(
+                container.oom_kills.watch, partial(self._tell_of_kills, container)
+            ),
         }
         async with trio.open_nursery() as nursery:
             nursery.start_soon(streams.run)  # which contains its pumps itself
@@ -321,9 +332,9 @@ class Supervisor:
                     end.status = await container.wait()
             end.at_s = time.time()
             self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
-        oom_killed, memory = False, records.MemoryPeak()
+        killed, memory = MemoryEnd(), records.MemoryPeak()
         with containment.contained("reading the container's memory", log):
-            oom_killed, memory = container.oom_killed(end.status), container.memory()
+            killed, memory = container.memory_end(end.status), container.memory()
         crash = ""
         with containment.contained("looking for what the JVM has left", log):
             running.jvm.tell_of_dump(self._journal)
@@ -335,7 +346,7 @@ class Supervisor:
             if trouble := await container.destroy():
                 log("warn", f"{trouble}; removed without it")
         error = end.problem or (UNSEEN_EXIT if end.status is None else "")
-        if (pause := container.pause_status) is not None and not oom_killed:
+        if (pause := container.pause_status) is not None and not killed.oom_killed:
             error = (
                 "its pause process, which is process 1 of the container, ended too early "
                 f"({pause}), and the kernel ends everything in the container with it"
@@ -346,7 +357,9 @@ class Supervisor:
         record = records.ExitRecord(
             exit_code=-1 if end.status is None else end.status.exit_code,
             signal=0 if end.status is None else end.status.signal,
-            oom_killed=oom_killed,
+            oom_killed=killed.oom_killed,
+            oom_kills=killed.oom_kills,
+            stop_killed=killed.stop_killed,
             memory=memory,
             error=error,
             ended_at_s=end.at_s,
@@ -369,6 +382,9 @@ class Supervisor:
         self.phase = advance(self.phase, Happening.DRAINED)
         self._announce(control.Exited(record=record))
         return record
+
+    def _tell_of_kills(self, container: Container, count: int) -> None:
+        self._journal.event(kills_sentence(count, container.memory().limit_bytes))
 
     async def _watch_allocation(self) -> None:
         """End a task whose allocation's directory is gone: nobody can own it any more."""

@@ -28,9 +28,9 @@ from milo.core.records import ProcessId, StreamCounters
 from milo.errors import ControlError, MiloError, NewerVersionError
 from milo.host import exec_client
 from milo.host.task_client import TaskClient
-from milo.proc import close_all
 from milo.task import control_server
 from milo.task.control_server import ControlServer
+from milo.unix_sockets import close_all
 from tests.support.log_rig import descriptors
 
 ME = ProcessId(os.getpid(), 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from milo import cgroup_files, proc
+from milo import cgroup_files, proc, unix_sockets
 from milo.core import control, records
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.exec_io import ExecInput, Printed, Typed
@@ -165,13 +165,13 @@ def test_a_peer_is_judged_by_the_kernels_word() -> None:
     """The user of the other side is root or the own one, and no other."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        assert proc.has_roots_peer(ours)
+        assert unix_sockets.has_roots_peer(ours)
     for uid, trusted in (
         (0, True),
         (os.geteuid(), True),
         (os.geteuid() + 1, False),
     ):
-        assert proc.has_roots_peer(Peer(uid)) is trusted
+        assert unix_sockets.has_roots_peer(Peer(uid)) is trusted
 
 
 class Peer:

@@ -35,7 +35,7 @@ from milo.host.state_store import StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.task_processes import TaskProcesses, end_silent
 from milo.host.task_state import Ended, Running
-from milo.proc import passed_descriptors
+from milo.unix_sockets import passed_descriptors
 from tests.support import launches
 from tests.support.log_rig import descriptors, settle
 from tests.support.nomad_signals import NOMADS

@@ -11,12 +11,21 @@ import pytest
 ROOT = Path(__file__).parents[2] / "milo"
 MAX_LINES = 500
 
-SHARED = {"milo", "milo.errors", "milo.files", "milo.proc", "milo.cgroup_files", "milo.walk"}
+SHARED = {
+    "milo",
+    "milo.errors",
+    "milo.files",
+    "milo.proc",
+    "milo.cgroup_files",
+    "milo.unix_sockets",
+    "milo.walk",
+}
 ALLOWED = {
     "milo.errors": set(),
     "milo.files": {"milo.errors"},
     "milo.proc": {"milo.core"},
     "milo.cgroup_files": {"milo.core", "milo.proc"},
+    "milo.unix_sockets": set(),
     "milo.walk": {"milo.errors", "milo.proc"},
     "milo.core": {"milo.core", "milo.errors"},
     "milo.task": {"milo.task", "milo.core"} | SHARED,
@@ -81,7 +90,7 @@ def test_asyncio_is_only_where_grpclib_is(path: Path) -> None:
         assert "import asyncio" not in text and "trio_asyncio" not in text
 
 
-KERNEL_MODULES = {"milo.proc", "milo.cgroup_files"}
+KERNEL_MODULES = {"milo.proc", "milo.cgroup_files", "milo.unix_sockets"}
 KERNEL_PATH = re.compile(r"/(proc|sys)(/|$)")
 IN_THE_CONTAINER = {
     "milo.task.root.rootfs": {"/proc", "/sys", "/proc/self/mounts"},

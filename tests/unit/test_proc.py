@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo import cgroup_files, proc
+from milo import cgroup_files, proc, unix_sockets
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.records import ProcessId
 from tests.support.log_rig import descriptors
@@ -144,12 +144,12 @@ def test_a_socket_is_known_by_its_own_address(tmp_path: Path) -> None:
         inode = os.fstat(bound.fileno()).st_ino
         line = f"0: 00000002 00000000 00010000 0005 01 {inode} /run/milo/forged"
         forged.bind(f"\0\n{line}")
-        assert os.fsencode(proc.socket_path(inode)) == odd
+        assert os.fsencode(unix_sockets.socket_path(inode)) == odd
         os.unlink(odd)
-        assert os.fsencode(proc.socket_path(inode)) == odd
+        assert os.fsencode(unix_sockets.socket_path(inode)) == odd
         for other in (forged, unbound):
-            assert proc.socket_path(os.fstat(other.fileno()).st_ino) == ""
-    assert proc.socket_path(inode) == ""
+            assert unix_sockets.socket_path(os.fstat(other.fileno()).st_ino) == ""
+    assert unix_sockets.socket_path(inode) == ""
 
 
 # ---- mounts

@@ -17,7 +17,7 @@ from milo.errors import ControlError, MiloError, NewerVersionError, NoAnswerErro
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses, end_silent
-from milo.proc import close_all
+from milo.unix_sockets import close_all
 
 REMOVAL_TIMEOUT_S: Final = 60.0
 """In all. crun's own bound is 10 s for a delete."""

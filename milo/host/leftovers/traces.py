@@ -15,7 +15,8 @@ from milo.core.cgroup import Hierarchy
 from milo.core.container import pause_program
 from milo.core.container.crun import CONTAINER_PREFIX
 from milo.core.records import CONTROL_SOCKET, SHORT_ID_CHARS, ProcessId
-from milo.proc import comm, command_line, descriptors, identify, mounts, parent, pids, socket_path
+from milo.proc import comm, command_line, descriptors, identify, mounts, parent, pids
+from milo.unix_sockets import socket_path
 
 TASK_PROCESS_NAME: Final = b"milo-task"
 DELETED: Final = "//deleted"

@@ -13,21 +13,22 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+import attrs
 import trio
 
-from milo import cgroup_files
 from milo.core import cgroup
 from milo.core.container import crun as crun_args
 from milo.core.container.crun import container_name
 from milo.core.launch import Launch
 from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord
 from milo.errors import ControlError, CrunError, MiloError, StateError
-from milo.proc import identify
+from milo.proc import identify, is_ending
 from milo.task.children import Child, Reaper, WaitStatus
 from milo.task.oci import bundle, cgroup_placement, cgroup_state
 from milo.task.oci.bundle import Bundle
 from milo.task.oci.crun import Crun
 from milo.task.oci.non_child import NonChildProcess
+from milo.task.oci.oom_kills import OomKills
 from milo.task.oci.pause import PauseProcess
 from milo.task.root.mount_check import MountCheck
 
@@ -166,6 +167,15 @@ async def remove(launch: Launch, reaper: Reaper, record: TaskRecord | None) -> N
     await _remove(launch, reaper, known or cgroup_path(launch))
 
 
+@attrs.frozen
+class MemoryEnd:
+    """Whom the kernel's OOM killer has ended; see `milo.core.records.ExitRecord`."""
+
+    oom_killed: bool = False
+    oom_kills: int = 0
+    stop_killed: bool = False
+
+
 class Container:
     """The container of one task, from its creation on."""
 
@@ -190,6 +200,8 @@ class Container:
         self._first = first
         self._pause = pause
         self._ended = False
+        self._stop_killed = False
+        self.oom_kills: Final = OomKills(cgroup_path, process)
         self.pause_status: WaitStatus | None = None
         """How the pause process ended, when that was not with the application. Once waited for."""
 
@@ -205,6 +217,7 @@ class Container:
         """Send a signal to the first process; raises `ControlError` when it has ended."""
         if self._ended:
             raise ControlError("Error: The application has ended")
+        self._note_signal(number)
         try:
             self._first.signal(number)
         except OSError as exc:
@@ -212,11 +225,17 @@ class Container:
 
     def kill(self) -> None:
         """Send SIGKILL to the whole container. Never raises for a process that is gone."""
+        self._note_signal(signal.SIGKILL)
         if self._pause is not None:
             self._pause.kill()
         # Where there is none of Milo's own, the application's end is the end of all: see `wait`.
         with contextlib.suppress(MiloError):
             self.signal(signal.SIGKILL)
+
+    def _note_signal(self, number: int) -> None:
+        """Note that a signal is about to be sent which ends an application that lives."""
+        if number == signal.SIGKILL and not is_ending(self.process):
+            self._stop_killed = True
 
     async def wait(self) -> WaitStatus | None:
         """Return how the application ended, all others gone too; None when it is not known."""
@@ -234,11 +253,16 @@ class Container:
             self.pause_status = await self._pause.end()
             self._pause = None
 
-    def oom_killed(self, status: WaitStatus | None) -> bool:
-        """Whether the kernel's OOM killer has ended the application, which ended so."""
-        if not self.cgroup_path or cgroup_files.oom_kills(self.cgroup_path) == 0:
-            return False
-        return status is None or status.signal == signal.SIGKILL
+    def memory_end(self, status: WaitStatus | None) -> MemoryEnd:
+        """Return whom the kernel has ended for memory; ``status`` is how the application ended.
+
+        While its cgroup is there. When nobody knows how it ended, it may have been so.
+        """
+        number = signal.SIGKILL if status is None else status.signal
+        count = self.oom_kills.count()
+        stop_killed = self._stop_killed and number == signal.SIGKILL
+        own = not stop_killed and self.oom_kills.is_applications_own(number, count=count)
+        return MemoryEnd(own, count, stop_killed)
 
     def memory(self) -> MemoryPeak:
         """Return the most memory that it has used, and its limit; while its cgroup is there."""

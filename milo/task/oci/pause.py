@@ -40,16 +40,14 @@ from milo.core.launch import Network
 from milo.errors import PauseProcessError
 from milo.proc import (
     CLONE_NEWNET,
-    close_all,
     enter_namespace,
     open_descriptors,
     open_pid_namespace,
-    passed_descriptors,
-    passing,
     prctl,
     set_process_name,
 )
 from milo.task.children import Reaper, WaitStatus, fork, reset_signals
+from milo.unix_sockets import close_all, passed_descriptors, passing
 
 TIMEOUT_S: Final = 10.0
 """It is there and ready some 5 ms after the fork (measured), and on a busy host later."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from milo import proc, walk
 from milo.core.container.mounts import Bind, is_inside
 from milo.errors import PathError, Reason, StateError
+from milo.unix_sockets import close_all
 
 
 class MountCheck:
@@ -66,7 +67,7 @@ class MountCheck:
             check.close()
             raise
         finally:
-            proc.close_all(left)
+            close_all(left)
         return check
 
     @property

@@ -1,0 +1,82 @@
+"""Whom the kernel has killed for memory: the application itself, or another of its processes.
+
+The kernel counts its kills in a cgroup, and says neither when nor of whom. A kill after which the
+application has lived on was not its own: so each is looked at when it happens, and whoever sends
+SIGKILL later is not taken for the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from milo import cgroup_files
+from milo.core.records import ProcessId
+from milo.proc import is_ending
+
+PAUSE_S: Final = 0.5
+"""Before a look, since v1 tells before the kill, and v2 each time that the limit is reached; and
+before it counts that the application lives on, since the kernel counts before it kills."""
+QUIET_S: Final = 60.0
+"""Between two events: Nomad keeps ten of a task."""
+NOTICE_BYTES: Final = 4096
+
+
+class OomKills:
+    """The kills in the cgroup of one container, whose first process is ``application``."""
+
+    def __init__(self, cgroup_path: str, application: ProcessId) -> None:
+        """Take what has been counted so far for others' if the application lives."""
+        self._cgroup_path = cgroup_path
+        self._application = application
+        self._survived = 0
+        count = self.count()
+        if not is_ending(application):
+            self._survived = count
+        self._told = self._survived
+
+    def count(self) -> int:
+        """Return how many there have been; while the cgroup is there."""
+        return cgroup_files.oom_kills(self._cgroup_path) if self._cgroup_path else 0
+
+    async def watch(self, tell: Callable[[int], None]) -> None:
+        """Call ``tell`` with the number of kills since the last time, until cancelled.
+
+        At most once in `QUIET_S`. Of a kill that is the application's own end nothing is told,
+        and nothing where the kernel gives no notice.
+        """
+        try:
+            notices = cgroup_files.open_oom_notices(self._cgroup_path)
+        except OSError:
+            return
+        quiet_until = trio.current_time()
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(notices)
+                await trio.sleep(PAUSE_S)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(notices, NOTICE_BYTES)
+                if (count := self.count()) <= self._survived:
+                    continue
+                await trio.sleep(PAUSE_S)
+                if is_ending(self._application):
+                    return
+                self._survived = count
+                if trio.current_time() >= quiet_until:
+                    quiet_until = trio.current_time() + QUIET_S
+                    tell(count - self._told)
+                    self._told = count
+        finally:
+            os.close(notices)
+
+    def is_applications_own(self, number: int, *, count: int) -> bool:
+        """Whether the kernel has ended the application, of ``count`` kills in all.
+
+        ``number`` is the signal that ended it.
+        """
+        return number == signal.SIGKILL and count > self._survived
