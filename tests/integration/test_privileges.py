@@ -19,7 +19,7 @@ import trio
 from milo import proc
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.container import seccomp, userns
-from milo.core.launch import Network
+from milo.core.launch import Device, Network
 from milo.errors import MiloError
 from milo.task.oci import privileges
 from tests.support import java_homes, scripted_java
@@ -411,3 +411,15 @@ async def test_a_user_namespace_shares_nothing_of_the_hosts(
         task = rig.task(jar_dir / "hello.jar", readers=False, **config)
         with pytest.raises(MiloError, match="userns = true"):
             await rig.registry.start(task.request)
+
+
+@pytest.mark.parametrize("path", ["/data/zero", "/local/zero"])
+async def test_a_device_may_have_any_path(tmp_path: Path, jar_dir: Path, path: str) -> None:
+    """A device outside of /dev, also in the task's own directories, can be used, and stays the host's."""
+    script = f"head -c 4 {path} | od -An -tx1; chmod 777 {path} 2>/dev/null || echo refused"
+    async with scripted(tmp_path, script) as rig:
+        task = rig.task(jar_dir / "hello.jar")
+        task.request = attrs.evolve(task.request, devices=(Device("/dev/zero", path, "r"),))
+        text = await output(rig, task)
+        assert text.splitlines() == [" 00 00 00 00", "refused"]
+    assert os.stat("/dev/zero").st_mode & 0o777 == 0o666

@@ -273,15 +273,34 @@ def test_device_keeps_its_numbers_and_owner(launch: Launch) -> None:
     assert config["linux"]["resources"]["devices"][1]["access"] == "r"
 
 
+def test_device_may_have_any_path(launch: Launch) -> None:
+    """A device elsewhere than below /dev is bound, read-only, and permitted as asked."""
+    _, config = write(attrs.evolve(launch, devices=(Device("/dev/null", "/data/x", "rw"),)))
+    assert config["linux"]["devices"] == []
+    permitted = config["linux"]["resources"]["devices"][1]
+    assert (permitted["major"], permitted["minor"], permitted["access"]) == (1, 3, "rw")
+    (mount,) = [one for one in config["mounts"] if one["destination"] == "/data/x"]
+    assert mount["source"] == "/dev/null"
+    assert {"bind", "ro", "nosuid", "noexec"} <= set(mount["options"])
+    assert "nodev" not in mount["options"]
+
+
 @pytest.mark.parametrize(
-    "device",
-    [Device("/dev/no-such", "/dev/x"), Device("/etc", "/dev/x"), Device("/dev/null", "/data/x")],
+    ("device", "key"),
+    [
+        (Device("/dev/no-such", "/dev/x"), "device"),
+        (Device("/etc", "/dev/x"), "device"),
+        (Device("/dev/null", "/"), "device"),
+        (Device("/dev/null", "/dev/x", "z"), "device"),
+        (Device("/dev/null", "/proc/x"), "mount destination"),
+        (Device("/dev/null", "/usr/x"), "mount destination"),
+    ],
 )
-def test_impossible_devices_are_refused(launch: Launch, device: Device) -> None:
-    """What is no device, or would not be below /dev, is the job's error."""
+def test_impossible_devices_are_refused(launch: Launch, device: Device, key: str) -> None:
+    """What is no device, or goes where nothing may be put, is the job's error."""
     with pytest.raises(ConfigError) as caught:
         write(attrs.evolve(launch, devices=(device,)))
-    assert caught.value.key == "device"
+    assert caught.value.key == key
 
 
 def test_hard_limit_is_set_when_the_job_asks(launch: Launch) -> None:

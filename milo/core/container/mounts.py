@@ -55,6 +55,8 @@ class Bind:
     """``host``: a part of the host's own system, read-only. ``task``: one of the task's own
     directories. ``job``: asked for by the job; its destination is the job's words."""
     propagation: str = "rprivate"
+    device: bool = False
+    """Whether it is a device node, to be opened as the device cgroup permits."""
 
 
 def check_binds(binds: tuple[Bind, ...]) -> None:
@@ -150,8 +152,13 @@ def system_mounts() -> list[dict[str, Any]]:
 
 
 def bind_mount(bind: Bind) -> dict[str, Any]:
-    """Return the OCI mount object of a bind; never with setuid programs or device nodes."""
-    options = ["rbind" if bind.recursive else "bind", "nosuid", "nodev", bind.propagation]
+    """Return the OCI mount object of a bind; never with setuid programs.
+
+    Nor with device nodes, but for one that is bound itself: read-only, so that its owner and mode
+    stay the host's, while the device may be written to.
+    """
+    options = ["rbind" if bind.recursive else "bind", "nosuid", bind.propagation]
+    options += ["noexec"] if bind.device else ["nodev"]
     if bind.readonly:
         options.append("ro")
         # crun sets flags recursively on directories only.

@@ -104,7 +104,8 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         "namespaces": _namespaces(plan),
         "resources": _resources(plan),
         "cgroupsPath": plan.cgroup_path,
-        "devices": [_device(device) for device in plan.devices],
+        # A node elsewhere is bound: the root is where the host makes no device nodes.
+        "devices": [_device(device) for device in plan.devices if device.path.startswith("/dev/")],
         "maskedPaths": [*mounts.MASKED_PATHS, *plan.confinement.masked_paths],
         "readonlyPaths": list(mounts.READONLY_PATHS),
         "rootfsPropagation": "rprivate",

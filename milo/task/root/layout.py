@@ -10,7 +10,7 @@ from milo.core.config.task_options import TaskOptions
 from milo.core.container.mounts import Bind, is_inside, parents
 from milo.core.launch import Application, Launch
 from milo.errors import ConfigError
-from milo.task.root import hidden_paths, minimal_root, rootfs, volumes
+from milo.task.root import devices, hidden_paths, minimal_root, rootfs, volumes
 
 
 @attrs.frozen
@@ -44,7 +44,7 @@ def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
         )
     else:
         host = rootfs.view_host(extra, recursive=recursive)
-    job_binds = volumes.job_binds(launch, options)
+    job_binds = volumes.job_binds(launch, options) + devices.device_binds(launch.devices)
     _check_links(job_binds, rootfs.SKELETON_LINKS | host.links)
     binds = _ordered([*host.binds, *task_binds, *job_binds])
     return Layout(
