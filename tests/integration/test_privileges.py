@@ -415,7 +415,7 @@ async def test_a_user_namespace_shares_nothing_of_the_hosts(
 
 @pytest.mark.parametrize("path", ["/data/zero", "/local/zero"])
 async def test_a_device_may_have_any_path(tmp_path: Path, jar_dir: Path, path: str) -> None:
-    """A device outside of /dev, also in the task's own directories, can be used, and stays the host's."""
+    """A device is used outside of /dev, in the task's directories too, and stays the host's."""
     script = f"head -c 4 {path} | od -An -tx1; chmod 777 {path} 2>/dev/null || echo refused"
     async with scripted(tmp_path, script) as rig:
         task = rig.task(jar_dir / "hello.jar")
