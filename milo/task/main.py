@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
@@ -14,12 +16,17 @@ from milo.core.launch import Launch
 from milo.core.records import TASK_FILE, TaskRecord, decode
 from milo.errors import MiloError, StateError
 from milo.files import read_file
-from milo.proc import become_subreaper, set_process_name
+from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
 from milo.task.children import Reaper
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch
 from milo.task.supervisor import Supervisor
+
+OOM_SCORE_ADJ: Final = 0
+"""An ordinary process's, whatever the agent has (-1000 in HashiCorp's unit, which forbids to end
+it at all). With a few MiB it is the last that the OOM killer takes; what it would be taken for is
+memory that it should never have, and then its successor goes on with the task."""
 
 
 def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
@@ -35,6 +42,9 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
     """
     set_process_name("milo-task")
     become_subreaper()
+    # Without the right to lower it, the agent's own stays, which is higher then.
+    with contextlib.suppress(OSError):
+        set_oom_score_adj(os.getpid(), OOM_SCORE_ADJ)
     # Only a stop, asked for over the control socket, ends a task: not a Ctrl-C in the agent's
     # terminal, nor a service manager that signals everything in the agent's control group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

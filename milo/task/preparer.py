@@ -13,6 +13,7 @@ with one is not clean.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -25,23 +26,23 @@ import msgspec
 import trio
 
 from milo.core import control, records
-from milo.core.config.task_options import TaskOptions, parse_task_options
+from milo.core.config.task_options import parse_task_options
 from milo.core.java.application import java_arguments
 from milo.core.launch import Launch
 from milo.errors import MiloError, StateError, TaskStartError
 from milo.files import read_file, write_file
 from milo.proc import (
     address_space_bytes,
+    die_with,
     open_descriptors,
-    prctl,
     set_oom_score_adj,
     set_process_name,
-    this_process,
 )
-from milo.task.children import Child, Reaper
+from milo.task.children import Reaper
 from milo.task.containment import fault
 from milo.task.java.application import resolve_application
 from milo.task.java.jvm import JvmPlan, plan_jvm
+from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.oci import privileges
 from milo.task.oci.bundle import Bundle, write_bundle
 from milo.task.root.mount_check import MountCheck
@@ -57,17 +58,17 @@ OOM_SCORE_ADJ: Final = 1000
 """The highest there is: where the host runs out of memory it goes before any application."""
 DESCRIPTORS_AT_ONCE: Final = 100
 """In one message; the kernel takes 253 (SCM_MAX_FD)."""
+KILL_TIMEOUT_S: Final = 10.0
+"""How long it may take to end after SIGKILL: a dead file server may hold it for ever."""
 MIB: Final = 1 << 20
-
-PR_SET_PDEATHSIG: Final = 1
-"""linux/prctl.h"""
 
 
 @attrs.frozen
 class Prepared:
     """What the task process has to know of what was prepared; `records.PREPARED_FILE`."""
 
-    options: TaskOptions
+    policy: PumpPolicy
+    """Of both log streams."""
     jvm: JvmPlan
     bundle: Bundle
     """Without its binds."""
@@ -103,7 +104,9 @@ class Preparer:
             OSError: no socket or no process can be made.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = this_process()
+        parent = os.getpid()
+        # One that is ignored, as whoever started `milo run` may have it, leaves no status.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
             pid = os.fork()
         except OSError:
@@ -140,14 +143,12 @@ class Preparer:
             ):
                 await sock.send(os.fsencode(launch.state_dir))
                 verdict = await _receive(sock, fds)
-            if verdict is None:
-                _kill(child)
-            status = await child.wait()
             if scope.cancelled_caught:
                 raise _too_much(f"{TIMEOUT_S:g} s")
-            if verdict is None and status.signal == signal.SIGXCPU:
-                raise _too_much(f"{CPU_S} s of processor time")
             if verdict is None:
+                status = await child.wait()
+                if status.signal == signal.SIGXCPU:
+                    raise _too_much(f"{CPU_S} s of processor time")
                 raise _ended(str(status))
             if verdict.error:
                 raise TaskStartError(verdict.error, recoverable=verdict.recoverable)
@@ -158,8 +159,9 @@ class Preparer:
             return prepared, MountCheck.received(prepared.held, passed)
         finally:
             close_all(fds)
-            with trio.CancelScope(shield=True):
-                _kill(child)
+            with contextlib.suppress(ProcessLookupError):
+                child.signal(signal.SIGKILL)  # unless it has ended, as it does behind its verdict
+            with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
                 await child.wait()
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
         work_dir=bundle.work_dir,
     )
     prepared = Prepared(
-        options=options,
+        policy=PumpPolicy.of(options.log_overflow, options.log_block_timeout_s),
         jvm=attrs.evolve(plan, remarks=(*plan.remarks, *bundle.notes)),
         bundle=attrs.evolve(bundle, binds=()),
         held=check.pairs,
@@ -233,11 +235,9 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
 # ---- in the child ---------------------------------------------------------------------------
 
 
-def _be_preparer(fd: int, parent: records.ProcessId) -> NoReturn:
+def _be_preparer(fd: int, parent: int) -> NoReturn:
     set_process_name("milo-prepare")
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:
-        os._exit(1)  # it ended before it could be noticed
+    die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # its parent ends it
     for other in open_descriptors():
@@ -272,6 +272,8 @@ def _answer(sock: socket.socket, state_dir: str) -> _Verdict:
     except MiloError as exc:
         return _Verdict(error=control.cut(str(exc)), recoverable=exc.recoverable)
     except OSError as exc:
+        if exc.errno == errno.ENOMEM:
+            raise MemoryError from exc
         # A disk that is full, a directory that vanished: said in the host's own words.
         text = f"Error: The task could not be prepared: {exc}"
         return _Verdict(error=control.cut(text), recoverable=True)
@@ -296,11 +298,6 @@ def _lower(kind: int, soft: int, hard: int = 0) -> None:
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), min(hard, most)
     resource.setrlimit(kind, (soft, hard))
-
-
-def _kill(child: Child) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        child.signal(signal.SIGKILL)
 
 
 def _too_much(what: str) -> TaskStartError:

@@ -29,7 +29,6 @@ import attrs
 import trio
 
 from milo.core import control, records
-from milo.core.config.task_options import parse_task_options
 from milo.core.describe import kills_sentence
 from milo.core.launch import Launch
 from milo.core.lifecycle import Happening, Phase, advance
@@ -44,6 +43,7 @@ from milo.task.exec_server import Commands
 from milo.task.java.jvm import Jvm, plan_of_past
 from milo.task.journal import Journal
 from milo.task.ladder import StopLadder
+from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.logs.streams import Streams, Takeover
 from milo.task.oci.bundle import Bundle
 from milo.task.oci.cgroup_state import GONE_TIMEOUT_S
@@ -174,7 +174,7 @@ class Supervisor:
             undo.callback(discard_bundle, self.launch, cgroup_path(self.launch))
             prepared, mount_check = await self._prepare(preparer)
             with contextlib.closing(mount_check):
-                streams = Streams.open(self.launch, prepared.options, self._journal)
+                streams = Streams.open(self.launch, prepared.policy, self._journal)
                 self._streams = streams
                 undo.callback(streams.close)
                 container = await self._create(prepared.bundle, mount_check, streams)
@@ -189,7 +189,7 @@ class Supervisor:
             undo.pop_all()
         streams.release_container_ends()
         self._mark("start")
-        jvm = Jvm(self.launch, prepared.options, prepared.jvm)
+        jvm = Jvm(self.launch, prepared.jvm)
         return _Running(container, streams, jvm, self._timings(prepared))
 
     async def _prepare(self, preparer: Preparer) -> tuple[Prepared, MountCheck]:
@@ -239,12 +239,13 @@ class Supervisor:
     def _take_over(self, takeover: Takeover) -> _Running:
         prepared = read_prepared(self.launch.state_dir)
         if prepared is not None:
-            options, plan = prepared.options, prepared.jvm
+            policy, plan = prepared.policy, prepared.jvm
         else:
-            options = parse_task_options(self.launch.config, self.launch.plugin)
-            plan = plan_of_past(self.launch, options)
+            plugin = self.launch.plugin
+            policy = PumpPolicy.of(plugin.log_overflow, plugin.log_block_timeout_s)
+            plan = plan_of_past(self.launch)
         container = adopt(self.launch, self._reaper, takeover.record)
-        streams = self._streams = Streams.adopt(self.launch, options, self._journal, takeover)
+        streams = self._streams = Streams.adopt(self.launch, policy, self._journal, takeover)
         with containment.contained("ending what commands have left", self._journal.log):
             self._commands.end_left_behind(container.cgroup_path, container.process.pid)
         try:
@@ -255,7 +256,7 @@ class Supervisor:
         self._journal.event(
             "The process that supervised the task was killed; another one has taken over"
         )
-        return _Running(container, streams, Jvm(self.launch, options, plan, is_new=False))
+        return _Running(container, streams, Jvm(self.launch, plan, is_new=False))
 
     async def _fail(self, error: MiloError) -> Outcome:
         """Say why the task did not start, everywhere its user may look."""

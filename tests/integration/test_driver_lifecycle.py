@@ -285,8 +285,8 @@ async def test_a_dead_spawner_is_replaced(jar_dir: Path) -> None:
         assert Path(f"/proc/{pid}").exists()
 
 
-async def test_the_container_is_at_an_ordinary_oom_score(jar_dir: Path) -> None:
-    """The application is in the memory killer's reach even when the driver is not."""
+async def test_a_task_is_at_an_ordinary_oom_score(jar_dir: Path) -> None:
+    """Application and task process are in the memory killer's reach even when the driver is not."""
     own = Path("/proc/self/oom_score_adj")
     before = own.read_text()
     try:
@@ -297,7 +297,8 @@ async def test_the_container_is_at_an_ordinary_oom_score(jar_dir: Path) -> None:
         async with open_rig() as rig:
             task = rig.task(jar_dir / "stubborn.jar")
             pid = await started(rig, task, b"running")
-            assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "0"
+            for process in (pid, await rig.supervisor(task)):
+                assert Path(f"/proc/{process}/oom_score_adj").read_text().strip() == "0"
     finally:
         own.write_text(before)
 

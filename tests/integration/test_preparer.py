@@ -76,22 +76,53 @@ async def test_a_stop_ends_the_preparation(jar_dir: Path, monkeypatch: pytest.Mo
             assert not list(rig.state_dir.iterdir())
 
 
+def with_manifest(jar: Path, lines: str) -> None:
+    """Add ``lines`` to the main section of the manifest of ``jar``."""
+    with zipfile.ZipFile(jar) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    manifest = entries.pop("META-INF/MANIFEST.MF").decode().rstrip("\r\n") + "\r\n"
+    with zipfile.ZipFile(jar, "w", zipfile.ZIP_DEFLATED) as new:
+        new.writestr("META-INF/MANIFEST.MF", manifest + lines)
+        for name, data in entries.items():
+            new.writestr(name, data)
+
+
 async def test_a_large_manifest_costs_the_task_process_nothing(jar_dir: Path) -> None:
     """A manifest of 200,000 lines is read, and the process that stays has never held it."""
     async with open_rig() as rig:
         with fail_after(60):
             task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
             (jar,) = task.local.glob("*.jar")
-            with zipfile.ZipFile(jar) as old:
-                entries = {name: old.read(name) for name in old.namelist()}
-            manifest = entries.pop("META-INF/MANIFEST.MF").decode().rstrip("\r\n")
-            manifest += "\r\n" + "".join(f"A{number}: b\r\n" for number in range(200_000))
-            with zipfile.ZipFile(jar, "w", zipfile.ZIP_DEFLATED) as new:
-                new.writestr("META-INF/MANIFEST.MF", manifest)
-                for name, data in entries.items():
-                    new.writestr(name, data)
+            with_manifest(jar, "".join(f"A{number}: b\r\n" for number in range(200_000)))
             await rig.registry.start(task.request)
             assert high_water_kib(await rig.supervisor(task)) < TASK_PROCESS_KIB
+            await rig.registry.stop(task.id, "SIGKILL", 0)
+
+
+@pytest.mark.parametrize(
+    "lines", ["A: b\n" * 4_000_000, "A: b\n" + " c\n" * 6_000_000], ids=["lines", "folded"]
+)
+async def test_a_small_jar_that_expands_without_end(jar_dir: Path, lines: str) -> None:
+    """Millions of lines in some KB are refused by Milo's limit, in a second or two."""
+    async with open_rig() as rig:
+        with fail_after(60):
+            task = rig.task(jar_dir / "hello.jar")
+            (jar,) = task.local.glob("*.jar")
+            with_manifest(jar, lines)
+            assert jar.stat().st_size < 100_000
+            with pytest.raises(TaskStartError, match=r"more than .*, which is Milo's limit"):
+                await rig.registry.start(task.request)
+
+
+async def test_a_long_command_line_is_not_kept(jar_dir: Path) -> None:
+    """What the task process and its successors have to know of a job is little."""
+    async with open_rig() as rig:
+        with fail_after(60):
+            args = ["5", "0", *("x" * 100_000 for _ in range(5))]
+            task = rig.task(jar_dir / "clock.jar", args=args, jvm_options=["-Dy=" + "y" * 100_000])
+            await rig.registry.start(task.request)
+            (directory,) = rig.state_dir.iterdir()
+            assert (directory / "prepared.json").stat().st_size < 16_384
             await rig.registry.stop(task.id, "SIGKILL", 0)
 
 

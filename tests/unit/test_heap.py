@@ -18,12 +18,13 @@ from milo.core.java.heap import (
     tune,
 )
 from milo.core.java.option_words import UserWords
-from milo.core.launch import Launch
+from milo.core.launch import Application, JavaRuntime, Launch
 from milo.task.java.jvm import (
     MAX_ARGFILE_BYTES,
     Jvm,
     dump_bytes,
     files_of,
+    plan_jvm,
     plan_of_past,
     user_words,
 )
@@ -259,6 +260,7 @@ def test_dump_is_a_regular_file(launch: Launch) -> None:
 
 # ---- crashes ----------------------------------------------------------------------------
 
+APP = Application(JavaRuntime("/jdk", "17.0.15", 17, "a test"))
 REPORT = b"""#
 # A fatal error has been detected by the Java Runtime Environment:
 #
@@ -273,7 +275,7 @@ REPORT = b"""#
 
 def test_a_crash_is_told_from_its_report(launch: Launch) -> None:
     """Signal, frame and the report's place are told; of what is no file or no report nothing."""
-    jvm = Jvm(launch, TaskOptions(), plan_of_past(launch, TaskOptions()))
+    jvm = Jvm(launch, plan_of_past(launch))
     path = Path(launch.shared_dir, "data/web-12ab.hs_err.log")
     assert jvm.crash(77) == ""
     path.symlink_to("/etc/passwd")
@@ -293,10 +295,10 @@ def test_a_report_at_the_users_path_is_found(launch: Launch, mode: str, number: 
     """``%p`` in the user's path stands for the JVM's process id as the JVM sees it."""
     options = TaskOptions(jvm_options=("-XX:ErrorFile=a%p.log",), work_dir="/local", pid_mode=mode)
     Path(launch.task_dir, f"local/a{number}.log").write_bytes(REPORT)
-    jvm = Jvm(launch, options, plan_of_past(launch, options))
+    jvm = Jvm(launch, plan_jvm(launch, options, APP))
     assert jvm.crash(77).endswith(f"; its report is a{number}.log")
     outside = TaskOptions(jvm_options=("-XX:ErrorFile=/etc/passwd",))
-    assert Jvm(launch, outside, plan_of_past(launch, outside)).crash(77) == ""
+    assert Jvm(launch, plan_jvm(launch, outside, APP)).crash(77) == ""
 
 
 @pytest.mark.parametrize(

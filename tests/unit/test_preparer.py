@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ import trio
 from milo.core import records
 from milo.core.launch import Launch
 from milo.errors import ConfigError, TaskStartError
-from milo.proc import children
+from milo.proc import address_space_bytes, children, comm
 from milo.task import preparer
 from milo.task.children import Reaper
 from milo.task.preparer import Preparer
@@ -71,6 +74,53 @@ async def test_memory_has_a_bound(launch: Launch, monkeypatch: pytest.MonkeyPatc
     error = await refused(launch, hog, monkeypatch)
     assert "MiB of memory, which is Milo's limit" in str(error)
     assert not error.recoverable
+
+
+async def test_memory_that_the_kernel_refuses_is_the_same(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system call that finds no memory is no trouble of the host's."""
+    monkeypatch.setattr(preparer, "MEMORY_BYTES", 32 << 20)
+
+    def map_much(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        raise AssertionError(mmap.mmap(-1, 64 << 20))
+
+    error = await refused(launch, map_much, monkeypatch)
+    assert "MiB of memory, which is Milo's limit" in str(error)
+    assert not error.recoverable
+
+
+async def test_its_limits(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it may use is bounded by the kernel, which kills it first; no core file stays."""
+
+    def tell(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_CORE)]
+        memory = resource.getrlimit(resource.RLIMIT_AS)[1] - address_space_bytes()
+        score = Path("/proc/self/oom_score_adj").read_text().strip()
+        raise ConfigError(str(limits), f"{memory >> 20} {score}", comm(os.getpid()).decode())
+
+    text = str(await refused(launch, tell, monkeypatch))
+    cpu = preparer.CPU_S
+    assert f"[({cpu}, {cpu + 1}), (0, 0)]" in text
+    assert "Expected milo-prepare" in text
+    memory, score = text.partition(": ")[2].partition("]: ")[2].split(".")[0].split()
+    assert 0 <= (preparer.MEMORY_BYTES >> 20) - int(memory) < 8 and score == "1000"
+
+
+async def test_an_ignored_sigchld_is_not_kept(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts `milo run` may ignore it, and such a signal survives an exec."""
+
+    def fail(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        error = await refused(launch, fail, monkeypatch)
+        assert "ZeroDivisionError" in str(error)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 async def test_processor_time_has_a_bound(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:

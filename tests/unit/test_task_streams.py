@@ -12,13 +12,12 @@ import trio
 import trio.testing
 
 from milo.core import control
-from milo.core.config.task_options import TaskOptions
 from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, ProcessId, StreamCounters, TaskRecord
 from milo.errors import FifoError
 from milo.task.journal import Journal
 from milo.task.logs import streams
-from milo.task.logs.pump_policy import EventKind, PumpEvent
+from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
 from milo.task.logs.streams import Streams, Takeover, sentence
 from tests.support import launches
 from tests.support.log_rig import descriptors
@@ -65,7 +64,7 @@ async def test_both_streams_arrive_whole(tmp_path: Path) -> None:
     before = descriptors()
     told = Told(tmp_path)
     launch = make_launch(tmp_path)
-    both = Streams.open(launch, TaskOptions(), told.journal)
+    both = Streams.open(launch, PumpPolicy(), told.journal)
     readers = [open_reader(path) for path in (launch.stdout_path, launch.stderr_path)]
     os.write(both.container_stdout, b"out")
     os.write(both.container_stderr, b"error")
@@ -91,7 +90,7 @@ async def test_disabled_log_collection_needs_no_pump(tmp_path: Path) -> None:
     """Where Nomad names /dev/null, the container gets that itself."""
     before = descriptors()
     launch = make_launch(tmp_path, stdout=os.devnull, stderr=os.devnull)
-    both = Streams.open(launch, TaskOptions(), Told(tmp_path).journal)
+    both = Streams.open(launch, PumpPolicy(), Told(tmp_path).journal)
     assert both.container_stdout == both.container_stderr
     assert os.path.samestat(os.fstat(both.container_stdout), os.stat(os.devnull))
     assert both.descriptors() == ((), ())
@@ -108,7 +107,7 @@ def test_a_path_that_is_no_fifo_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     launch = make_launch(tmp_path, stderr=str(tmp_path / "file"))
     with pytest.raises(FifoError, match="not a FIFO but a regular file"):
-        Streams.open(launch, TaskOptions(), Told(tmp_path).journal)
+        Streams.open(launch, PumpPolicy(), Told(tmp_path).journal)
     assert descriptors() == before
 
 
@@ -118,7 +117,7 @@ async def test_a_bug_in_one_pump_is_not_the_tasks_end(
     """The pump is started again, and the other stream never notices."""
     told = Told(tmp_path)
     launch = make_launch(tmp_path)
-    both = Streams.open(launch, TaskOptions(), told.journal)
+    both = Streams.open(launch, PumpPolicy(), told.journal)
     readers = [open_reader(path) for path in (launch.stdout_path, launch.stderr_path)]
     pump = both._streams[0].pump
     run = pump.run
@@ -156,7 +155,7 @@ async def test_a_pump_that_always_fails_holds_no_exit_up(
     """At the end of the task one try is left, and the other stream is delivered whole."""
     told = Told(tmp_path)
     launch = make_launch(tmp_path)
-    both = Streams.open(launch, TaskOptions(), told.journal)
+    both = Streams.open(launch, PumpPolicy(), told.journal)
     readers = [open_reader(path) for path in (launch.stdout_path, launch.stderr_path)]
 
     async def broken() -> None:
@@ -181,7 +180,7 @@ async def test_a_pump_that_always_fails_holds_no_exit_up(
 async def test_a_successor_goes_on_where_the_streams_are(tmp_path: Path) -> None:
     """It gets pipes and FIFOs, and the counts of the process before it."""
     launch = make_launch(tmp_path)
-    first = Streams.open(launch, TaskOptions(), Told(tmp_path).journal)
+    first = Streams.open(launch, PumpPolicy(), Told(tmp_path).journal)
     readers = [open_reader(path) for path in (launch.stdout_path, launch.stderr_path)]
     os.write(first.container_stdout, b"before ")
     async with trio.open_nursery() as nursery:
@@ -196,7 +195,7 @@ async def test_a_successor_goes_on_where_the_streams_are(tmp_path: Path) -> None
 
     told = Told(tmp_path)
     record = TaskRecord("id", "app", "alloc", launch.alloc_dir, ProcessId(1, 1))
-    second = Streams.adopt(launch, TaskOptions(), told.journal, Takeover(record, handed))
+    second = Streams.adopt(launch, PumpPolicy(), told.journal, Takeover(record, handed))
     os.write(container_end, b"after")
     os.close(container_end)
     async with trio.open_nursery() as nursery:
@@ -217,7 +216,7 @@ async def test_a_pipe_that_nobody_has_any_more_is_told_of(tmp_path: Path) -> Non
     record = TaskRecord(
         "id", "app", "alloc", launch.alloc_dir, ProcessId(1, 1), pipes={"stdout": 1}
     )
-    adopted = Streams.adopt(launch, TaskOptions(), told.journal, Takeover(record, {}))
+    adopted = Streams.adopt(launch, PumpPolicy(), told.journal, Takeover(record, {}))
     await adopted.run()
     await adopted.drained()
     adopted.close()

@@ -52,6 +52,10 @@ class JvmPlan:
     java_major: int
     words: UserWords
     tuning: Tuning
+    work_dir: str = ""
+    """In the container, where the JVM's relative paths begin; empty is Milo's default."""
+    host_pids: bool = False
+    """Whether the JVM's own process id is the host's."""
     remarks: tuple[str, ...] = ()
     """Sentences that the start event ends with: Nomad keeps ten events a task."""
 
@@ -62,16 +66,22 @@ def plan_jvm(launch: Launch, options: TaskOptions, app: Application) -> JvmPlan:
     return JvmPlan(
         runs_on=app.notes[0] if app.notes else f"Runs on Java {app.java.version}",
         java_major=app.java.major,
-        words=words,
+        # The others have no part in what the start event tells.
+        words=attrs.evolve(words, words=tuple(filter(_may_be_told, words.words))),
         tuning=_tuning(launch, options, words),
+        work_dir=options.work_dir,
+        host_pids=options.pid_mode == "host",
         remarks=app.notes[1:],
     )
 
 
-def plan_of_past(launch: Launch, options: TaskOptions) -> JvmPlan:
-    """Return what a Milo that wrote down no plan will have decided; no file is looked into."""
-    words = gather(launch.env, options.jvm_options, 0, lambda _: None)
-    return JvmPlan("", 0, words, _tuning(launch, options, words))
+def plan_of_past(launch: Launch) -> JvmPlan:
+    """Return what there is of a Milo's that wrote down no plan: nothing of the job's is read."""
+    return JvmPlan("", 0, UserWords(), _tuning(launch, TaskOptions(), UserWords()))
+
+
+def _may_be_told(word: str) -> bool:
+    return word.startswith(("-XX:", "-Xoptionsfile="))
 
 
 def _tuning(launch: Launch, options: TaskOptions, words: UserWords) -> Tuning:
@@ -87,12 +97,9 @@ def _tuning(launch: Launch, options: TaskOptions, words: UserWords) -> Tuning:
 class Jvm:
     """One task's JVM, as far as it tells of itself. `tell` and `watch_dump` run beside it."""
 
-    def __init__(
-        self, launch: Launch, options: TaskOptions, plan: JvmPlan, *, is_new: bool = True
-    ) -> None:
+    def __init__(self, launch: Launch, plan: JvmPlan, *, is_new: bool = True) -> None:
         """``is_new``: what it chose has not been told yet, by an earlier task process."""
         self._launch = launch
-        self._options = options
         self._plan = plan
         self._is_new = is_new
         self._told_of_dump = False
@@ -144,10 +151,10 @@ class Jvm:
 
         ``process`` is the host's id that the JVM had.
         """
-        number = str(process) if self._options.pid_mode == "host" else OWN_ID
+        number = str(process) if self._plan.host_pids else OWN_ID
         path = self._plan.tuning.report_path.replace("%p", number)
         try:
-            with _hold(self._launch, self._options, path) as file:
+            with _hold(self._launch, self._plan.work_dir, path) as file:
                 head = file.read(crash_report.MAX_BYTES)
         except PathError:
             return ""
@@ -272,18 +279,18 @@ def _read_lowest(directory: walk.Held, not_before_s: float) -> bytes:
 
 
 def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:
-    with _hold(launch, options, path) as file:
+    with _hold(launch, options.work_dir, path) as file:
         data = file.read(MAX_ARGFILE_BYTES + 1)
     if len(data) > MAX_ARGFILE_BYTES:
         raise ValueError("it is too large")
     return data.decode("utf-8", "replace")
 
 
-def _hold(launch: Launch, options: TaskOptions, path: str) -> walk.Held:
+def _hold(launch: Launch, work_dir: str, path: str) -> walk.Held:
     """Hold a file in the task's own directories, as the JVM finds ``path``. Raises `PathError`."""
     names = ("local", "secrets", "tmp")
     places = {name: os.path.join(launch.task_dir, name) for name in names}
     places["alloc"] = launch.shared_dir
     if not path.startswith("/"):
-        path = f"{options.work_dir or '/'}/{path}"
+        path = f"{work_dir or '/'}/{path}"
     return walk.hold_in_container(places, path, Kind.FILE)

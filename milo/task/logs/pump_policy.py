@@ -63,6 +63,11 @@ class PumpPolicy:
     report_pause_s: float = 60.0
     """An event is not repeated sooner: Nomad keeps the last ten events of a task."""
 
+    @classmethod
+    def of(cls, log_overflow: str, log_block_timeout_s: float) -> PumpPolicy:
+        """Return the policy that two keys of the configuration ask for."""
+        return cls(drop_when_full=log_overflow == "drop", block_timeout_s=log_block_timeout_s)
+
 
 @attrs.frozen
 class PumpCounters:

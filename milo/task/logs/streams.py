@@ -11,7 +11,6 @@ import trio
 
 from milo import cgroup_files
 from milo.core import control
-from milo.core.config.task_options import TaskOptions
 from milo.core.java import out_of_memory
 from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
@@ -71,13 +70,12 @@ class Streams:
         self.container_stderr = -1
 
     @classmethod
-    def open(cls, launch: Launch, options: TaskOptions, journal: Journal) -> Streams:
+    def open(cls, launch: Launch, policy: PumpPolicy, journal: Journal) -> Streams:
         """Check both log paths and make the pipes; waits for no reader.
 
         Raises:
             FifoError: a path names nothing that may be written to; nothing is left open.
         """
-        policy = _policy(options)
         targets = [
             (name, path, check_log_path(path, beneath=launch.alloc_dir))
             for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path))
@@ -93,7 +91,7 @@ class Streams:
 
     @classmethod
     def adopt(
-        cls, launch: Launch, options: TaskOptions, journal: Journal, takeover: Takeover
+        cls, launch: Launch, policy: PumpPolicy, journal: Journal, takeover: Takeover
     ) -> Streams:
         """Go on with the streams of a container that another task process started.
 
@@ -101,7 +99,6 @@ class Streams:
         has any more is told of, and is over.
         """
         streams = cls(journal, ByteCountsFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
-        policy = _policy(options)
         for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path)):
             if path == os.devnull:
                 continue
@@ -236,13 +233,6 @@ class Streams:
             return False
         self._seen_kinds.add(kind)
         return True
-
-
-def _policy(options: TaskOptions) -> PumpPolicy:
-    return PumpPolicy(
-        drop_when_full=options.log_overflow == "drop",
-        block_timeout_s=options.log_block_timeout_s,
-    )
 
 
 def sentence(event: PumpEvent) -> tuple[str, str, bool]:
