@@ -645,7 +645,7 @@ async def test_forged_names_of_sockets(jar_dir: Path, jdks: Path, victim: Proces
             assert len(mine) == 1
             assert (await milo(rig, "exec", mine[0], "--", "true")).returncode == 0
             assert (await milo(rig, "stats", "--json", mine[0])).returncode == 0
-            assert b"its stdout has no file" in (await milo(rig, "logs", mine[0])).stderr
+            assert b"there is no stdout file" in (await milo(rig, "logs", mine[0])).stderr
             for words in (("exec", "evil", "--", "true"), ("stop", "evil"), ("logs", "evil")):
                 done = await milo(rig, *words)
                 assert done.returncode == 1 and b"no task on this host matches" in done.stderr
@@ -718,7 +718,7 @@ async def test_a_server_that_is_not_roots(jar_dir: Path, jdks: Path, victim: Pro
         own.rename(state_dir / "kept")
         with served_by_nobody(own, victim) as greetings:
             done = await milo(rig, "exec", state_dir.name, "--", "true")
-            assert done.returncode == 1 and b"is not root's" in done.stderr
+            assert done.returncode == 1 and b"does not belong to root" in done.stderr
             assert b"app" in (await milo(rig, "ps")).stdout
             os.set_blocking(greetings, False)
             with pytest.raises(BlockingIOError):
