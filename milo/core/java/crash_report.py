@@ -18,6 +18,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from milo.core.text import shortened
+
 MAX_BYTES: Final = 16 * 1024
 """The head takes less than 2 KiB, and a frame's name may be long."""
 MAX_CHARS: Final = 200
@@ -47,19 +49,16 @@ def _cause(lines: list[str]) -> str:
     for number, line in enumerate(lines):
         following = lines[number + 1] if number + 1 < len(lines) else ""
         if line == _MEMORY:
-            return _shown(f"out of memory ({following.removeprefix('# ').rstrip('.')})")
+            return shortened(
+                f"out of memory ({following.removeprefix('# ').rstrip('.')})", MAX_CHARS
+            )
         if match := _CAUSE.fullmatch(line):
             more = _MORE.fullmatch(following)
-            return _shown(match["cause"] + (f", {more['words']}" if more else ""))
+            return shortened(match["cause"] + (f", {more['words']}" if more else ""), MAX_CHARS)
     return ""
 
 
 def _frame(lines: list[str]) -> str:
     if _FRAME not in lines[:-1]:
         return ""
-    return _shown(" ".join(lines[lines.index(_FRAME) + 1].removeprefix("#").split()))
-
-
-def _shown(text: str) -> str:
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 1]}…"
+    return shortened(" ".join(lines[lines.index(_FRAME) + 1].removeprefix("#").split()), MAX_CHARS)
