@@ -57,7 +57,7 @@ def test_heap_dump_is_kept(nomad: Nomad, jar_url: str) -> None:
         )
     )
     job.wait_state("dead")
-    assert "heap_percent = 20, of 128 MiB" in event(job, "Runs on Java")
+    assert "heap_percent = 20, for a task of 128 MiB" in event(job, "Runs on Java")
     found = re.search(
         r"heap dump of \d+ MiB to (/alloc/data/app-\S+\.hprof)", event(job, "heap dump")
     )

@@ -171,7 +171,7 @@ async def test_a_pause_process_alone(jar_dir: Path) -> None:
         words = f"/milo-{directory.name}: container without a state directory (processes {pause})"
         assert f"orphan   {words}" in await gc(rig)
         assert f"removed  {words}" in await gc(rig, "--yes")
-        assert start_ticks(pause) is None
+        await until_gone(pause)
         await rig.restart()
 
 
