@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from milo import proc
 from tests.support import jars, private_mounts
 
 
@@ -34,6 +35,16 @@ def _measure_spawners(config: str) -> None:
         return spawn(path, argv, env, **options)
 
     os.posix_spawn = measured  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def not_a_subreaper() -> Iterator[None]:
+    """What a test makes of this process is undone: other tests' orphans are not its children.
+
+    A zombie of theirs, which nobody here reaps, would keep its PID namespace's process 1 alive.
+    """
+    yield
+    proc.prctl(proc.PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture(scope="session")
