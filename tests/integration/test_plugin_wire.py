@@ -53,7 +53,7 @@ def make_registry(spawner):
         async def run(self, task_status):
             task_status.started()
             await trio.sleep_forever()
-        async def configure(self, options):
+        async def configure(self, options, client_mhz=0):
             self.options = options
         async def start(self, launch):
             match launch.config.get("fail"):
