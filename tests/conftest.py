@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,15 @@ from tests.support import jars, private_mounts
 
 
 def pytest_configure() -> None:
-    """Leave a hybrid host's cgroup v2 mount behind, for this process and its children only."""
+    """Leave behind a hybrid host's cgroup v2 mount, and signals that the caller ignored.
+
+    A job in the background of a shell ignores Ctrl-C, and so would each command of a test. All
+    this holds for this process and its children only.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if os.geteuid() == 0:
         private_mounts.enter_if_hybrid()
     if config := os.environ.get("COVERAGE_PROCESS_CONFIG"):
