@@ -20,6 +20,7 @@ from milo.core.java.option_words import UserWords
 from milo.task.java.jvm import read_perf_data
 from milo.task.java.silent_jvm import past_perf_data
 from tests.support.perf_data import SERIAL, perf_data
+from tests.support.waiting import wait_for
 
 RUNS = "Runs on Java 17.0.15 (/jdk), the default"
 TUNING = Tuning(heap_bytes=361 * MIB, why="by default, for a task of 512 MiB")
@@ -288,6 +289,8 @@ def test_thread_of_a_jvm_is_seen() -> None:
     finally:
         end.set()
         thread.join()
+    # A joined thread may be in /proc a little longer.
+    wait_for("the thread to be gone", lambda: not past_perf_data(os.getpid()))
 
 
 def test_library_of_openj9_is_seen(tmp_path: Path) -> None:
