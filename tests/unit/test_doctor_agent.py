@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -461,64 +457,6 @@ def test_a_plugin_directory_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "milo").symlink_to("milo")
     found = facts.look_at_plugin_dir(str(tmp_path)).unreadable
     assert found == f"{tmp_path}/milo cannot be read: Too many levels of symbolic links"
-
-
-@contextmanager
-def api(answers: dict[str, tuple[int, object]]) -> Iterator[str]:
-    """Serve ``answers`` by path; yields the address."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = answers.get(self.path, (404, "no"))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode() if status == 200 else str(body).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_the_agents_api() -> None:
-    """Its configuration, and what its node says of the driver."""
-    own = {
-        "config": {
-            "Version": {"Version": "2.0.5"},
-            "PluginDir": "/p",
-            "Plugins": [{"Name": "milo"}],
-        },
-        "stats": {"client": {"node_id": "n1"}},
-    }
-    node = {"Attributes": {"unique.hostname": os.uname().nodename}, "Drivers": {"milo": HEALTHY}}
-    with api({"/v1/agent/self": (200, own), "/v1/node/n1": (200, node)}) as address:
-        answer = facts.ask_agent(f"{address}/")
-    assert (answer.problem, answer.version, answer.driver) == ("", "2.0.5", HEALTHY)
-    assert (answer.is_client, answer.here) == (True, True)
-    assert answer.config is not None and answer.config.has_block
-    node["Attributes"] = {"unique.hostname": "another"}
-    with api({"/v1/agent/self": (200, own), "/v1/node/n1": (200, node)}) as address:
-        assert facts.ask_agent(address).here is False
-
-
-def test_an_api_that_refuses_or_is_none() -> None:
-    """Never an exception: a token that is missing, another server, nobody there."""
-    with api({"/v1/agent/self": (403, "Permission denied")}) as address:
-        answer = facts.ask_agent(address)
-        assert (answer.refused, answer.problem) == (True, "Permission denied")
-    with api({"/v1/agent/self": (200, ["not Nomad"])}) as address:
-        assert "does not answer like a Nomad agent" in facts.ask_agent(address).problem
-    with api({}) as address:
-        assert facts.ask_agent(address).refused is False
-    assert facts.ask_agent(address).problem == "Connection refused"
-    assert "only http" in facts.ask_agent("unix:///run/nomad.sock").problem
 
 
 # ---- the command

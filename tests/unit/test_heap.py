@@ -258,6 +258,15 @@ def test_dump_is_a_regular_file(launch: Launch) -> None:
     assert dump_bytes(launch, inside) == 100
 
 
+def test_a_dump_is_as_large_as_what_it_occupies(launch: Launch) -> None:
+    """A task can make a file of any length without a byte in it."""
+    path = Path(launch.shared_dir, "data/web-12ab.hprof")
+    with path.open("wb") as file:
+        file.write(b"x" * 8192)
+        file.truncate(1 << 40)
+    assert 8192 <= dump_bytes(launch, f"{files_of(launch)}.hprof") <= 1 << 20
+
+
 # ---- crashes ----------------------------------------------------------------------------
 
 APP = Application(JavaRuntime("/jdk", "17.0.15", 17, "a test"))

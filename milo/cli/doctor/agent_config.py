@@ -125,21 +125,31 @@ def _as_text(value: Any) -> Any:
 
 def from_api(config: Mapping[str, Any], source: str) -> AgentConfig:
     """Return what a running agent says of itself: ``config`` of ``GET /v1/agent/self``."""
-    plugins = [one for one in config.get("Plugins") or () if isinstance(one, dict)]
+    listed = config.get("Plugins")
+    plugins = [mapping(one) for one in listed] if isinstance(listed, list) else []
     own = [one for one in plugins if one.get("Name") == PLUGIN]
-    options = own[-1].get("Config") if own else None
     client = config.get("Client")
     return _completed(
         AgentConfig(
             source=source,
-            plugin_dir=_text(config.get("PluginDir")),
-            data_dir=_text(config.get("DataDir")),
+            plugin_dir=text(config.get("PluginDir")),
+            data_dir=text(config.get("DataDir")),
             has_block=bool(own),
-            options=options if isinstance(options, dict) else {},
+            options=mapping(own[-1].get("Config")) if own else {},
             client=bool(client.get("Enabled")) if isinstance(client, dict) else None,
-            other_blocks=tuple(sorted(_text(one.get("Name")) for one in plugins if one not in own)),
+            other_blocks=tuple(sorted(text(one.get("Name")) for one in plugins if one not in own)),
         )
     )
+
+
+def text(value: object) -> str:
+    """Return a string of an agent's answer; empty when it is none, or none that can be a path."""
+    return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return an object of an agent's answer; empty when it is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def parse_command(words: Sequence[str]) -> AgentArguments:
@@ -162,10 +172,10 @@ def parse_command(words: Sequence[str]) -> AgentArguments:
     )
 
 
-def parse_exec_start(text: str) -> AgentArguments:
+def parse_exec_start(line: str) -> AgentArguments:
     """Return the same from a unit's ``ExecStart=`` line."""
     try:
-        return parse_command(shlex.split(text))
+        return parse_command(shlex.split(line))
     except ValueError:
         return AgentArguments()
 
@@ -177,7 +187,3 @@ def _completed(config: AgentConfig) -> AgentConfig:
     return attrs.evolve(
         config, plugin_dir=f"{config.data_dir.rstrip('/')}/plugins", plugin_dir_given=False
     )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

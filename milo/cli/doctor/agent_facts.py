@@ -1,31 +1,25 @@
-"""Gathers the facts of Nomad's agent: its configuration files, HTTP API and systemd unit."""
+"""Gathers the facts of Nomad's agent: its configuration files, plugins and systemd unit."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
-import ssl
 import stat
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from typing import Any, Final
-from urllib.parse import urlsplit
+from itertools import islice
+from typing import Final
 
 import attrs
 
 from milo import walk
 from milo.cli.doctor import agent_config, hcl, service_unit
 from milo.cli.doctor.agent_config import AgentArguments, AgentConfig
-from milo.cli.doctor.agent_verdicts import AgentAnswer, PluginDir
+from milo.cli.doctor.agent_verdicts import PluginDir
 from milo.cli.doctor.host_facts import run_version
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.cli.executable import Executable, changeable_by_others, read_executable
 
-DEFAULT_ADDRESS: Final = "http://127.0.0.1:4646"
 USUAL_CONFIG: Final = "/etc/nomad.d"
 PLUGIN_DIRS: Final = (
     "/opt/nomad/plugins",
@@ -44,9 +38,9 @@ UNIT_DIRS: Final = (
     "/lib/systemd/system",
 )
 """In systemd's order of preference; systemd.unit(5)."""
-TIMEOUT_S: Final = 1.0
-MAX_ANSWER_BYTES: Final = 16 << 20
 MAX_FILE_BYTES: Final = 1 << 20
+MAX_NAMES: Final = 10_000
+"""Of a plugin directory, which has a handful."""
 SYSTEMCTL_TIMEOUT_S: Final = 5.0
 PROPERTIES: Final = "LoadState,FragmentPath,KillMode,OOMScoreAdjust,User,ExecStart"
 
@@ -109,88 +103,22 @@ def _read(path: str) -> str:
         return file.read(MAX_FILE_BYTES)
 
 
-# ---- the running agent
-
-
-def ask_agent(address: str) -> AgentAnswer:
-    """Return what the agent at ``address`` tells; each request may take `TIMEOUT_S`.
-
-    As Nomad's own command does, NOMAD_TOKEN and the variables for TLS are used.
-    """
-    if urlsplit(address).scheme not in ("http", "https"):
-        return AgentAnswer(address, "only http:// and https:// addresses are asked")
-    try:
-        own = _get(address, "/v1/agent/self")
-        config = own.get("config") or {}
-        version = _version(config)
-        client = (own.get("stats") or {}).get("client") or {}
-        node_id = client.get("node_id") or ""
-        node = _get(address, f"/v1/node/{node_id}") if node_id else {}
-    except urllib.error.HTTPError as exc:
-        words = exc.read(200).decode(errors="replace").strip() or str(exc)
-        exc.close()
-        return AgentAnswer(address, words, refused=exc.code in (401, 403))
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "reason", exc)
-        return AgentAnswer(address, getattr(reason, "strerror", None) or str(reason))
-    attributes = node.get("Attributes") or {}
-    name = attributes.get("unique.hostname") or node.get("Name") or ""
-    return AgentAnswer(
-        address=address,
-        version=version,
-        config=agent_config.from_api(config, f"the running agent ({address})"),
-        driver=(node.get("Drivers") or {}).get("milo"),
-        is_client=bool(node_id),
-        here=not name or name == socket.gethostname(),
-        node=name,
-    )
-
-
-def _version(config: dict[str, Any]) -> str:
-    version = config.get("Version")
-    if isinstance(version, dict):
-        return str(version.get("Version") or "")
-    return ""
-
-
-def _get(address: str, path: str) -> Any:
-    headers = {}
-    if token := os.environ.get("NOMAD_TOKEN"):
-        headers["X-Nomad-Token"] = token
-    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if address.startswith("https:"):
-        handlers.append(urllib.request.HTTPSHandler(context=_tls()))
-    request = urllib.request.Request(address.rstrip("/") + path, headers=headers)  # noqa: S310
-    opener = urllib.request.build_opener(*handlers)
-    with opener.open(request, timeout=TIMEOUT_S) as response:
-        found = json.loads(response.read(MAX_ANSWER_BYTES))
-    if not isinstance(found, dict):
-        raise ValueError("it does not answer like a Nomad agent")
-    return found
-
-
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        cafile=os.environ.get("NOMAD_CACERT") or None, capath=os.environ.get("NOMAD_CAPATH") or None
-    )
-    certificate, key = os.environ.get("NOMAD_CLIENT_CERT"), os.environ.get("NOMAD_CLIENT_KEY")
-    if certificate and key:
-        context.load_cert_chain(certificate, key)
-    return context
-
-
 # ---- the plugin directory
 
 
 def look_at_plugin_dir(path: str) -> PluginDir:
-    """Return what lies in a plugin directory; an executable there is asked for its version."""
+    """Return what lies in a plugin directory; an executable there is asked for its version.
+
+    What another user than root can change is neither read nor run: the directory may be what a
+    false agent says.
+    """
     elsewhere = tuple(
         directory
         for directory in PLUGIN_DIRS
         if directory != path.rstrip("/") and os.access(f"{directory}/milo", os.X_OK)
     )
     try:
-        names = sorted(os.listdir(path)) if path else []
+        names = _first_names(path) if path else []
     except FileNotFoundError:
         return PluginDir(path, elsewhere=elsewhere)
     except NotADirectoryError:
@@ -202,9 +130,13 @@ def look_at_plugin_dir(path: str) -> PluginDir:
     try:
         state = _state(full)
         if state == "executable":
-            changeable, problem = _examine(full)
+            changeable = walk.writable_by_others(path) or walk.writable_by_others(full)
+            if not changeable:
+                changeable, problem = _examine(full)
             if not changeable and not problem:
                 version, problem = _ask_version(full)
+            if os.geteuid() != 0:
+                changeable = ""  # which only root is told: nobody else's is run as root
     except OSError as exc:
         return PluginDir(path, unreadable=f"{full} cannot be read: {exc.strerror}")
     return PluginDir(
@@ -234,19 +166,18 @@ def _state(path: str) -> str:
     return "executable" if found.st_mode & 0o111 else "not executable"
 
 
-def _examine(path: str) -> tuple[str, str]:
-    """Return what others than root can change of what the agent runs, and what is missing of it.
+def _first_names(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in islice(entries, MAX_NAMES))
 
-    Only root is told of the first: others are not asked to run it as root.
-    """
+
+def _examine(path: str) -> tuple[str, str]:
+    """Return what others than root can change of what an executable runs, and what is missing."""
     executable = read_executable(os.path.realpath(path)) or Executable()
     for part in (executable.interpreter, executable.packages):
         if part and not os.path.exists(part):
             return "", f"it names {part}, which does not exist"
-    if os.geteuid() != 0:
-        return "", ""
-    changeable = walk.writable_by_others(os.path.dirname(path)) or walk.writable_by_others(path)
-    return changeable or changeable_by_others(executable), ""
+    return changeable_by_others(executable), ""
 
 
 def _ask_version(path: str) -> tuple[str, str]:

@@ -6,15 +6,13 @@ read HCL read HCL 2, and would refuse what Nomad takes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
 
-MAX_DEPTH: Final = 60
-"""Blocks and lists inside each other; a real configuration has less than ten."""
+from milo.cli.doctor.json_text import MAX_DEPTH, parse_json
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]+|#[^\n]*|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _NAME: Final = re.compile(r"[^\W\d][\w.-]*")
@@ -91,11 +89,9 @@ def parse(text: str) -> Body:
     """
     if text.lstrip().startswith("{"):
         try:
-            content: Body = _from_json(json.loads(text))
+            content: Body = _from_json(parse_json(text))
         except ValueError as exc:
             raise HclError(getattr(exc, "lineno", 1), str(exc)) from exc
-        except RecursionError as exc:
-            raise HclError(1, "it is too deeply nested") from exc
         return content
     return _Parser(text).file()
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from milo import cgroup_files, proc
+from milo import cgroup_files, proc, walk
 from milo.cli.doctor import host_verdicts
 from milo.cli.doctor.directory_verdicts import Directory, check_state_dir
 from milo.cli.doctor.finding import Finding
@@ -33,7 +33,9 @@ def check_host(options: PluginOptions) -> list[Finding]:
     """Return the findings about this host; ``options`` are the plugin's."""
     root = os.geteuid() == 0
     crun = find_program(options.crun_path, os.environ)
-    crun_words = run_version([crun, "--version"]) if crun else ("", "")
+    # The path may be what a false agent says; and what others can change is not run.
+    changeable = walk.writable_by_others(crun) if crun else ""
+    crun_words = run_version([crun, "--version"]) if crun and not changeable else ("", "")
     findings = [
         host_verdicts.check_privileges(os.geteuid(), proc.effective_capabilities()),
         host_verdicts.check_kernel(os.uname().release, has_pidfd=_has_pidfd()),
@@ -43,11 +45,12 @@ def check_host(options: PluginOptions) -> list[Finding]:
             options.crun_path,
             crun,
             *crun_words,
+            changeable=changeable,
             needs_seccomp=options.seccomp_profile != seccomp.UNCONFINED,
         ),
         *host_verdicts.check_crun_faults(crun_words[0], userns=options.userns),
     ]
-    if root and crun:
+    if root and crun and not changeable:
         trial: Trial = try_container(crun, options)
         findings.append(host_verdicts.check_trial(trial.error, trial.seconds))
     findings += _check_java(options)
@@ -91,7 +94,7 @@ def look_at(path: str) -> Directory:
     else:
         exists, is_directory = True, stat.S_ISDIR(found.st_mode)
         uid, mode = found.st_uid, stat.S_IMODE(found.st_mode)
-    place = path
+    place = os.path.abspath(path)
     while not os.path.isdir(place):
         place = os.path.dirname(place)
     space = os.statvfs(place)
@@ -152,11 +155,7 @@ def _check_seccomp(options: PluginOptions) -> Finding:
     error = ""
     if path and path != seccomp.UNCONFINED:
         try:
-            with open(path, "rb") as file:
-                data = file.read(privileges.MAX_PROFILE_BYTES)
-            seccomp.convert(data, path, (), privileges.machine())
-        except OSError as exc:
-            error = f"{path} cannot be read: {exc.strerror}"
+            seccomp.convert(privileges.read_profile(path), path, (), privileges.machine())
         except ConfigError as exc:
             error = str(exc)
     return host_verdicts.check_seccomp(asked, default, error)

@@ -118,16 +118,25 @@ def check_cgroups(
 
 
 def check_crun(
-    wanted: str, path: str, output: str, problem: str, *, needs_seccomp: bool
+    wanted: str, path: str, output: str, problem: str, *, changeable: str = "", needs_seccomp: bool
 ) -> Finding:
     """``output`` of ``crun --version`` at ``path``, or the ``problem`` with that.
 
-    ``wanted``: the plugin's crun_path; ``path`` is empty when crun was not found.
+    ``wanted``: the plugin's crun_path; ``path`` is empty when crun was not found. ``changeable``:
+    what another user than root can change of it, so that it was not run.
     """
     install = "Install the package crun, or set crun_path in the plugin's configuration"
     if not path:
         return Finding(
             "crun", Verdict.FAILED, _sentence(str(CrunMissingError(wanted)).split(". ")[0]), install
+        )
+    if changeable:
+        return Finding(
+            "crun",
+            Verdict.FAILED,
+            f"{changeable}, and root would run {path}, so it was not run",
+            "Use chown -R root:root and chmod -R go-w, or set crun_path to one that only root "
+            "can change",
         )
     version = version_from_output(output)
     if not version:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 import milo
+from milo.cli.doctor import agent_api, agent_verdicts
 from milo.cli.doctor import agent_facts as facts
-from milo.cli.doctor import agent_verdicts
 from milo.cli.doctor.agent_config import AgentConfig
 from milo.cli.doctor.directory_verdicts import check_data_dir
 from milo.cli.doctor.finding import Finding, Verdict, count, worst
@@ -31,7 +31,7 @@ def show_health(options: Namespace) -> int:
     """Check everything and print it; return 1 when something failed, else 0."""
     findings = examine(
         configs=options.config,
-        address=options.address or os.environ.get("NOMAD_ADDR") or facts.DEFAULT_ADDRESS,
+        address=options.address or os.environ.get("NOMAD_ADDR") or agent_api.DEFAULT_ADDRESS,
         service=options.service,
     )
     verdict = worst(findings)
@@ -63,7 +63,7 @@ def examine(*, configs: Sequence[str], address: str, service: str) -> list[Findi
     """
     unit = facts.find_unit(service)
     files = facts.read_files(configs, unit)
-    answer = facts.ask_agent(address)
+    answer = agent_api.ask_agent(address)
     running = answer.config if answer.here else None
     agent: list[Finding] = []
     # What the next start of the agent will use is what an operator can still change.

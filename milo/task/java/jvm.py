@@ -37,6 +37,8 @@ LAST_PAUSE_S: Final = 1.0
 GIVE_UP_S: Final = 10.0
 """A JVM has written down what it chose some 0.1 s after its start; on a busy host, later."""
 DUMP_CHECK_S: Final = 5.0
+BLOCK_BYTES: Final = 512
+"""Of st_blocks, whatever the file system's own are; stat(2)."""
 CLOCK_SLACK_S: Final = 1.0
 """Between a file system's clock and Milo's."""
 
@@ -226,10 +228,14 @@ def files_of(launch: Launch) -> str:
 
 
 def dump_bytes(launch: Launch, path: str) -> int:
-    """Return the size of a dump, or 0 when there is no regular file at its path."""
+    """Return what a dump occupies on its disk, or 0 when there is no regular file at its path.
+
+    The task writes it, and can give it any length: the holes of a sparse file take no space.
+    """
     try:
         with walk.hold_in_container({"alloc": launch.shared_dir}, path, Kind.FILE) as held:
-            return held.status.st_size
+            occupied = held.status.st_blocks * BLOCK_BYTES
+            return min(held.status.st_size, max(occupied, 1))
     except PathError:
         return 0
 

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Mapping
 from typing import Any, Final
 
-from milo import proc
+from milo import proc, walk
 from milo.core.config import rules
 from milo.core.config.rules import Asked
 from milo.core.config.task_options import TaskOptions
@@ -16,7 +16,7 @@ from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confi
 from milo.core.container.spec import User
 from milo.core.launch import Launch
 from milo.core.versions import version_numbers
-from milo.errors import ConfigError
+from milo.errors import ConfigError, PathError
 from milo.task.oci import users
 
 CAP_SYS_RESOURCE: Final = 24
@@ -130,22 +130,23 @@ def _seccomp(profile: str, granted: tuple[str, ...]) -> dict[str, Any] | None:
         return None
     here = machine()
     if profile:
-        return seccomp.convert(_read_profile(profile), profile, granted, here)
+        return seccomp.convert(read_profile(profile), profile, granted, here)
     for path in DEFAULT_PROFILES:
         if os.path.exists(path):
-            found = seccomp.convert(_read_profile(path), path, granted, here)
+            found = seccomp.convert(read_profile(path), path, granted, here)
             return seccomp.harden(found, granted, here)
     return seccomp.built_in(granted, here)
 
 
-def _read_profile(path: str) -> bytes:
+def read_profile(path: str) -> bytes:
+    """Return what a profile of the host holds. Raises `ConfigError`."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_PROFILE_BYTES + 1)
-    except OSError as exc:
+        with walk.follow(path, walk.Kind.FILE) as held:
+            data = held.read(MAX_PROFILE_BYTES + 1)
+    except PathError as exc:
         raise ConfigError(
             "seccomp_profile",
-            f"{path} cannot be read: {exc.strerror}",
+            f"{path} cannot be read: {exc.words}",
             'the path of a profile on the client, or "unconfined"',
         ) from exc
     if len(data) > MAX_PROFILE_BYTES:
