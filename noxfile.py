@@ -22,6 +22,8 @@ SUITES = ("unit", "integration", "acceptance")
 REPORTED = (*SUITES, "vm")
 NO_MACHINE = "NO TEST ON CGROUP V2 IS RUN"
 """How the one skipped test of the suite `vm` says that no virtual machine can be run here."""
+MAX_FAILURES = 40
+"""How many failed tests the last lines name: whoever sees only the end of the output sees them."""
 PRIVATE = ("-m", "tests.support.private_mounts")
 """Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
 
@@ -176,6 +178,7 @@ def summary(session: nox.Session) -> None:
     """Say plainly what passed, what failed and what was skipped; used by `test`."""
     passed = failed = skipped = 0
     problems: list[str] = []
+    failures: list[str] = []
     for suite in REPORTED:
         counts, reasons = _read_report(WORK / f"reports/{suite}.xml")
         if counts is None:
@@ -184,6 +187,7 @@ def summary(session: nox.Session) -> None:
         session.log("%s: %d passed, %d failed, %d skipped", suite, *counts)
         for reason, times in sorted(reasons.items()):
             session.log("%s: skipped %d: %s", suite, times, reason)
+        failures += _failures(WORK / f"reports/{suite}.xml")
         passed, failed, skipped = (
             one + other for one, other in zip((passed, failed, skipped), counts, strict=True)
         )
@@ -196,6 +200,10 @@ def summary(session: nox.Session) -> None:
     if not _nomad():
         session.log("There is no nomad on PATH nor in NOMAD_BIN: no acceptance test was run")
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    for line in failures[:MAX_FAILURES]:
+        print(f"FAILED {line}", flush=True)
+    if len(failures) > MAX_FAILURES:
+        print(f"and {len(failures) - MAX_FAILURES} more", flush=True)
     if problems:
         session.error("; ".join(problems))
 
@@ -222,6 +230,17 @@ def _pytest(session: nox.Session, suite: str) -> None:
         env={"COVERAGE_FILE": str(data)},
         external=True,
     )
+
+
+def _failures(path: Path) -> list[str]:
+    """Return a line for each failed test of a report: its name and its failure's first line."""
+    lines = []
+    for case in ElementTree.parse(path).iter("testcase"):  # noqa: S314  # our own file
+        for entry in (*case.findall("failure"), *case.findall("error")):
+            name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+            first = entry.get("message", "").partition("\n")[0]
+            lines.append(f"{name}: {first}"[:300])
+    return lines
 
 
 def _read_report(path: Path) -> tuple[tuple[int, int, int] | None, dict[str, int]]:
