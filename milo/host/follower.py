@@ -18,6 +18,7 @@ from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses
 from milo.host.task_state import FINAL, Ended, Phase
 from milo.proc import lives
+from milo.unix_sockets import close_all
 
 FIRST_RECONNECT_PAUSE_S: Final = 0.001
 RECONNECT_PAUSE_S: Final = 0.1
@@ -94,12 +95,19 @@ class Follower:
             if task.state.phase is Phase.STARTING:
                 raise ControlError("it had not started")
             adoptions.count()
-            await self._processes.adopt(task.launch.state_dir, task.descriptors.by_name)
+            await self._adopt(task)
             await connect(task)
         except MiloError as exc:
             _log.error("task %s cannot be taken over: %s", task.task_id, exc)
             await self._leftovers.remove(task.launch.state_dir)
             task.lose(f"its task process was killed, and it could not be taken over: {exc}")
+
+    async def _adopt(self, task: ManagedTask) -> None:
+        lent = await task.descriptors.lend()
+        try:
+            await self._processes.adopt(task.launch.state_dir, lent)
+        finally:
+            close_all(lent.values())
 
 
 async def connect(task: ManagedTask) -> None:

@@ -25,11 +25,6 @@ class KeptDescriptors:
         self._fetching = trio.Lock()
         self._released = False
 
-    @property
-    def by_name(self) -> dict[str, int]:
-        """What is kept now; the descriptors stay this object's to close."""
-        return dict(self._kept)
-
     async def fetch(self, ask: Callable[[], Awaitable[dict[str, int]]]) -> None:
         """Keep what ``ask`` brings from the task process.
 
@@ -56,6 +51,14 @@ class KeptDescriptors:
                 os.close(fd)
         if self._released:
             self.release()
+
+    async def lend(self) -> dict[str, int]:
+        """Return duplicates of what is kept, by name. The caller closes them.
+
+        An answer that is on its way comes first: once kept, it closes what was there before.
+        """
+        async with self._fetching:
+            return {name: os.dup(fd) for name, fd in self._kept.items()}
 
     def lend_fifos(self) -> dict[str, int]:
         """Return duplicates of the FIFOs' write ends, by name. The caller closes them."""

@@ -527,12 +527,12 @@ def test_kept_descriptors_are_closed_with_the_task(tmp_path: Path) -> None:
     read, write = os.pipe()
     task.descriptors.keep({"stdout.pipe": os.dup(read), "stdout.fifo": os.dup(write)})
     task.descriptors.keep({"stdout.pipe": os.dup(read)})
-    assert set(task.descriptors.by_name) == {"stdout.pipe", "stdout.fifo"}
+    assert set(task.descriptors._kept) == {"stdout.pipe", "stdout.fifo"}
     lent = task.descriptors.lend_fifos()
     assert set(lent) == {"stdout.fifo"}
     joined = join_fifos(lent, {"stdout.fifo": os.dup(write)})
     task.lose("x")
-    assert task.descriptors.by_name == {}
+    assert task.descriptors._kept == {}
     task.descriptors.keep({"stdout.pipe": os.dup(read)})
     for fd in (read, write, *joined.values()):
         os.close(fd)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import cast
+from unittest import mock
 
 import trio
 import trio.testing
 
 from milo.core import control
-from milo.core.records import ExitRecord
+from milo.core.records import ExitRecord, ProcessId
+from milo.host.follower import Follower
+from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
 from milo.host.task_client import TaskClient
+from milo.host.task_processes import TaskProcesses
 from milo.proc import start_ticks
 from tests.support.launches import make_launch
 
@@ -21,7 +27,10 @@ from tests.support.launches import make_launch
 class Answers:
     """A task process that gives what it is told to, when it is told to."""
 
+    welcome = SimpleNamespace(supervisor=ProcessId(0, 0))
+
     def __init__(self) -> None:
+        self.died = trio.Event()
         self._answers, self._next = trio.open_memory_channel[dict[str, int]](10)
 
     def give(self, *names: str) -> None:
@@ -33,6 +42,25 @@ class Answers:
     async def descriptors(self) -> dict[str, int]:
         """What `TaskClient.descriptors` does."""
         return await self._next.receive()
+
+    async def run(self) -> None:
+        """What `TaskClient.run` does: it ends with the process."""
+        await self.died.wait()
+
+
+class Processes:
+    """Takes a while to make a successor, and looks then at what it was to pass on."""
+
+    def __init__(self) -> None:
+        self.go_on = trio.Event()
+        self.fds: list[int] = []
+        self.passed_on: dict[str, bool] = {}
+
+    async def adopt(self, state_dir: str, descriptors: Mapping[str, int]) -> None:
+        """What `TaskProcesses.adopt` does."""
+        await self.go_on.wait()
+        self.fds = list(descriptors.values())
+        self.passed_on = {name: is_open(fd) for name, fd in descriptors.items()}
 
 
 def make_task(client: Answers) -> ManagedTask:
@@ -103,20 +131,42 @@ async def test_a_fifo_is_held_until_there_is_another_one() -> None:
     task = make_task(client)
     client.give("stdout.fifo", "stdout.pipe")
     await task.fetch_descriptors()
-    first = task.descriptors.by_name
+    first = task.descriptors._kept
     client.give("stdout.pipe")
     await task.fetch_descriptors()
-    assert task.descriptors.by_name["stdout.fifo"] == first["stdout.fifo"]
-    assert task.descriptors.by_name["stdout.pipe"] != first["stdout.pipe"]
+    assert task.descriptors._kept["stdout.fifo"] == first["stdout.fifo"]
+    assert task.descriptors._kept["stdout.pipe"] != first["stdout.pipe"]
     client.give("stdout.pipe", "stdout.fifo")
     await task.fetch_descriptors()
-    assert task.descriptors.by_name["stdout.fifo"] != first["stdout.fifo"]
-    kept = list(task.descriptors.by_name.values())
+    assert task.descriptors._kept["stdout.fifo"] != first["stdout.fifo"]
+    kept = list(task.descriptors._kept.values())
     task.finish(ExitRecord(exit_code=0))
-    assert task.descriptors.by_name == {} and not any(map(is_open, kept))
+    assert task.descriptors._kept == {} and not any(map(is_open, kept))
     client.give("stdout.pipe", "stdout.fifo")
     await task.fetch_descriptors()
-    assert task.descriptors.by_name == {}
+    assert task.descriptors._kept == {}
+
+
+async def test_what_a_successor_gets_is_what_came_last() -> None:
+    """An answer that is on its way when the task process dies closes nothing that is passed on."""
+    client = Answers()
+    task = make_task(client)
+    client.give("stdout.pipe")
+    await task.fetch_descriptors()
+    processes = Processes()
+    leftovers = mock.AsyncMock(Leftovers)
+    follower = Follower(cast(TaskProcesses, processes), leftovers, lambda *_: None)
+    task.take(control.Started(ProcessId(0, 0), "", "", 0.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.follow, task)
+        await trio.testing.wait_all_tasks_blocked()
+        client.died.set()
+        await trio.testing.wait_all_tasks_blocked()
+        client.give("stdout.pipe", "stdout.fifo")
+        await trio.testing.wait_all_tasks_blocked()
+        processes.go_on.set()
+    assert processes.passed_on == {"stdout.pipe": True, "stdout.fifo": True}
+    assert not any(map(is_open, processes.fds))
 
 
 async def test_a_dead_spawner_is_replaced_before_it_is_needed() -> None:
