@@ -21,6 +21,8 @@ import pytest
 import trio
 
 from milo.core.records import short_id
+from milo.host.state_dirs import RUN_DIRECTORY
+from tests.support import private_mounts
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import scaled
 
@@ -406,8 +408,8 @@ async def test_run_goes_on_without_its_output(
 
 def test_run_is_interrupted_before_it_has_begun(jar_dir: Path) -> None:
     """Ctrl-C while the Javas are looked for leaves nothing behind."""
-    before = os.listdir("/run/milo-run") if os.path.isdir("/run/milo-run") else []
     code = INTERRUPTER.format(module="milo.cli.run", words=["run", str(jar_dir / "hello.jar")])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
-    assert (done.returncode, done.stderr) == (130, b"")
-    assert before == (os.listdir("/run/milo-run") if os.path.isdir("/run/milo-run") else [])
+    with private_mounts.small_tmpfs(Path(RUN_DIRECTORY)):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+        assert (done.returncode, done.stderr) == (130, b"")
+        assert os.listdir(RUN_DIRECTORY) == []

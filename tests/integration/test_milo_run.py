@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from milo.host.state_dirs import RUN_DIRECTORY
 from milo.proc import start_ticks
+from tests.support import private_mounts
 from tests.support.waiting import scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -32,20 +35,21 @@ def milo(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def leftovers() -> list[str]:
-    """Return what runs of this command left."""
-    return os.listdir("/run/milo-run") if os.path.isdir("/run/milo-run") else []
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No run leaves anything; those of others are out of sight."""
+    with private_mounts.small_tmpfs(Path(RUN_DIRECTORY), "64m"):
+        yield
+        assert os.listdir(RUN_DIRECTORY) == []
 
 
 def test_output_and_exit_code(jar_dir: Path) -> None:
     """Output comes out on the same streams, and the application's exit code is the command's."""
-    before = leftovers()
     done = milo("run", str(jar_dir / "both.jar"), "--", "3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["out 0", "out 1", "out 2"]
     assert done.stderr.splitlines() == ["err 0", "err 1", "err 2"]
     assert milo("run", str(jar_dir / "exit42.jar")).returncode == 42
-    assert leftovers() == before
 
 
 def test_options_reach_the_application(jar_dir: Path) -> None:
