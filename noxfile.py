@@ -126,6 +126,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """Try the parts that this machine has, and write docs/compatibility.md: [--help]."""
+    command = (PYTHON, "-m", "tests.matrix.run")
+    session.run(*command, *session.posargs, external=True)
+
+
+@nox.session
 def leak(session: nox.Session) -> None:
     """What 300 tasks and 50 recoveries leave behind: nothing. `integration` has a short form."""
     command = (PYTHON, "-m", "pytest", "-s", "tests/integration/test_leaks.py")

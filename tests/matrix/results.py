@@ -1,0 +1,53 @@
+"""The outcomes in docs/compatibility.json. A run replaces only the cells that it has tried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import attrs
+
+FILE = Path(__file__).parents[2] / "docs/compatibility.json"
+Key = tuple[str, str, str]
+"""Dimension, part, feature."""
+
+
+@attrs.frozen
+class Cell:
+    """How the tests of one feature ended on one part."""
+
+    passed: int
+    failed: int
+    skipped: int
+    seconds: int
+    date: str
+    """ISO 8601, UTC."""
+    commit: str
+    """Abbreviated; with a ``+`` when the tree was changed."""
+    reason: str = ""
+    """Which test failed first and with what words, or why tests were skipped."""
+
+    @property
+    def green(self) -> bool:
+        """Whether something passed and nothing failed."""
+        return self.passed > 0 and self.failed == 0
+
+
+def load() -> dict[Key, Cell]:
+    """Return the cells that were ever tried."""
+    if not FILE.exists():
+        return {}
+    return {
+        (dimension, part, feature): Cell(**cell)
+        for dimension, parts in json.loads(FILE.read_text()).items()
+        for part, features in parts.items()
+        for feature, cell in features.items()
+    }
+
+
+def store(cells: dict[Key, Cell]) -> None:
+    """Add these cells to the file, or replace them there."""
+    tree: dict[str, dict[str, dict[str, object]]] = {}
+    for (dimension, part, feature), cell in {**load(), **cells}.items():
+        tree.setdefault(dimension, {}).setdefault(part, {})[feature] = attrs.asdict(cell)
+    FILE.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,159 @@
+"""Tries Milo on the parts that this machine has, and writes docs/compatibility.md.
+
+    ./dev matrix -- [--dimension NAME] [--part NAME] [--feature NAME] [--today N] [--dry]
+    ./dev matrix -- --page
+
+Each of the first three may be repeated and leaves out all others of its kind. ``--today N`` takes N
+of the cells, others each day, and ``--dry`` writes nothing. The exit status is 1 when a cell is red
+without a limit in `tests.matrix.limits`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.matrix import page
+from tests.matrix.limits import LIMITS
+from tests.matrix.parts import DIMENSIONS
+from tests.matrix.results import Cell, Key, load, store
+from tests.matrix.table import Feature, Part
+
+ROOT = Path(__file__).parents[2]
+LOGS = ROOT / ".nox/matrix"
+CELL_S = 900
+"""How long one cell may take; the longest takes about two minutes on two cores."""
+CHEAP_S = 60
+"""What a cell may have taken to be chosen by ``--today``."""
+REASON_CHARS = 300
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="./dev matrix --")
+    parser.add_argument("--dimension", action="append", choices=[one.name for one in DIMENSIONS])
+    parser.add_argument("--part", action="append")
+    parser.add_argument("--feature", action="append")
+    parser.add_argument("--today", type=int, metavar="N")
+    parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--page", action="store_true", help="write the page anew and try nothing")
+    options = parser.parse_args()
+    if options.page:
+        page.write()
+        return 0
+    chosen = [
+        (key, part, feature)
+        for key, part, feature in _possible()
+        if (not options.dimension or key[0] in options.dimension)
+        and (not options.part or part.name in options.part)
+        and (not options.feature or feature.name in options.feature)
+    ]
+    if options.today is not None:
+        chosen = _of_today(chosen, options.today)
+    if not chosen:
+        print("There is nothing to try here. NOMAD_BINS names Nomads; see CONTRIBUTING.md.")
+    bad = 0
+    for key, part, feature in chosen:
+        cell = _try(part, feature, LOGS / f"{'-'.join(key).replace(' ', '-')}.log")
+        if not options.dry:
+            store({key: cell})
+            page.write()
+        said = f"{cell.passed} passed, {cell.failed} failed, {cell.skipped} skipped"
+        word = "green" if cell.green else "RED"
+        print(f"{' / '.join(key)}: {word}, {said}, {cell.seconds} s {cell.reason}", flush=True)
+        bad += not cell.green and key not in LIMITS
+    return 1 if bad else 0
+
+
+def _possible() -> Iterator[tuple[Key, Part, Feature]]:
+    for dimension in DIMENSIONS:
+        for part in dimension.find():
+            for feature in dimension.features:
+                if not feature.needs or feature.needs in part.env:
+                    yield (dimension.name, part.name, feature.name), part, feature
+
+
+def _of_today(
+    cells: list[tuple[Key, Part, Feature]], count: int
+) -> list[tuple[Key, Part, Feature]]:
+    """Return ``count`` of the cells that are known to be green and cheap, in turn by the date."""
+    known = load()
+    cheap = [one for one in cells if (cell := known.get(one[0])) and _is_cheap(cell)]
+    start = datetime.datetime.now(datetime.UTC).date().toordinal() * count
+    return [cheap[(start + index) % len(cheap)] for index in range(min(count, len(cheap)))]
+
+
+def _is_cheap(cell: Cell) -> bool:
+    return cell.green and cell.seconds <= CHEAP_S
+
+
+def _try(part: Part, feature: Feature, log: Path) -> Cell:
+    LOGS.mkdir(parents=True, exist_ok=True)
+    commit = _commit()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary, log.open("wb") as output:
+        report = Path(temporary) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+        command += ["-p", "no:cacheprovider", *feature.tests]
+        env = {**os.environ, **part.env}
+        try:
+            subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=output, timeout=CELL_S)
+            words = f"pytest made no report; see {log.relative_to(ROOT)}"
+        except subprocess.TimeoutExpired:
+            words = f"it took more than {CELL_S} s"
+        passed, failed, skipped, reason = counts(report, words)
+    return Cell(
+        passed=passed,
+        failed=failed,
+        skipped=skipped,
+        seconds=round(time.monotonic() - started),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        commit=commit,
+        reason=reason,
+    )
+
+
+def counts(report: Path, otherwise: str) -> tuple[int, int, int, str]:
+    """Return passed, failed, skipped, and the first reason; without a report one failure."""
+    if not report.exists():
+        return 0, 1, 0, otherwise
+    passed = failed = skipped = 0
+    reasons: list[str] = []
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        bad = [*case.iter("failure"), *case.iter("error")]
+        left_out = case.find("skipped")
+        if bad:
+            failed += 1
+            reasons.insert(0, f"`{case.get('name')}`: {_first_line(bad[0].get('message', ''))}")
+        elif left_out is not None:
+            skipped += 1
+            reasons.append(f"skipped `{case.get('name')}`: {left_out.get('message', '')}")
+        else:
+            passed += 1
+    return passed, failed, skipped, reasons[0] if reasons else ""
+
+
+def _first_line(message: str) -> str:
+    """Return the start of a failure's message, as text that cannot spoil a table."""
+    line = message.strip().partition("\n")[0][:REASON_CHARS]
+    return line.replace("|", "/").replace("<", "&lt;")
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout
+
+    changed = git("status", "--porcelain", "--", ":!docs/compatibility.*")
+    return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed.strip() else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
