@@ -100,9 +100,8 @@ async def test_a_child_is_placed_before_it_executes(tmp_path: Path) -> None:
     (group / "cgroup.procs").touch()  # stands for the kernel's: what is written there is seen
     score = min(_own_oom_score() + 345, 1000)
     output = tmp_path / "output"
-    text = (
-        f"cat {group}/cgroup.procs; (cat /proc/self/oom_score_adj &); cat /proc/self/oom_score_adj"
-    )
+    own = "cat /proc/self/oom_score_adj"
+    text = f"cat {group}/cgroup.procs; ({own} & wait); {own}"
     argv = [script(tmp_path / "run", text)]
     async with reaping() as reaper:
         with output.open("wb") as file:
