@@ -31,7 +31,7 @@ job "java-versions" {
       }
     }
 
-    task "on-the-newest" {
+    task "on-17-or-later" {
       driver = "milo"
 
       artifact {

@@ -208,9 +208,9 @@ class TaskNotFoundError(MiloError):
 class TaskEndedError(MiloError):
     """The task has ended, and nothing runs in it any more."""
 
-    def __init__(self, task: str) -> None:
+    def __init__(self, task: str, consequence: str) -> None:
         self.task = task
-        super().__init__(f"Error: Task {task!r} has ended, so no command runs in it")
+        super().__init__(f"Error: Task {task!r} has ended, so {consequence}")
 
 
 class TaskRunningError(MiloError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from milo.core.config.durations import parse_duration
 from milo.core.config.sizes import parse_size
 from milo.core.config.values import shown
 from milo.errors import ConfigError, MiloError
 
+MIB: Final = 1 << 20
 MAX_WAIT_S = 366 * 24 * 3600.0
 """Longer than anybody waits; what passes it is a slip of the keyboard."""
 

@@ -50,7 +50,7 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     terminal = on_terminal if options.tty is None else options.tty
     task = find_task(options.task, tasks_of_host(options))
     if task.exit is not None:
-        raise TaskEndedError(task.name)
+        raise TaskEndedError(task.name, "no command runs in it")
     with raw_terminal() if terminal and on_terminal else contextlib.nullcontext():
         end = trio.run(_run, task.state_dir, argv, terminal)
     return end.shell_code

@@ -44,8 +44,8 @@ _LAUNCHER: Final = re.compile(
     rb"\A#!([^\n]*)\n(?:'''exec' ([^\n]*)\n' '''\n)?import sys\nsys\.path\.insert\(0, ([^\n]*)\)\n"
     rb"from milo\.entry import main\nmain\(\)\n\Z"
 )
-_OWN_MODULES: Final = {"milo/entry.py", "milo_build.py"}
-"""Both are in a self-contained file."""
+_OWN_FILES: Final = {"milo_build.py", "milo_unpack.py", "packages.zip"}
+"""All are in a self-contained file, which tools/build_executable.py makes."""
 
 
 class FileAccessError(MiloError):
@@ -113,7 +113,7 @@ def read_executable(path: str) -> Executable | None:
             return _parse_launcher(*match.groups())
         try:
             with zipfile.ZipFile(file) as archive:
-                return Executable() if set(archive.namelist()) >= _OWN_MODULES else None
+                return Executable() if set(archive.namelist()) >= _OWN_FILES else None
         except (zipfile.BadZipFile, ValueError):
             return None
 

@@ -23,7 +23,7 @@ from milo.host.leftovers.traces import mounts_below
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses
-from milo.host.tasks import abandoned_runs
+from milo.host.tasks import abandoned_runs, list_tasks
 from milo.proc import lives, signal_process
 from milo.task.oci import cgroup_placement, cgroup_state
 
@@ -55,7 +55,7 @@ async def _runs(remove: bool) -> int:
     spawner = SpawnerClient()
     try:
         for base in abandoned_runs(state_dirs.of_runs().trusted):
-            orphan = orphans.Orphan(base, "left by a milo run that was killed")
+            orphan = orphans.Orphan(base, _abandoned_words(base))
             if not remove:
                 say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
                 continue
@@ -69,6 +69,15 @@ async def _runs(remove: bool) -> int:
     return status
 
 
+def _abandoned_words(base: str) -> str:
+    words = "left by a milo run that was killed"
+    for task in list_tasks([base]):
+        words += f", task {task.name!r}"
+        if task.running and task.record is not None and task.record.container is not None:
+            words += f"; its application is running (process {task.record.container.pid})"
+    return words
+
+
 async def _collect(state_dir: str, remove: bool) -> int:
     with progress("Looking, three times"):
         found = orphans.look(state_dir)
@@ -79,13 +88,19 @@ async def _collect(state_dir: str, remove: bool) -> int:
             found = orphans.look(state_dir).also_in(found)
     for kept in found.kept:
         say(f"kept     {kept.path}: {kept.reason}")
-    if not found.orphans:
+    unusual = [orphan for orphan in found.orphans if not orphan.routine]
+    if not remove:
+        for orphan in unusual:
+            say(f"orphan   {orphan.path}: {orphan.reason}")
+    routine = len(found.orphans) - len(unusual)
+    if routine:
+        what = f"{routine} exit record{'s' if routine > 1 else ''} of removed allocations"
+        say(f"removed  {what}" if remove else f"{what}: normal, and removed by the driver")
+    if not unusual and not (remove and routine):
         say(f"Nothing to remove in {state_dir}")
         return 0
     if not remove:
-        for orphan in found.orphans:
-            say(f"orphan   {orphan.path}: {orphan.reason}")
-        say(f"Found {len(found.orphans)}. To remove them: milo gc --yes --state-dir {state_dir}")
+        say(f"Found {len(unusual)}. To remove: milo gc --yes --state-dir {state_dir}")
         return 0
     return await _remove(state_dir, found)
 
@@ -142,5 +157,6 @@ async def _group_removed(path: str) -> bool:
 
 
 def _report(orphan: orphans.Orphan, done: bool) -> int:
-    say(f"{'removed ' if done else 'FAILED  '} {orphan.path}: {orphan.reason}")
+    if not (orphan.routine and done):
+        say(f"{'removed ' if done else 'FAILED  '} {orphan.path}: {orphan.reason}")
     return 0 if done else 1

@@ -32,8 +32,12 @@ class JobPlan:
     count: int = 1
     cpu_mhz: int = 500
     memory_mib: int = 512
+    args: tuple[str, ...] = ()
+    """The application's arguments."""
+    asked_class: str = ""
+    """The class to run in place of the JAR's own; empty for that."""
     main_class: str = ""
-    """What the JAR runs, where that is known."""
+    """What is run of the JAR, where that is known."""
     java_release: int = 0
     """What that class was compiled for; 0: not known."""
 
@@ -65,6 +69,10 @@ def write_job(plan: JobPlan) -> str:
     if plan.java_release:
         config_hints = [f"{plan.main_class} is compiled for {java_name(plan.java_release)}."]
         config["java_version"] = _quoted(f">= {plan.java_release}")
+    if plan.asked_class:
+        config["class"] = _quoted(plan.asked_class)
+    if plan.args:
+        config["args"] = f"[{', '.join(map(_quoted, plan.args))}]"
     kind = "service" if plan.service else "batch"
     resources = {"cpu": str(plan.cpu_mhz), "memory": str(plan.memory_mib)}
     task = _block(

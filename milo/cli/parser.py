@@ -354,14 +354,21 @@ def _job(commands: Commands) -> None:
         "job",
         help="print a job file that runs a JAR",
         description="Print a Nomad job file that runs a JAR. A local JAR is inspected for its main "
-        "class and the Java version it needs; nothing is downloaded.",
-        epilog="Example: milo job app.jar --memory 1024 > app.nomad.hcl",
+        "class and the Java version it needs; nothing is downloaded. Everything after -- becomes "
+        "args, the arguments of the application.",
+        epilog="Example: milo job app.jar --memory 1g -- --port 8080 > app.nomad.hcl",
     )
     job.set_defaults(run=_do_job)
     job.add_argument("jar", metavar="APP.JAR", help="path or http(s) URL of the JAR")
     job.add_argument("--name", default="", help="name of the job; default: the name of the JAR")
     job.add_argument(
-        "--memory", type=int, default=512, metavar="MIB", help="memory; default %(default)s"
+        "--class", dest="main_class", default="", help="class to run instead of the Main-Class"
+    )
+    job.add_argument(
+        *("-m", "--memory"),
+        default="512m",
+        metavar="SIZE",
+        help="memory, such as 512m or 1g, or a number of MiB; default %(default)s",
     )
     job.add_argument("--cpu", type=int, default=500, metavar="MHZ", help="CPU; default %(default)s")
     job.add_argument("--count", type=int, default=1, metavar="N", help="number of instances")
@@ -375,7 +382,7 @@ def _job(commands: Commands) -> None:
 def _do_job(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.job import print_job
 
-    return print_job(options)
+    return print_job(options, rest)
 
 
 def _completion(commands: Commands) -> None:

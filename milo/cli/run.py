@@ -54,13 +54,13 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     os.umask(0o022)  # as in a task process, see `milo.spawner`
     preparer = Preparer.fork()  # before there is an event loop
     try:
-        outcome, complete = trio.run(_run, options, application, preparer)
+        outcome, complete, stopped = trio.run(_run, options, application, preparer)
     finally:
         preparer.close()
     if isinstance(outcome, control.StartFailed):
         return 1  # its text has come out of the task's stderr already
     if outcome.signal or outcome.error or outcome.oom_killed:
-        warn(exit_sentence(outcome, stopped=True))
+        warn(exit_sentence(outcome, stopped=stopped))
     if outcome.signal:
         return 128 + outcome.signal
     return outcome.exit_code or (0 if complete else INCOMPLETE)
@@ -68,8 +68,11 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
 
 async def _run(
     options: argparse.Namespace, application: Sequence[str], preparer: Preparer
-) -> tuple[ExitRecord | control.StartFailed, bool]:
-    """Return how the application ended, and whether all that it printed was written."""
+) -> tuple[ExitRecord | control.StartFailed, bool, bool]:
+    """Return how the application ended.
+
+    And whether all that it printed was written, and whether somebody had it stopped.
+    """
     become_subreaper()
     run_options.require_text(options, application)
     limits = run_options.resources(options)
@@ -126,7 +129,7 @@ async def _run(
                 for reader in readers:
                     _end(reader)
             nursery.cancel_scope.cancel()
-        return outcome, all(copy.complete for copy in copies)
+        return outcome, all(copy.complete for copy in copies), supervisor.stop_requested
     finally:
         close_all(readers)
         for file in files.values():

@@ -7,14 +7,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
-from milo.cli.arguments import absolute, is_text, size_of
+from milo.cli.arguments import MIB, absolute, is_text, size_of
 from milo.cli.task_keys import read_task_keys
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.container.capabilities import ALL, NAMED_ONLY
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
-MIB: Final = 1024 * 1024
 MIN_MEMORY: Final = 16 * MIB
 """No JVM starts in less."""
 
@@ -66,7 +65,10 @@ def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any
     if options.main_class:
         config["class"] = options.main_class
     if options.java:
-        config["java_home" if "/" in options.java else "java_version"] = options.java
+        if "/" in options.java:
+            config["java_home"] = absolute(options.java)
+        else:
+            config["java_version"] = options.java
     return config
 
 
@@ -86,7 +88,7 @@ def plugin_options(options: Namespace) -> PluginOptions:
         insecure_java_driver_privileges=True,
         pids_limit=max(PluginOptions().pids_limit, keys.get("pids_limit", 0)),
         volumes=Volumes(enabled=True, paths=("/",)),
-        java_home=options.java if options.java.startswith("/") else "",
+        java_home=absolute(options.java) if "/" in options.java else "",
     )
 
 

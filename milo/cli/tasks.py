@@ -17,7 +17,7 @@ from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters
 from milo.core.signals import parse_signal
-from milo.errors import ControlError
+from milo.errors import ControlError, TaskEndedError
 from milo.host import state_dirs
 from milo.host.state_store import StateStore
 from milo.host.stats import sampling
@@ -182,9 +182,12 @@ async def _with_client(task: HostTask, ask: Any) -> Any:
 def show_stats(options: Namespace) -> int:
     """Show what tasks use, again and again on a terminal; returns the exit status."""
     interval_s = seconds_of("--interval", options.interval, 0.1, 3600)
-    tasks = [task for task in tasks_of_host(options) if task.running]
+    tasks = tasks_of_host(options)
     if options.task:
         tasks = [find_task(options.task, tasks)]
+        if not tasks[0].running:
+            raise TaskEndedError(tasks[0].name, "it uses nothing. To see how: milo ps --all")
+    tasks = [task for task in tasks if task.running]
     meters = {
         task.id: sampling.Meter(sampling.locate(task.record.cgroup_path))
         for task in tasks

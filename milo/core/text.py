@@ -8,6 +8,7 @@ process's own (`milo.task.journal`), and in what the commands print (`milo.cli.o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 NAME_CHARS: Final = 100
@@ -30,3 +31,11 @@ def shortened(text: str, chars: int = NAME_CHARS) -> str:
     """Return ``text`` as `printable` has it, of at most so many characters."""
     text = printable(text[: chars + 1])
     return text if len(text) <= chars else f"{text[: chars - 1]}…"
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return the end of a sentence that names the nearest of ``words``; empty if none is near."""
+    import difflib  # where something was wrong; it is slow to load
+
+    near = difflib.get_close_matches(word[:NAME_CHARS], list(words), 1)
+    return f". Did you mean {near[0]}?" if near else ""

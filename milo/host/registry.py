@@ -265,7 +265,7 @@ class Registry:
         assert self._nursery is not None
         task = self._find(task_id)
         if task.ended.is_set():
-            raise TaskEndedError(task_id)
+            raise TaskEndedError(task_id, "no command runs in it")
         return task.launch.state_dir, self._nursery
 
     # ---- stopping -----------------------------------------------------------------------

@@ -412,6 +412,11 @@ class Supervisor:
         self.phase = advance(self.phase, Happening.STOP_REQUESTED)
         self._ladder.request(signal, timeout_s)
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody has asked for the task's end."""
+        return self._ladder.requested
+
     def send_signal(self, signal: int) -> None:
         """Send ``signal`` to the application's first process."""
         if self._container is None or self.phase not in (Phase.RUNNING, Phase.STOPPING):

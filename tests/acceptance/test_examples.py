@@ -90,7 +90,7 @@ def test_java_versions(nomad: Nomad, jar_url: str) -> None:
         for name, task in allocation["TaskStates"].items()
     }
     assert "Runs on Java 17" in events["on-17"], events
-    assert "Runs on Java" in events["on-the-newest"], events
+    assert "Runs on Java" in events["on-17-or-later"], events
 
 
 def test_periodic(nomad: Nomad, jar_url: str) -> None:

@@ -84,7 +84,7 @@ async def test_a_task_without_its_allocation(jar_dir: Path) -> None:
         shutil.rmtree(task.request.alloc_dir)
         shown = await gc(rig)
         assert f"orphan   {directory}: task 'app' of allocation {task.request.alloc_id}" in shown
-        assert f"its container is running (process {pid})" in shown and "milo gc --yes" in shown
+        assert f"its application is running (process {pid})" in shown and "milo gc --yes" in shown
         assert start_ticks(pid) is not None and directory.exists()
         assert f"removed  {directory}" in await gc(rig, "--yes")
         assert start_ticks(pid) is None and not directory.exists()
@@ -133,7 +133,10 @@ async def test_an_exit_record_goes_with_its_allocation(jar_dir: Path) -> None:
         age(directory)
         assert "Nothing to remove" in await gc(rig, "--yes")
         shutil.rmtree(task.request.alloc_dir)
-        assert f"removed  {directory}: exit record of {task.id}" in await gc(rig, "--yes")
+        shown = await gc(rig)
+        assert "1 exit record of removed allocations: normal" in shown and "orphan" not in shown
+        assert "removed  1 exit record" in await gc(rig, "--yes")
+        assert not directory.exists()
 
 
 async def test_a_container_without_a_state_directory(jar_dir: Path) -> None:

@@ -108,6 +108,10 @@ async def test_stats_are_measured(jar_dir: Path) -> None:
         assert 1 << 20 < mine[0]["memory_bytes"] < 256 << 20
         words = ("stats", "--interval", "200ms", short(rig, task))
         assert b"THROTTLED" in (await milo(rig, *words)).stdout
+        await rig.registry.stop(task.id, "SIGKILL", 0)
+        await rig.registry.wait(task.id)
+        done = await milo(rig, *words)
+        assert done.returncode == 1 and b"has ended, so it uses nothing" in done.stderr
 
 
 async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,41 @@ def test_limits_and_java_are_the_users(jar_dir: Path, tmp_path: Path) -> None:
     assert refused.returncode == 1 and "has no such Java" in refused.stderr
 
 
+def test_a_java_by_a_relative_path(jar_dir: Path, tmp_path: Path) -> None:
+    """It begins at the working directory of this shell, not of the container."""
+    jdk = Path(shutil.which("java") or "").resolve().parents[1]
+    (tmp_path / "jdk").symlink_to(jdk)
+    done = subprocess.run(
+        [*MILO, "run", "--java", "./jdk", str(jar_dir / "hello.jar")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=scaled(TIMEOUT_S),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_a_signal_that_nobody_asked_for(jar_dir: Path, number: signal.Signals) -> None:
+    """It is told as what it is, and not as the end that somebody had asked for."""
+    name = f"struck-{os.getpid()}"
+    with subprocess.Popen(
+        [*MILO, "run", "--name", name, str(jar_dir / "clock.jar")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        (task,) = [task for task in json.loads(milo("ps", "--json").stdout) if task["task"] == name]
+        os.kill(task["pid"], number)
+        _, errors = process.communicate(timeout=scaled(TIMEOUT_S))
+    assert process.returncode == 128 + number
+    assert f"unexpectedly by {number.name}" in errors
+
+
 def test_logs_are_kept_and_rotated(jar_dir: Path, tmp_path: Path) -> None:
     """--log-dir keeps what comes out, in files of a size and number."""
     done = milo(
@@ -211,7 +247,8 @@ def test_a_killed_run_is_collected(jar_dir: Path) -> None:
     finally:
         process.kill()
         process.communicate()
-    assert "was killed" in milo("gc").stdout
+    shown = milo("gc").stdout
+    assert "was killed" in shown and f"application is running (process {task['pid']})" in shown
     assert milo("gc", "--yes").returncode == 0
     assert not base.exists()
     assert start_ticks(task["pid"]) is None  # init may not have reaped it yet

@@ -255,16 +255,23 @@ def test_a_cache_that_others_could_change_is_refused(file: Path, cache: Path, ki
 
 
 @needs_root
-def test_a_user_without_a_home_is_told_what_to_set(file: Path, tmp_path: Path) -> None:
-    """Instead of a traceback."""
+def test_a_user_without_a_home(file: Path) -> None:
+    """It runs from a directory of that user's alone; from nothing that another has made."""
     shutil.copy(file, copy := Path("/tmp") / f"milo-test-{os.getpid()}")
+    cache = Path("/var/tmp/milo-cache-64999")
+    user = ("setpriv", "--reuid=64999", "--regid=64999", "--clear-groups", copy, "--version")
     try:
-        user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "--version")
+        done = run(*user, PATH=AGENT_PATH, HOME="/nonexistent")
+        assert done.stdout == f"milo {milo.__version__}\n"
+        assert (cache.stat().st_uid, cache.stat().st_mode & 0o777) == (64999, 0o700)
+        shutil.rmtree(cache)
+        cache.mkdir()
         done = run(*user, ok=False, PATH=AGENT_PATH, HOME="/nonexistent")
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1 and "MILO_CACHE_DIR" in done.stderr
     finally:
         copy.unlink()
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1 and "MILO_CACHE_DIR" in done.stderr
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def test_a_damaged_file_is_not_run(file: Path, cache: Path, tmp_path: Path) -> None:

@@ -106,7 +106,6 @@ def test_what_is_shown_would_be_accepted(page: Path) -> None:
 def test_commands_that_are_shown_exist(page: Path) -> None:
     """Each ``milo COMMAND`` of a page is one that the parser knows."""
     usage = build_parser().format_help()
-    for word in re.findall(
-        r"(?:^[#$] (?:\.venv/bin/)?|(?<!^- )`)milo ([a-z]+)\b", page.read_text(), re.M
-    ):
+    shown = r"(?:^(?:[#$] (?:sudo )?|sudo )(?:\.venv/bin/)?|(?<!^- )`)milo ([a-z]+)\b"
+    for word in re.findall(shown, page.read_text(), re.MULTILINE):
         assert re.search(rf"^    {word}\b", usage, re.MULTILINE), f"milo {word}"

@@ -133,17 +133,42 @@ def test_a_missing_plugin_block() -> None:
 
 def test_plugin_options() -> None:
     """The block is checked as the driver checks it, and decides what else is looked at."""
-    found, options = agent_verdicts.check_options(CONFIG)
+    [found], options = agent_verdicts.check_options(CONFIG)
     holds(found, OK, "all defaults")
     assert options == PluginOptions()
     config = attrs.evolve(CONFIG, options={"state_dir": "/run/x", "userns": True})
-    found, options = agent_verdicts.check_options(config)
+    [found], options = agent_verdicts.check_options(config)
     holds(found, OK, "state_dir, userns")
     assert options.state_dir == "/run/x"
-    found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options={"crun": "x"}))
-    holds(found, FAILED, "crun: there is no such key. Nomad's agent does not start with it")
+    # As a running agent tells it: what is not set is there too.
+    everything = {"state_dir": "/run/x", "pids_limit": 4096, "java_home": "", "volumes": None}
+    [found], _ = agent_verdicts.check_options(attrs.evolve(CONFIG, options=everything))
+    holds(found, OK, "state_dir")
+    assert found.found == "state_dir"
+    [found], options = agent_verdicts.check_options(attrs.evolve(CONFIG, options={"crun": "x"}))
+    holds(
+        found,
+        FAILED,
+        "crun: there is no such key. Did you mean crun_path. Nomad's agent does",
+    )
     holds(found, FAILED, "Expected one of java_home")
     assert options == PluginOptions()
+
+
+def test_every_wrong_option_is_told_at_once() -> None:
+    """Each with its own line, those of inner blocks and unknown ones too."""
+    given = {
+        "pids_limit": 0,
+        "volume": {"enabled": True},
+        "volumes": {"paths": ["relative"], "enabled": "often"},
+        "rootfs": "guest",
+    }
+    found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options=given))
+    assert sorted(one.found.partition(":")[0] for one in found) == [
+        "pids_limit", "rootfs", "volume", "volumes.enabled", "volumes.paths[0]"
+    ]  # fmt: skip
+    assert "Did you mean volumes" in " ".join(one.found for one in found)
+    assert options == PluginOptions() and {one.verdict for one in found} == {FAILED}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +191,7 @@ def test_options_are_converted_as_nomad_does(
     given: dict[str, Any], expected: dict[str, Any] | None
 ) -> None:
     """A number or a truth in quotes is no fault; what the driver would refuse is one."""
-    found, options = agent_verdicts.check_options(attrs.evolve(CONFIG, options=given))
+    [found], options = agent_verdicts.check_options(attrs.evolve(CONFIG, options=given))
     if "volumes" in given:
         assert (found.verdict, options.volumes.enabled) == (OK, True)
     elif expected is None:

@@ -132,8 +132,23 @@ def test_spring_boots_launcher_does_not_decide(
     assert "a.App is compiled for Java 21." in printed(capsys, str(jar))[1]
 
 
-@pytest.mark.parametrize("option", ["--memory", "--cpu", "--count"])
+@pytest.mark.parametrize("option", ["--cpu", "--count"])
 def test_numbers_are_positive(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nomad would refuse them later."""
     status, out, err = printed(capsys, "https://host/app.jar", option, "0")
     assert (status, out) == (1, "") and f"{option}: got 0" in err
+
+
+def test_arguments_memory_and_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What comes after -- is the application's; memory has a unit, or counts MiB."""
+    jar = tmp_path / "app.jar"
+    pack(jar, {"a/Main.class": class_file(61)}, main_class=None)
+    words = ("--class", "a.Main", "--memory", "1g", "--", "--port", "80 80", 'a"b${c}')
+    status, out, err = printed(capsys, str(jar), *words)
+    assert status == 0, err
+    assert 'args         = ["--port", "80 80", "a\\"b$${c}"]' in out
+    assert 'class        = "a.Main"' in out and "memory = 1024" in out
+    assert 'java_version = ">= 17"' in out
+    assert "--memory" in printed(capsys, str(jar), "--class", "a.Main", "--memory", "0")[2]
+    status, _, err = printed(capsys, str(jar), "--class", "b.Main")
+    assert status == 1 and "b.Main" in err

@@ -15,15 +15,20 @@ from milo.cli.main import run_command
 from milo.core.records import ProcessId, TaskRecord
 from milo.host.tasks import HostTask
 from milo.proc import start_ticks
+from tools import build_executable
 
 
-def self_contained(path: Path, names: tuple[str, ...] = ("milo/entry.py", "milo_build.py")) -> None:
+def self_contained(path: Path) -> None:
+    """Write a self-contained executable as it is built, but for most of its packages."""
+    build_executable.pack({"milo/entry.py": b""}, path)
+
+
+def other_archive(path: Path) -> None:
     """Write something that begins as the self-contained executable does."""
     with path.open("wb") as file:
         file.write(b"#!/bin/sh\nexec python3\n")
         with zipfile.ZipFile(file, "a") as archive:
-            for name in names:
-                archive.writestr(name, "")
+            archive.writestr("other.py", "")
 
 
 def test_what_was_installed_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +69,7 @@ def test_what_milo_has_not_made_stays(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "a file that is not Milo's" in capsys.readouterr().err
     assert run_command(["uninstall", str(path)]) == 1
     assert "milo is not a directory" in capsys.readouterr().err
-    self_contained(path, ("other.py",))
+    other_archive(path)
     assert run_command(["uninstall", str(tmp_path)]) == 1
     assert path.exists()
     path.unlink()

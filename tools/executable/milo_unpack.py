@@ -2,7 +2,8 @@
 
 C extensions cannot be loaded from inside a zip file, so the packages go to a directory named by
 their content and the interpreter's version. It lies in ``/var/cache/milo``, for other users than
-root in ``~/.cache/milo``, or in ``$MILO_CACHE_DIR``. Nomad starts a plugin several times at boot:
+root in ``~/.cache/milo`` or, where that cannot be written, below ``/var/tmp``, or in
+``$MILO_CACHE_DIR``. Nomad starts a plugin several times at boot:
 what is there is entered with a handful of system calls, and nothing but this file is imported for
 it.
 
@@ -33,7 +34,7 @@ class CacheError(Exception):
 def enter(archive: str) -> NoReturn:
     """Run Milo from the unpacked packages of ``archive``, the file that was started."""
     try:
-        directory = unpacked(archive, milo_build.ID, cache_directory())
+        directory = unpacked_somewhere(archive, milo_build.ID, cache_directories())
     except CacheError as error:
         sys.exit(f"milo: {error}")
     except OSError as error:
@@ -46,14 +47,27 @@ def enter(archive: str) -> NoReturn:
     sys.exit(0)
 
 
-def cache_directory() -> str:
-    """Return where this user's unpacked packages lie."""
+def cache_directories() -> list[str]:
+    """Return where this user's unpacked packages may lie, the best place first."""
     if chosen := os.environ.get("MILO_CACHE_DIR"):
-        return os.path.abspath(chosen)
-    if os.geteuid() == 0:
-        return ROOTS_CACHE
+        return [os.path.abspath(chosen)]
+    user = os.geteuid()
+    if user == 0:
+        return [ROOTS_CACHE]
     own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(own, "milo")
+    places = [os.path.join(own, "milo")] if os.path.isabs(own) else []
+    # Another user may be first there; then it is not this user's, and refused.
+    return [*places, f"/var/tmp/milo-cache-{user}"]  # noqa: S108
+
+
+def unpacked_somewhere(archive: str, build_id: str, caches: list[str]) -> str:
+    """Return what `unpacked` does, for the first of ``caches`` that can be used."""
+    for cache in caches[:-1]:
+        try:
+            return unpacked(archive, build_id, cache)
+        except OSError:
+            continue  # no home directory, say, or one that cannot be written
+    return unpacked(archive, build_id, caches[-1])
 
 
 def unpacked(archive: str, build_id: str, cache: str) -> str:

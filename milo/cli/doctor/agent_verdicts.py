@@ -10,9 +10,13 @@ import attrs
 from milo.cli.doctor.agent_config import PLUGIN, AgentConfig, as_nomad_converts
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.cli.doctor.service_unit import ServiceUnit
-from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
+from milo.core.config.options import options_of
+from milo.core.config.plugin_options import (
+    PluginOptions,
+    parse_plugin_options,
+    plugin_problems,
+)
 from milo.core.versions import version_numbers
-from milo.errors import ConfigError
 
 MIN_NOMAD: Final = (1, 6)
 
@@ -111,22 +115,28 @@ def check_block(config: AgentConfig) -> Finding:
     )
 
 
-def check_options(config: AgentConfig) -> tuple[Finding, PluginOptions]:
+def check_options(config: AgentConfig) -> tuple[list[Finding], PluginOptions]:
     """Return whether the block's keys are valid, and their values; the defaults if not."""
-    try:
-        options = parse_plugin_options(as_nomad_converts(config.options, PluginOptions))
-    except ConfigError as exc:
-        return (
+    name = "plugin options"
+    given = as_nomad_converts(config.options, PluginOptions)
+    if problems := plugin_problems(given):
+        return [
             Finding(
-                "plugin options",
+                name,
                 Verdict.FAILED,
                 f"{exc.key}: {exc.problem}. Nomad's agent does not start with it",
                 f"Expected {exc.expected}",
-            ),
-            PluginOptions(),
-        )
-    keys = ", ".join(sorted(config.options)) or "all defaults"
-    return ok("plugin options", keys), options
+            )
+            for exc in problems
+        ], PluginOptions()
+    options = parse_plugin_options(given)
+    # A running agent tells of every key, set or not.
+    changed = [
+        key
+        for key, item in sorted(options_of(PluginOptions).items())
+        if given.get(key) is not None and getattr(options, item.field) != item.default
+    ]
+    return [ok(name, ", ".join(changed) or "all defaults")], options
 
 
 def check_permitted(options: PluginOptions) -> list[Finding]:

@@ -75,7 +75,7 @@ def examine(*, configs: Sequence[str], address: str, service: str) -> list[Findi
         plugin_dir = facts.look_at_plugin_dir(config.plugin_dir)
         agent += [
             agent_verdicts.check_block(config),
-            checked,
+            *checked,
             *agent_verdicts.check_permitted(plugin),
             *agent_verdicts.check_plugin_dir(config, plugin_dir, milo.__version__),
         ]

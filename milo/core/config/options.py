@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from milo.core.config.values import Value, shown_key, wrong_type
+from milo.core.text import did_you_mean
 from milo.errors import ConfigError
 
 T = TypeVar("T")
@@ -91,28 +92,54 @@ def read_block(
     Raises:
         ConfigError: an unknown key, or the first value that is not valid.
     """
-    options: Mapping[str, Option] = options_of(kind)  # type: ignore[arg-type]
+    problems: list[ConfigError] = []
+    values = _read(kind, config, within, plugin, problems)
+    if problems:
+        raise problems[0]
+    return kind(**values)
+
+
+def problems_of(kind: type, config: Mapping[str, object]) -> list[ConfigError]:
+    """Return all that `read_block` has to say against a block, not only the first."""
+    problems: list[ConfigError] = []
+    _read(kind, config, "", None, problems)
+    return problems
+
+
+def _read(
+    kind: type,
+    config: Mapping[str, object],
+    within: str,
+    plugin: object,
+    problems: list[ConfigError],
+) -> dict[str, Any]:
+    """Return a block's values by their fields; what is not valid is left out, and a problem."""
+    options = options_of(kind)
     for key in config:
         if key not in options:
-            raise ConfigError(
-                within + shown_key(key), "there is no such key", "one of " + ", ".join(options)
+            what = "there is no such key" + did_you_mean(shown_key(key), options).rstrip("?")
+            problems.append(
+                ConfigError(within + shown_key(key), what, "one of " + ", ".join(options))
             )
     values: dict[str, Any] = {}
     for key, item in options.items():
         value = config.get(key)
-        if value is None or (item.value.hcl == "string" and value == ""):
-            if item.required:
-                raise ConfigError(within + key, "it is not set", "a value")
-            if item.inherits:
-                values[item.field] = getattr(plugin, item.inherits)
-        elif item.value.read is None:
-            values[item.field] = _read_inner(within + key, item.value, value)
-        else:
-            values[item.field] = item.value.read(within + key, value)
-    return kind(**values)
+        try:
+            if value is None or (item.value.hcl == "string" and value == ""):
+                if item.required:
+                    raise ConfigError(within + key, "it is not set", "a value")
+                if item.inherits and plugin is not None:
+                    values[item.field] = getattr(plugin, item.inherits)
+            elif item.value.read is None:
+                values[item.field] = _read_inner(within + key, item.value, value, problems)
+            else:
+                values[item.field] = item.value.read(within + key, value)
+        except ConfigError as exc:
+            problems.append(exc)
+    return values
 
 
-def _read_inner(key: str, kind: Value, value: Any) -> Any:
+def _read_inner(key: str, kind: Value, value: Any, problems: list[ConfigError]) -> Any:
     """Return a block's values, or a tuple of them for one that may be repeated."""
     assert kind.block is not None
     many = kind.hcl == "blocks"
@@ -126,7 +153,10 @@ def _read_inner(key: str, kind: Value, value: Any) -> Any:
         name = f"{key}[{index}]" if many else key
         if not isinstance(block, Mapping):
             raise wrong_type(name, block, "a block")
-        found.append(read_block(kind.block, block, within=f"{name}."))
+        count = len(problems)
+        values = _read(kind.block, block, f"{name}.", None, problems)
+        if len(problems) == count:
+            found.append(kind.block(**values))
     if many:
         return tuple(found)
     return found[0] if found else kind.block()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from milo.core.config.options import option, read_block
+from milo.core.config.options import option, problems_of, read_block
 from milo.core.config.values import (
     block,
     check_directory,
@@ -316,3 +316,14 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
         if mode == "host" and not permitted:
             raise ConfigError(key, f"{permit} is false", f'{key} = "private", or no {permit}')
     return options
+
+
+def plugin_problems(config: Mapping[str, object]) -> list[ConfigError]:
+    """Return all that `parse_plugin_options` has to say against a configuration."""
+    if problems := problems_of(PluginOptions, config):
+        return problems
+    try:
+        parse_plugin_options(config)
+    except ConfigError as exc:
+        return [exc]
+    return []

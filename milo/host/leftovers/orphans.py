@@ -59,6 +59,8 @@ class Orphan:
     process its number."""
     reason: str
     """For people: what it is, and why it is an orphan."""
+    routine: bool = False
+    """Every ended task leaves one, and a driver removes it by itself."""
 
 
 @attrs.frozen
@@ -153,7 +155,11 @@ def judge_directory(store: StateStore, path: str) -> Orphan | Kept | None:
                 f"{whose}: the directory of its allocation was in {os.path.dirname(alloc_dir)}, "
                 f"which does not exist and may not be mounted{runs}",
             )
-        return Orphan(path, f"{whose}: the directory of its allocation is gone{runs}")
+        return Orphan(
+            path,
+            f"{whose}: the directory of its allocation is gone{runs}",
+            routine=launch is None and not signs,
+        )
     if signs or exit_record is not None:
         return None
     return _unless_young(
@@ -180,7 +186,7 @@ def _signs_of_life(path: str, task: records.TaskRecord | None) -> Iterator[str]:
     elif _served(path):
         yield "its task process is running"
     if task is not None and task.container is not None and lives(task.container):
-        yield f"its container is running (process {task.container.pid})"
+        yield f"its application is running (process {task.container.pid})"
 
 
 def _served(path: str) -> bool:
