@@ -10,12 +10,12 @@ from typing import Final
 import trio
 
 from milo.core.describe import exit_sentence
-from milo.errors import ControlError, MiloError
+from milo.errors import ControlError, MiloError, NoAnswerError
 from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
-from milo.host.task_processes import TaskProcesses
+from milo.host.task_processes import TaskProcesses, container_lives
 from milo.host.task_state import FINAL, Ended, Phase
 from milo.proc import lives
 from milo.unix_sockets import close_all
@@ -96,7 +96,14 @@ class Follower:
                 raise ControlError("it had not started")
             adoptions.count()
             await self._adopt(task)
-            await connect(task)
+            try:
+                await connect(task)
+            except NoAnswerError:
+                raise
+            except ControlError as exc:
+                if not container_lives(task.launch.state_dir):
+                    raise
+                _log.error("the successor of task %s has died as well: %s", task.task_id, exc)
         except MiloError as exc:
             _log.error("task %s cannot be taken over: %s", task.task_id, exc)
             await self._leftovers.remove(task.launch.state_dir)

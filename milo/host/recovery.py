@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 from milo.core.records import Handle, TaskRecord
 from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartError
+from milo.host.follower import Adoptions
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
-from milo.host.task_processes import TaskProcesses, end_silent
+from milo.host.task_processes import TaskProcesses, container_lives, end_silent
 from milo.host.task_state import Phase
-from milo.proc import lives
 
 _log = logging.getLogger(__name__)
 
@@ -30,30 +30,30 @@ async def take_over(
         StateError, TaskStartError: what there is of it cannot be used.
     """
     state_dir = task.launch.state_dir
+    adoptions = Adoptions()
     silence: MiloError
-    try:
-        await connect(task)
-        await task.wait_started()
-        return
-    except (ControlError, TaskStartError) as exc:
-        if task.state.phase is Phase.FAILED:
-            raise
-        _log.info("no task process answers for %s: %s", task.task_id, exc)
-        silence = exc
-    record = store.read_exit(state_dir)
-    if record is not None:
-        task.finish(record)
-        return
-    old = store.read_task(state_dir)
-    process = None if old is None else old.container
-    if not lives(process):
-        raise ControlError("Error: Its container is gone")
-    # Its own process died while no driver was there to keep its descriptors. One that lives
-    # but does not answer is ended: two may not serve one task.
-    await end_silent(state_dir, silence)
-    await processes.adopt(state_dir, {})
-    await connect(task)
-    await task.wait_started()
+    while True:
+        try:
+            await connect(task)
+            await task.wait_started()
+            return
+        except (ControlError, TaskStartError) as exc:
+            if task.state.phase is Phase.FAILED:
+                raise
+            _log.info("no task process answers for %s: %s", task.task_id, exc)
+            silence = exc
+        record = store.read_exit(state_dir)
+        if record is not None:
+            task.finish(record)
+            return
+        if task.state.phase is Phase.ENDED or not container_lives(state_dir):
+            raise ControlError("Error: Its container is gone")
+        # Its own process died while no driver was there to keep its descriptors, or a successor
+        # did before it could say more. One that lives but does not answer is ended: two may not
+        # serve one task.
+        adoptions.count()
+        await end_silent(state_dir, silence)
+        await processes.adopt(state_dir, {})
 
 
 async def resume(

@@ -71,6 +71,15 @@ class TaskProcesses:
             await end.recv(1)
 
 
+def container_lives(state_dir: str) -> bool:
+    """Whether the application that the task process of ``state_dir`` has written down runs.
+
+    Raises `StateError` when that record is not readable.
+    """
+    record = _store(state_dir).read_task(state_dir)
+    return record is not None and lives(record.container)
+
+
 async def end_silent(state_dir: str, silence: Exception) -> None:
     """Let the task process of ``state_dir`` end, or kill it: two may not serve one task.
 

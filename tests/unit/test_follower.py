@@ -5,20 +5,25 @@ A recorded task process (`tests.support.past_version`) plays the one that is fol
 
 from __future__ import annotations
 
+import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from milo.core import records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskEvent
+from milo.host import registry
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
+from milo.host.state_store import StateStore
+from milo.host.task_processes import TaskProcesses
 from milo.proc import start_ticks
 from tests.support.past_version import VERSIONS, PastTask, Replay, identity, sleeper
 
@@ -62,8 +67,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 
 @asynccontextmanager
-async def followed(scene: Scene) -> AsyncIterator[trio.CancelScope]:
-    """Recover the task; cancelling the scope that is given ends its connection."""
+async def followed(scene: Scene, *, answering: bool = True) -> AsyncIterator[trio.CancelScope]:
+    """Recover the task; cancelling the scope that is given ends its connection.
+
+    Without ``answering`` its process has ended before.
+    """
     spawner = SpawnerClient()
     scene.registry = Registry(spawner, environ={})
     await scene.registry.configure(PluginOptions(state_dir=str(scene.past.root / "state")))
@@ -71,7 +79,9 @@ async def followed(scene: Scene) -> AsyncIterator[trio.CancelScope]:
         async with trio.open_nursery() as nursery:
             await nursery.start(scene.registry.run)
             nursery.start_soon(scene.collect)
-            connection = await nursery.start(serve, scene.past)
+            connection = trio.CancelScope()
+            if answering:
+                connection = await nursery.start(serve, scene.past)
             await scene.registry.recover(scene.past.task_id, scene.past.handle)
             with trio.fail_after(30):
                 yield connection
@@ -133,3 +143,55 @@ async def test_a_task_that_dies_with_its_process_is_lost(scene: Scene) -> None:
         result = await scene.registry.wait(scene.past.task_id)
         assert "could not be taken over" in result.error
         assert not scene.past.state_dir.exists()
+
+
+class DyingFirst(TaskProcesses):
+    """Has its first successor die while the driver waits for what it says."""
+
+    def __init__(self, spawner: SpawnerClient, nursery: trio.Nursery) -> None:
+        super().__init__(spawner)
+        self.nursery = nursery
+        self.adoptions = 0
+
+    async def adopt(self, state_dir: str, descriptors: Mapping[str, int]) -> None:
+        self.adoptions += 1
+        if self.adoptions > 1:
+            await super().adopt(state_dir, descriptors)
+            return
+        (Path(state_dir) / records.CONTROL_SOCKET).unlink(missing_ok=True)
+        listener = StateStore(str(Path(state_dir).parent)).listen(state_dir)
+        self.nursery.start_soon(die, listener)
+
+
+async def die(listener: socket.socket) -> None:
+    """Close a socket as the kernel does for who is killed: whoever has connected is cut off."""
+    await trio.testing.wait_all_tasks_blocked()
+    listener.close()
+
+
+@pytest.mark.parametrize("driver_lives", [True, False])
+async def test_a_successor_that_is_killed_at_once_has_one_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, driver_lives: bool
+) -> None:
+    """As long as the container lives, whether the driver has seen the death or recovers."""
+    async with trio.open_nursery() as nursery:
+        made: list[DyingFirst] = []
+
+        def processes(spawner: SpawnerClient) -> DyingFirst:
+            made.append(DyingFirst(spawner, nursery))
+            return made[0]
+
+        monkeypatch.setattr(registry, "TaskProcesses", processes)
+        if not driver_lives:
+            await scene.end(scene.supervisor)
+        async with followed(scene, answering=driver_lives) as connection:
+            if driver_lives:
+                await scene.end(scene.supervisor)
+                connection.cancel()
+            await scene.told("taken over")
+            assert made[0].adoptions == 2
+            assert start_ticks(scene.container.pid) is not None
+            await scene.registry.stop(scene.past.task_id, "SIGTERM", 10.0)
+            await scene.registry.wait(scene.past.task_id)
+            await scene.registry.destroy(scene.past.task_id, force=False)
+        nursery.cancel_scope.cancel()
