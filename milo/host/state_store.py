@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import stat
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
+from milo import walk
 from milo.core import records
 from milo.core.launch import Launch
-from milo.errors import StateError
+from milo.errors import PathError, StateError
 from milo.files import read_file, write_file
-from milo.walk import writable_by_others
 
 SOCKET_BACKLOG: Final = 16
+MAX_ENTRIES: Final = 1000
+"""Of a task's directory, which has some twenty."""
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class StateStore:
             with contextlib.suppress(OSError):
                 os.chmod(self.root, 0o700)
         # Whoever runs as another user than root can trust nothing anyway: that is tests.
-        if os.geteuid() == 0 and (problem := writable_by_others(self.root)):
+        if os.geteuid() == 0 and (problem := walk.writable_by_others(self.root)):
             raise StateError(self.root, f"{problem}. Set state_dir to a place of root's alone")
 
     def task_dir(self, task_id: str) -> str:
@@ -100,17 +101,17 @@ class StateStore:
         """Remove a task's directory, all but its exit record when ``keep_exit``."""
         if os.path.dirname(state_dir) != self.root:
             raise StateError(state_dir, f"it is not directly below {self.root}")
-        if keep_exit and os.path.exists(os.path.join(state_dir, records.EXIT_FILE)):
-            for entry in os.scandir(state_dir):
-                if entry.name == records.EXIT_FILE:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
-            return
-        shutil.rmtree(state_dir, ignore_errors=True)
+        name = os.path.basename(state_dir)
+        with contextlib.suppress(PathError), walk.hold_directory(self.root) as root:
+            if not keep_exit or not os.path.exists(os.path.join(state_dir, records.EXIT_FILE)):
+                root.remove_tree(name)
+                return
+            with root.enter(name, walk.Kind.DIRECTORY) as directory:
+                for inner, is_directory in directory.names(MAX_ENTRIES)[0]:
+                    if inner != records.EXIT_FILE:
+                        with contextlib.suppress(PathError):
+                            remove = directory.remove_tree if is_directory else directory.remove
+                            remove(inner)
 
     def sweep(self, living: set[str]) -> None:
         """Remove the exit records whose allocation is gone; never a directory in ``living``."""

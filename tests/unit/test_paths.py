@@ -163,3 +163,9 @@ def test_the_look_finds_ways(code: str) -> None:
 def test_fixed_paths_are_no_use() -> None:
     """/dev/null is nobody's to change."""
     assert not uses(ast.parse("os.open('/dev/null', 0)\nos.open(os.devnull, 0)\nheld.open()"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_trees_are_removed_in_one_way(path: Path) -> None:
+    """`Held.remove_tree`, which neither follows a symlink nor leaves the file system."""
+    assert "rmtree" not in path.read_text()

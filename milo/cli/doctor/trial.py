@@ -12,11 +12,12 @@ from typing import Final
 import attrs
 import trio
 
+from milo import walk
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Application, JavaRuntime, Launch, Resources
 from milo.core.records import short_id
-from milo.errors import CrunError, MiloError
+from milo.errors import CrunError, MiloError, PathError
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
 from milo.task.oci.bundle import write_bundle
@@ -59,7 +60,8 @@ def try_container(crun_path: str, options: PluginOptions) -> Trial:
             first = first.exceptions[0]
         error = str(first)
     finally:
-        shutil.rmtree(base, ignore_errors=True)
+        with contextlib.suppress(PathError), walk.hold_directory(os.path.dirname(base)) as run:
+            run.remove_tree(os.path.basename(base))
     return Trial(error, time.monotonic() - begin)
 
 

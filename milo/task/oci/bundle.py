@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import stat
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from milo import cgroup_files, proc
+from milo import cgroup_files, proc, walk
 from milo.core import cgroup
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import spec
@@ -20,7 +19,7 @@ from milo.core.container.host_names import choose_hostname
 from milo.core.container.mounts import Bind, is_inside
 from milo.core.container.spec import ContainerPlan
 from milo.core.launch import Application, Launch
-from milo.errors import ConfigError, StateError
+from milo.errors import ConfigError, PathError, Reason, StateError
 from milo.task.oci import cgroup_placement, privileges
 from milo.task.root import devices, etc_files, network, rootfs, volumes, work_dir
 from milo.task.root.layout import lay_out
@@ -146,14 +145,16 @@ def remove_bundle(state_dir: str) -> None:
         if is_inside(mount.point, path):
             raise StateError(path, f"{mount.point} is still mounted. Unmount it")
     try:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
+        with walk.hold_directory(state_dir) as directory:
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                directory.remove_tree(BUNDLE_DIR)
+            else:
+                directory.remove(BUNDLE_DIR)
     except FileNotFoundError:
         return
-    except OSError as exc:
-        raise StateError(path, f"it cannot be removed: {exc.strerror}") from exc
+    except PathError as exc:
+        if exc.reason is not Reason.MISSING:
+            raise StateError(exc.part, f"it cannot be removed: {exc.words}") from exc
 
 
 def _cpu_quota(launch: Launch, options: TaskOptions) -> int:
