@@ -315,7 +315,7 @@ def test_an_entry_that_is_no_class_is_refused(data: bytes) -> None:
         (b"<html><head>", "error page"),
         (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AccessDenied", "an XML document"),
         (b'{"errors": [{"status": 404}]}', "a JSON document"),
-        (gzip.compress(b"x"), "a gzip archive"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (b"\x7fELF\x02\x01\x01" + bytes(60), "ELF"),
         (class_file(61), "a single compiled class"),
         (b"#!/usr/bin/env python3\nprint()\n", "a script"),
