@@ -18,6 +18,7 @@ import trio
 
 from milo.core import cgroup, control, records
 from milo.core.config.plugin_options import PluginOptions
+from milo.core.container import exec_limits
 from milo.core.launch import Launch, TaskRequest, check_task_name
 from milo.core.report import ExitResult, Fingerprint, TaskEvent, TaskStatus, TaskUsage
 from milo.core.signals import NO_SIGNAL, parse_signal
@@ -100,6 +101,7 @@ class Registry:
             MiloError: it did not start, and nothing of it is left.
         """
         check_task_name(request.task_name)
+        exec_limits.check_request(request.config, request.env)
         task_id = request.task_id
         if task_id in self._tasks or task_id in self._starting:
             raise TaskRunningError(task_id, "it cannot be started a second time")

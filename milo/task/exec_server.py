@@ -29,7 +29,7 @@ from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.files import read_file, write_file
 from milo.proc import descriptor_path, identify, session
 from milo.task.children import PASSED_FD, Child, Reaper, WaitStatus
-from milo.task.oci import cgroup_placement
+from milo.task.oci import cgroup_placement, exec_limits
 from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
 from milo.task.oci.container import Container
 from milo.task.oci.crun import Crun
@@ -159,6 +159,8 @@ class Commands:
         process_path, pid_path, log_path, console_path = paths
         root = os.path.join(self._launch.state_dir, "crun")
         process = self._process(request)
+        words = [f"word {number} of the command" for number in range(1, len(request.argv) + 1)]
+        exec_limits.check_process(process, words)
         with contextlib.ExitStack() as stack:
             # By descriptor: crun enters it with root's rights, and before 1.15 wherever a symlink
             # leads by then, such as through /proc/1/root.

@@ -172,3 +172,13 @@ def java_arguments(
     else:
         arguments += ["-jar", app.jar]
     return (*arguments, *options.args)
+
+
+def argument_names(argv: Sequence[str], options: TaskOptions) -> list[str]:
+    """Return what the job calls each word of a command line of `java_arguments`."""
+    known = {option: f"jvm_options[{number}]" for number, option in enumerate(options.jvm_options)}
+    first = len(argv) - len(options.args)
+    return [
+        f"args[{index - first}]" if index >= first else known.get(word, "class_path")
+        for index, word in enumerate(argv)
+    ]

@@ -18,9 +18,10 @@ from milo.core.container.crun import container_name
 from milo.core.container.host_names import choose_hostname
 from milo.core.container.mounts import Bind, is_inside
 from milo.core.container.spec import ContainerPlan
+from milo.core.java.application import argument_names
 from milo.core.launch import Application, Launch
 from milo.errors import ConfigError, PathError, Reason, StateError
-from milo.task.oci import cgroup_placement, privileges
+from milo.task.oci import cgroup_placement, exec_limits, privileges
 from milo.task.root import devices, etc_files, network, rootfs, volumes, work_dir
 from milo.task.root.layout import lay_out
 
@@ -66,7 +67,7 @@ def write_bundle(
     Raises:
         UserError: the job's user is not on this host, or is not permitted.
         ConfigError: what is not permitted, or a mount, device, variable, JDK or extra host that
-            cannot be used.
+            cannot be used, or more arguments and variables than the kernel passes on.
         NetworkError: the allocation's network namespace is gone.
         StateError: the state directory or one of the task's directories cannot be used.
     """
@@ -113,6 +114,7 @@ def write_bundle(
             confinement=confinement,
         )
     )
+    exec_limits.check_process(config["process"], argument_names(argv, options))
     try:
         data = msgspec.json.encode(config)
     except UnicodeEncodeError as exc:
