@@ -12,8 +12,9 @@ from typing import Final
 
 from milo.errors import StateError
 
-MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
-"""A job's environment and config are in the launch file; Nomad bounds a job far below this."""
+MAX_RECORD_BYTES: Final = 48 << 20
+"""A job's environment and config are in the launch file: at most the 6 MiB that a kernel passes on
+(`milo.core.container.exec_limits`), each byte of which may be six in JSON."""
 
 
 def write_file(path: str, data: bytes, *, mode: int = 0o600) -> None:
@@ -56,7 +57,7 @@ def read_file(path: str) -> bytes | None:
         raise StateError(path, f"it cannot be opened: {words}") from exc
     try:
         # Not a file object: of a directory none can be made, and its descriptor would stay.
-        data = b""
+        data = bytearray()
         while len(data) <= MAX_RECORD_BYTES and (part := os.read(fd, 1 << 16)):
             data += part
     except OSError as exc:
@@ -65,4 +66,4 @@ def read_file(path: str) -> bytes | None:
         os.close(fd)
     if len(data) > MAX_RECORD_BYTES:
         raise StateError(path, f"it is larger than {MAX_RECORD_BYTES} bytes")
-    return data
+    return bytes(data)

@@ -77,15 +77,13 @@ class Exec(Message, frozen=True, tag="exec"):
     """Run a command in the container; the one request of a client of role ``exec``.
 
     Three descriptors come with it (SCM_RIGHTS): its standard input, output and error; none with
-    ``tty``, where the answer brings the terminal's other end.
+    ``tty``, where the answer brings the terminal's other end. A command line that is too long for
+    a message comes in one more descriptor, the last, of a sealed memfd.
     """
 
     argv: tuple[str, ...]
+    """Empty: what the memfd holds, each word with a NUL behind it."""
     tty: bool = False
-    cwd: str = ""
-    """Empty is the application's own."""
-    env: dict[str, str] = {}
-    """Beside the application's own; these win."""
 
 
 Request = Hello | GetStatus | Stop | Kill | GetDescriptors | Exec
@@ -98,6 +96,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
 
     version: Int32
     supervisor: ProcessId
+    long_commands: bool = False
+    """Whether an `Exec` may come without its words. No older Milo says so."""
 
 
 class Started(Message, frozen=True, tag="started"):
@@ -216,6 +216,15 @@ def encode(message: Message) -> bytes:
             f"A control message of {len(packet)} bytes is over the limit of {MAX_MESSAGE_BYTES}"
         )
     return packet
+
+
+def fits(message: Message) -> bool:
+    """Whether `encode` has no objection to the size of ``message``."""
+    try:
+        encode(message)
+    except ControlError:
+        return False
+    return True
 
 
 def decode_request(packet: bytes) -> Request:

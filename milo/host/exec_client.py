@@ -14,13 +14,15 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
 
+from milo import command_memory
 from milo.cgroup_files import signal_member
 from milo.core import control
+from milo.core.container import exec_limits
 from milo.core.exec_io import (
     EOT,
     CommandEnd,
@@ -66,12 +68,24 @@ async def run_command(
     command and all that its session holds.
 
     Raises:
+        ConfigError: no kernel passes on so much.
         ControlError: the task does not run, its process is of an older Milo, or it died.
     """
-    sock, _ = await open_control(state_dir, control.ROLE_EXEC)
-    with sock:
+    exec_limits.check_request({"command": argv}, {})
+    sock, welcome = await open_control(state_dir, control.ROLE_EXEC)
+    with sock, contextlib.ExitStack() as memory:
+        request, passed = control.Exec(argv=argv, tty=tty), []
+        if not control.fits(request):
+            if not welcome.long_commands:
+                raise ControlError(
+                    "Error: An older Milo started the task, and it cannot run so long a command. "
+                    "Restart the task (nomad alloc restart)"
+                )
+            passed = [command_memory.pack(argv)]
+            memory.callback(os.close, passed[0])
+            request = control.Exec(argv=(), tty=tty)
         return await _Session(sock, emit, _cgroup_path(state_dir)).run(
-            control.Exec(argv=argv, tty=tty), inputs, combined=combined
+            request, inputs, passed, combined=combined
         )
 
 
@@ -146,12 +160,17 @@ class _Session:
         self._readers: list[_Reader] = []
 
     async def run(
-        self, request: control.Exec, inputs: AsyncIterator[ExecInput], *, combined: bool
+        self,
+        request: control.Exec,
+        inputs: AsyncIterator[ExecInput],
+        passed: Sequence[int],
+        *,
+        combined: bool,
     ) -> CommandEnd:
         answer: control.ExecEnded | MiloError
         async with trio.open_nursery() as nursery:
             try:
-                answer = await self._talk(nursery, request, inputs, combined=combined)
+                answer = await self._talk(nursery, request, inputs, passed, combined=combined)
             except MiloError as exc:
                 answer = exc  # raised outside, where no group wraps it
             nursery.cancel_scope.cancel()
@@ -164,19 +183,20 @@ class _Session:
         nursery: trio.Nursery,
         request: control.Exec,
         inputs: AsyncIterator[ExecInput],
+        passed: Sequence[int],
         *,
         combined: bool,
     ) -> control.ExecEnded:
         stdin: trio.lowlevel.FdStream | None = None
         if request.tty:
-            await self._send(request, ())
+            await self._send(request, passed)
         else:
             ours, theirs = _pipes(combined=combined)
             stdin = trio.lowlevel.FdStream(ours[0])
             for number, fd in enumerate(ours[1:]):
                 self._read(nursery, fd, to_stderr=number == 1)
             try:
-                await self._send(request, theirs)
+                await self._send(request, [*theirs, *passed])
             finally:
                 close_all(theirs)
         try:

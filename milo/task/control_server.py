@@ -151,16 +151,16 @@ class ControlServer:
                 client.role = hello.role
             if not client.role:
                 return
+            welcome = control.Welcome(
+                version=control.PROTOCOL_VERSION,
+                supervisor=self._supervisor,
+                long_commands=True,
+            )
             if client.role == control.ROLE_EXEC:
-                welcome = control.Welcome(
-                    version=control.PROTOCOL_VERSION, supervisor=self._supervisor
-                )
                 await client.sock.send(control.encode(welcome))
                 await self._backend.run_command(client.sock)
                 return
-            client.post(
-                control.Welcome(version=control.PROTOCOL_VERSION, supervisor=self._supervisor)
-            )
+            client.post(welcome)
             current = self._backend.current()
             if client.role == control.ROLE_DRIVER:
                 while self._missed:

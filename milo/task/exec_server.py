@@ -18,9 +18,10 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 import trio
 
-from milo import cgroup_files
+from milo import cgroup_files, command_memory
 from milo.core import control
 from milo.core.container import crun as crun_args
 from milo.core.launch import Launch
@@ -39,7 +40,7 @@ from milo.walk import Held
 
 STREAMS: Final = 3
 """Descriptors of a command without a terminal: standard input, output and error."""
-ANCILLARY_BYTES: Final = socket.CMSG_SPACE(STREAMS * 4)
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE((STREAMS + 1) * 4)
 EXEC_FILES: Final = "exec-"
 """Begins the names, in the state directory, of the files of a command that runs."""
 KILL_TIMEOUT_S: Final = 10.0
@@ -90,6 +91,12 @@ class Commands:
         fds = passed_descriptors(rights)
         try:
             request = control.decode_request(packet)
+            if isinstance(request, control.Exec) and not request.argv and fds:
+                words = fds.pop()
+                try:
+                    request = msgspec.structs.replace(request, argv=command_memory.unpack(words))
+                finally:
+                    os.close(words)
             if not isinstance(request, control.Exec) or not request.argv:
                 raise ControlError("Error: A command was expected on this connection")
             if any("\0" in word for word in request.argv):
@@ -207,11 +214,9 @@ class Commands:
         with open(path, "rb") as file:
             process: dict[str, Any] = json.load(file)["process"]
         process |= {"args": list(request.argv), "terminal": request.tty}
-        if request.cwd:
-            process["cwd"] = request.cwd
         own = dict(item.partition("=")[::2] for item in process["env"])
         added = {"TERM": "xterm"} if request.tty else {}
-        env = added | own | request.env
+        env = added | own
         process["env"] = [f"{name}={value}" for name, value in env.items()]
         return process
 

@@ -275,6 +275,21 @@ async def test_a_word_is_never_cut(jar_dir: Path) -> None:
         assert output.stdout == b"" and b"holds a NUL character" in output.stderr
 
 
+@pytest.mark.parametrize("tty", [False, True])
+async def test_a_command_may_be_as_long_as_the_kernel_takes_it(jar_dir: Path, tty: bool) -> None:
+    """Above that it is an error with its size, and nothing runs."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        words = ["x" * 100_000, "é" * 20_000, "", "z"] * 7
+        script = 'printf "%s," "$#" "${#1}" "${27}" "${28}"'
+        end, output = await run(rig, task, "/bin/sh", "-c", script, "sh", *words, tty=tty)
+        assert (end, output.stdout) == (CommandEnd(0), b"28,100000,,z,")
+        end, output = await run(rig, task, "/bin/echo", *["y" * 100_000] * 21, tty=tty)
+        assert end == CommandEnd(126)
+        text = output.stdout + output.stderr
+        assert b"bytes in all" in text and b"yy" not in text, text[:1000]
+
+
 async def processes_of(rig: DriverRig, task: Task) -> set[int]:
     started = rig.registry._tasks[task.id].started
     assert started is not None

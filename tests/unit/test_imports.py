@@ -17,6 +17,7 @@ SHARED = {
     "milo.files",
     "milo.proc",
     "milo.cgroup_files",
+    "milo.command_memory",
     "milo.unix_sockets",
     "milo.walk",
 }
@@ -25,6 +26,7 @@ ALLOWED = {
     "milo.files": {"milo.errors"},
     "milo.proc": {"milo.core"},
     "milo.cgroup_files": {"milo.core", "milo.proc"},
+    "milo.command_memory": {"milo.core", "milo.errors"},
     "milo.unix_sockets": set(),
     "milo.walk": {"milo.errors", "milo.proc"},
     "milo.core": {"milo.core", "milo.errors"},
