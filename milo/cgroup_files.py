@@ -1,8 +1,8 @@
-"""The one way to find, read and write the files of cgroups, on both hierarchies.
+"""The only module that finds, reads and writes files of cgroups, on both hierarchies.
 
-Used by the driver and by the task process, which may not import each other. What the numbers mean
-is `milo.core.cgroup`'s business. `milo.host.stats.cgroup_reader` reads the same files again and
-again, by descriptors that it keeps.
+The driver and the task process both use it, because they may not import each other.
+`milo.core.cgroup` says what the numbers mean. `milo.host.stats.cgroup_reader` reads the same files
+repeatedly, by descriptors that it keeps open.
 """
 
 from __future__ import annotations

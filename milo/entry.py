@@ -1,6 +1,6 @@
-"""Where every ``milo`` begins: as Nomad's plugin, or as a command for people.
+"""The start of every ``milo`` process, which is Nomad's plugin or a command for people.
 
-Imports nothing of Milo's until it is known which: the plugin's start is timed.
+Nothing of Milo's is imported until it is known which, because the plugin must start quickly.
 """
 
 from __future__ import annotations

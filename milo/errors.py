@@ -1,8 +1,7 @@
 """Milo's exceptions.
 
-Every exception carries its data as attributes, so that callers can decide on it without
-reading text. ``str(error)`` is the sentence that a user of Nomad sees: it says what was
-wrong, what was expected and what to do.
+Every exception has its data as attributes, so that callers need not read its text. ``str(error)``
+is the sentence that a user of Nomad sees: what was wrong, what was expected and what to do.
 """
 
 from __future__ import annotations

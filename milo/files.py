@@ -1,6 +1,6 @@
-"""Files of a task's state directory: written whole or not at all, never through a symlink.
+"""Writes files of a task's state directory: completely or not at all, and never through a symlink.
 
-Used by the driver and by the task process, which may not import each other.
+The driver and the task process both use it, because they may not import each other.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The one way to read /proc and /sys, and prctl(2) beside it. Linux only.
+"""The only module that reads /proc and /sys, and prctl(2). Linux only.
 
-What a process says of itself there (its name, its descriptors' targets, its mounts) may hold any
-byte, since tenants choose it: it is read as bytes and within bounds, split at the line feeds that
-the kernel itself writes, and freed of the kernel's escapes before it becomes text. Never by
-``str.splitlines``, which sees an end of a line in other characters too.
+Tenants choose some of what stands there (names of processes, targets of descriptors, mounts), and
+it may contain any byte. So it is read as bytes and within bounds, split only at the line feeds
+that the kernel writes, and the kernel's escapes are decoded before it becomes text.
+``str.splitlines`` is not used, because it also splits at other characters.
 
-Used by the driver and by the task process, which may not import each other. For the files of
-cgroups see `milo.cgroup_files`.
+The driver and the task process both use it, because they may not import each other. For the files
+of cgroups see `milo.cgroup_files`.
 """
 
 from __future__ import annotations

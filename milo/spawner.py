@@ -1,9 +1,9 @@
 """The spawner: forks task processes from an interpreter that has everything imported.
 
-It is forked from the plugin before any event loop or thread, holds none of its descriptors,
-and waits in a plain loop: forking a process that runs Trio, asyncio or a thread would copy
-their locks and epoll descriptors. It ends with its driver; the task processes do not.
-Measured: a task process is ready 4.6 ms after the request and costs 3.3 MB.
+It is forked from the plugin before there is an event loop or a thread, holds none of the plugin's
+descriptors, and waits in a plain loop. Forking a process that runs Trio, asyncio or a thread would
+copy locks and epoll descriptors. It ends with its driver; the task processes do not. Measured: a
+task process is ready 4.6 ms after the request and takes 3.3 MB.
 """
 
 from __future__ import annotations

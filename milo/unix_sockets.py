@@ -1,6 +1,6 @@
-"""What unix sockets carry and tell beside bytes: descriptors, the other side's user, an address.
+"""What unix sockets carry besides bytes: descriptors, the peer's user, a socket's path.
 
-Used by the driver and by the task process, which may not import each other.
+The driver and the task process both use it, because they may not import each other.
 """
 
 from __future__ import annotations

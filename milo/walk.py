@@ -1,19 +1,19 @@
-"""The one way to follow a path that a task, a job or another user of the host can influence.
+"""The only way to follow a path that a task, a job or another user of the host can influence.
 
-Whoever can write to a directory can exchange what lies in it, at any instant, for a symlink to
-somewhere else, a FIFO, a device. So no such path is given to the kernel as a whole. It is taken
-part by part, each looked up from the descriptor of the one before (openat(2)), and what is found
-is only held (``O_PATH``): no file is opened by that, no FIFO gets a reader, no device wakes up.
-What is held is looked at, its kind and its owner, and then opened itself, by its descriptor:
-nothing can take its place in between.
+Whoever can write to a directory can at any time exchange its entries for a symlink to somewhere
+else, a FIFO or a device. So such a path is never given to the kernel as a whole. It is looked up
+part by part, each part from the descriptor of the one before (openat(2)), and what is found is
+only held (``O_PATH``): no file is opened by that, no FIFO gets a reader, no device is activated.
+Kind and owner of what is held are checked. Then exactly that is opened, through its descriptor, so
+that nothing can take its place in between.
 
-There are four ways, by what becomes of a symlink:
+Four functions differ in what they do with a symlink:
 
-- `hold`: below a trusted directory none is followed at all;
-- `Held.within`: one is followed that does not lead out of a directory;
-- `hold_in_container`: each leads where it would lead in the task's container;
-- `follow`: each leads where it leads on the host; for paths of the operator's own, and for
-  those of which the caller judges the end.
+- `hold`: follows none below a trusted directory;
+- `Held.within`: follows those that do not lead out of a directory;
+- `hold_in_container`: follows each as the task's container would;
+- `follow`: follows each as the host would; for the operator's own paths, and for those whose target
+  the caller checks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The executable ``milo`` of a plugin directory: how it is written, told from others, and trusted.
+"""The executable ``milo`` of a plugin directory: how to write, recognise and check it.
 
 It is a launcher, which names an interpreter and the directory of Milo's packages, or the
-self-contained file, which holds everything.
+self-contained file, which contains everything.
 """
 
 from __future__ import annotations

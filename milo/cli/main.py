@@ -1,7 +1,7 @@
-"""The ``milo`` command: has the work done, and says how it went where that went wrong.
+"""The ``milo`` command: runs a subcommand, and turns exceptions into messages and exit statuses.
 
-Whatever a command raises ends here, as one sentence and an exit status. Commands raise
-`MiloError` for what they can say better than the kernel, and let everything else pass.
+Commands raise `MiloError` where they can say more than the kernel, and let every other exception
+pass.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The control protocol between a task process and its clients (driver, ``milo ps``).
 
-One unix SEQPACKET socket a task, so that one packet is one message and descriptors stay with
-theirs. Each message is a JSON object with the key ``type``. The client speaks first, with
-`Hello`; the task process answers `Welcome` and then pushes to clients of role ``driver``
-whatever happens. Unknown keys are ignored; an unknown type is answered with an error.
+Each task has one unix socket of the type SEQPACKET, so that one packet is one message and
+descriptors arrive with their message. Each message is a JSON object with the key ``type``. The
+client sends `Hello` first. The task process answers `Welcome`, and from then on sends events to
+clients of the role ``driver``. Unknown keys are ignored; an unknown type is answered with an
+error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes into and comes out of a command that runs in a task's container. Pure values."""
+"""The input and output of a command that runs in a task's container. Pure values."""
 
 from __future__ import annotations
 

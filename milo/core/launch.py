@@ -1,7 +1,7 @@
 """What a task process is told to run: plain values, encoded as JSON by msgspec.
 
-The driver makes a `Launch` of Nomad's StartTask request (or ``milo run`` of its command line),
-writes it to the task's state directory, and the task process works from it alone. Paths are the
+The driver makes a `Launch` from Nomad's StartTask request, or ``milo run`` from its command line,
+and writes it to the task's state directory. The task process uses nothing else. Paths are the
 host's unless a name says otherwise.
 """
 

@@ -1,8 +1,8 @@
 """The life cycle of one task, as a table. Nothing here does I/O.
 
-The task process asks the table before it acts, so that an order of events that makes no
-sense (a second start, an exit before a start) fails loudly instead of leaking a container.
-`milo.host.task_state` has the driver's table: what a driver knows of a task is less.
+The task process consults the table before it acts. So an impossible order of events (a second
+start, an exit before a start) raises an error instead of leaking a container. The driver, which
+knows less of a task, has a table of its own: `milo.host.task_state`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is written down of a task: files in its state directory, and Nomad's task handle.
+"""The records of a task: the files in its state directory, and Nomad's task handle.
 
-All of it is JSON with a version. A driver reads every version up to its own; unknown keys
-are ignored, so that a record of a newer Milo with the same version number stays readable.
+All of them are JSON with a version. A driver reads every version up to its own. Unknown keys are
+ignored, so that a driver can read a newer Milo's record that has the same version number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the driver reports about tasks and about itself: plain values, no I/O.
 
-The host side fills them; `milo.plugin.convert` puts them on the wire. Texts for people, which may
-hold a tenant's words, are `printable` from here on.
+`milo.host` fills them, and `milo.plugin.convert` turns them into Nomad's messages. Texts for
+people may contain a tenant's words and are made `printable` here.
 """
 
 from __future__ import annotations

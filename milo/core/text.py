@@ -1,9 +1,9 @@
-"""Text that others have chosen, made safe to show: a terminal may obey control characters.
+"""Makes text that others have chosen safe to show, since a terminal obeys control characters.
 
-A tenant chooses the names of tasks, files and classes, what a JVM writes, and what crun complains
-of. All of it passes `printable` where it leaves Milo: in what the driver reports to Nomad
+A tenant chooses the names of tasks, files and classes, what a JVM writes, and part of what crun
+prints. All of it passes `printable` before it leaves Milo: in what the driver reports to Nomad
 (`milo.core.report`, `milo.plugin.rpc`), in the agent's log (`milo.plugin.hclog`), in a task
-process's own (`milo.task.journal`), and in what the commands print (`milo.cli.output`).
+process's log (`milo.task.journal`), and in what the commands print (`milo.cli.output`).
 """
 
 from __future__ import annotations

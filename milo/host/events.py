@@ -1,4 +1,4 @@
-"""Values for any number of subscribers, none of which can hold up the others."""
+"""Passes values to any number of subscribers. A slow subscriber does not delay the others."""
 
 from __future__ import annotations
 

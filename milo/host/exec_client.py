@@ -1,7 +1,7 @@
 """Runs commands in a task's container, through its task process: ``alloc exec``, script checks.
 
-The driver holds one end of the command's streams and moves bytes; the command's life is the
-task process's business, which ends it when this connection closes.
+The driver holds one end of the command's streams and moves bytes. The task process starts the
+command, and kills it when this connection closes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The driver's health and attributes, watched: what is installed later is found later."""
+"""Reports the driver's health and attributes, and whatever changes on the host later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follows the tasks: reads what their processes say, and finds out how each has ended."""
+"""Follows the tasks: reads what their processes send, and finds out how each task has ended."""
 
 from __future__ import annotations
 

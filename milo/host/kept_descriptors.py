@@ -1,4 +1,4 @@
-"""What a driver keeps of one task so that a successor of its task process can go on."""
+"""The descriptors of one task that a driver keeps for a successor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One task as the driver holds it: what is known of it, and what connects it to its process."""
+"""One task in the driver: what is known of it, and the connection to its task process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every task of this driver, and what Nomad asks of them.
+"""Every task of this driver, and the operations that Nomad asks for.
 
-One nursery holds a reader for each task process. What goes wrong with one task is that
-task's: it is logged, told to whoever waits for it, and touches no other.
+One nursery has a reader for each task process. A failure of one task is logged and reported to
+whoever waits for that task. It does not affect other tasks.
 """
 
 from __future__ import annotations

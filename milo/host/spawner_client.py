@@ -1,4 +1,4 @@
-"""The driver's end of the spawner: asks for task processes, and replaces a dead spawner."""
+"""The driver's side of the spawner: asks for task processes, and replaces a spawner that died."""
 
 from __future__ import annotations
 

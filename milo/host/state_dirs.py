@@ -1,10 +1,10 @@
-"""Which state directories this host has: what the commands for people look into, and believe.
+"""Finds the state directories of this host, for the commands that people run.
 
-What lies in one is believed: which process is a task's own, which container is to be killed. So one
-counts only if root alone can change it and every directory above it, and where they are is told by
-root alone: by the command line, by the default, by ``milo run``, and by the drivers, each of which
-leaves a pointer to a state directory that is not the default. Nothing that another process of the
-host can say (the name of a socket, say) makes a state directory.
+The commands trust what a state directory contains: which process is a task's, which container to
+kill. So a directory is used only if root alone can change it and every directory above it, and
+only if root has named it: on the command line, by the default, by ``milo run``, or by a driver,
+which leaves a pointer to a state directory that is not the default. Nothing that another process
+of the host can say, such as the name of a socket, makes a state directory.
 """
 
 from __future__ import annotations

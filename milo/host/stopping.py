@@ -1,8 +1,8 @@
-"""Stops one task: by way of its own process, and past it when that does not answer.
+"""Stops one task through its task process, or without it if it does not answer.
 
-A task process stands still when its container blocks inside a write of its own (the splice
-waits with it, in the kernel) and when somebody has stopped it. Its container has to be
-stoppable all the same, and its end lets the task process go on.
+A task process can be stuck: its container may block inside a write of its own (the splice then
+waits in the kernel too), or somebody may have stopped the process. The container must still be
+stoppable. Its end also lets the task process continue.
 """
 
 from __future__ import annotations

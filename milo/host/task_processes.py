@@ -1,4 +1,4 @@
-"""Task processes as the driver has them made, and ended: forked by the spawner, one a task."""
+"""Starts and ends task processes for the driver: the spawner forks them, one for each task."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a driver knows of one task: a table of phases, and a frozen value for each. Pure.
 
-The task process knows more (`milo.core.lifecycle`); this is what has reached the driver, which
-may have come late, lost the connection, or have to give the task up.
+The task process knows more (`milo.core.lifecycle`). What the driver knows may be late, because it
+may have lost the connection, and it may have to give the task up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""hashicorp.nomad.plugins.base.proto.BasePlugin: who we are, and our configuration."""
+"""hashicorp.nomad.plugins.base.proto.BasePlugin: the plugin's name, versions and configuration."""
 
 from __future__ import annotations
 

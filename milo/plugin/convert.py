@@ -1,7 +1,7 @@
-"""Between the wire and the core: the only module that knows both sides, but for `stats_message`.
+"""Converts between Nomad's messages and `milo.core`. Only it and `stats_message` know both.
 
-Everything here is a pure function. What comes in from Nomad is trusted to be of the right
-shape, but nothing is trusted to be set.
+All functions are pure. A message from Nomad is trusted to have the right types, but any field of
+it may be missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""hashicorp.nomad.plugins.drivers.proto.Driver: the task driver itself, as thin as can be."""
+"""hashicorp.nomad.plugins.drivers.proto.Driver: the task driver's RPCs, each a few lines long."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Log lines for the agent: hclog's JSON on stderr, one object a line.
 
-Nothing here ever blocks or raises: after the agent was killed the plugin's stderr is broken,
-and an agent that stops reading must not stop the driver. A line that cannot be written at once
-is dropped and counted.
+Nothing here blocks or raises. After the agent was killed, the plugin's stderr is broken, and an
+agent that stops reading must not stop the driver. A line that cannot be written at once is dropped
+and counted.
 """
 
 from __future__ import annotations

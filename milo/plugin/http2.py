@@ -1,6 +1,6 @@
-"""Everything that is known here of grpclib's and h2's insides: the private names they keep.
+"""All uses of private names of grpclib and h2.
 
-A connection that bears any number of calls, and messages that leave without a detour.
+They allow any number of calls on one connection, and sending messages without a detour.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The plugin process, in the order that start-up time and the spawner need.
+"""The plugin process: its steps, in the order that a fast start and the spawner need.
 
-Nomad starts every plugin about three times at each boot of its agent, and waits for the
-handshake line each time. So the line goes out before anything is imported that only serving
-needs; the agent's first connection then waits in the socket's queue. The spawner is forked
-before that, while there is no event loop and no thread, once Trio and the task code are there.
+Nomad starts every plugin about three times at each start of its agent, and waits for the handshake
+line each time. So that line is printed before anything is imported that is needed only for
+serving; the agent's first connection waits in the socket's queue meanwhile. The spawner is forked
+earlier, after Trio and the task code are imported and before there is an event loop or a thread.
 """
 
 from __future__ import annotations

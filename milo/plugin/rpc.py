@@ -1,11 +1,11 @@
 """The bridge between grpclib's asyncio server and services written for Trio.
 
-A service is a subclass of the class that betterproto generated, its methods being Trio
-functions (a request in, a response out) and Trio async generators (for streams). `bridged`
-keeps the generated table of paths and types, and replaces what each path calls.
+A service is a subclass of a class that betterproto generated. Its methods are Trio functions (a
+request in, a response out) and Trio async generators (for streams). `bridged` keeps the generated
+table of paths and types, and replaces what each path calls.
 
-What a handler raises ends that one call and nothing else:
-a `MiloError` becomes an error status with its text, anything unexpected is logged.
+An exception in a handler ends that call only. A `MiloError` becomes an error status with its text;
+any other exception is logged.
 """
 
 from __future__ import annotations

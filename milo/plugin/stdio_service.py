@@ -1,4 +1,4 @@
-"""plugin.GRPCStdio: what the plugin prints, which is nothing."""
+"""plugin.GRPCStdio: forwards what the plugin prints, which is nothing."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """Child processes of a task process: how they are started, and reaped in one place.
 
-The task process is a subreaper, so that the container's first process becomes its child when
-``crun create`` has ended, and its exact wait status (exit code 137 and death by signal 9 are
-different things) can be taken from the kernel.
+The task process is a subreaper. So when ``crun create`` has ended, the container's first process
+becomes its child, and the kernel gives it the exact wait status (exit code 137 and death by signal
+9 differ).
 
-A status belongs to a `Child`, never to a number: the kernel gives a number to nobody else before
-its status was taken, and only `Reaper.reap` takes one. So a child that is watched is never
-mistaken for a later process, and what nobody watches is dropped at once. The one process that is
-not watched from its beginning is one that somebody else starts (crun): while it may come,
-`Reaper.orphans_kept` leaves whatever ends unwatched where it is.
+A status belongs to a `Child` object, not to a process id. The kernel does not use an id again
+before its status was collected, and only `Reaper.reap` collects one. So a watched child is never
+mistaken for a later process, and the status of an unwatched child is dropped at once. Only a
+process that crun starts is not watched from its beginning. While one may appear,
+`Reaper.orphans_kept` leaves unwatched children that have ended as zombies.
 """
 
 from __future__ import annotations

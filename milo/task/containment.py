@@ -1,7 +1,7 @@
-"""Keeps a failure of what only watches a task from ending the task.
+"""Keeps a failure of a helper from ending the task.
 
-A nursery ends with the first exception in it. What runs beside the container and is not the
-container (docs/architecture.md has the list) therefore runs in here.
+A nursery ends with the first exception in it. So whatever runs beside the container, and is not
+the container, runs in here (docs/architecture.md has the list).
 """
 
 from __future__ import annotations

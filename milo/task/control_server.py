@@ -1,4 +1,4 @@
-"""The task process's end of the control socket: any number of clients at once."""
+"""The task process's side of the control socket, for any number of clients at once."""
 
 from __future__ import annotations
 

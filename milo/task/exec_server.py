@@ -1,7 +1,7 @@
-"""Commands in the container (``nomad alloc exec``, script checks): one connection each.
+"""Commands in the container (``nomad alloc exec``, script checks), one connection each.
 
-The task process runs them, not the driver: it is the subreaper, so that it learns the exact
-status, and it outlives the driver, so that a command whose driver has gone is ended.
+The task process runs them, not the driver. It is the subreaper and so learns the exact exit
+status, and it outlives the driver, so that it can end a command whose driver has gone.
 """
 
 from __future__ import annotations

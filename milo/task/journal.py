@@ -1,4 +1,4 @@
-"""What a task process has to say: to the connected drivers, and to a bounded file."""
+"""The messages of a task process, sent to the connected drivers and written to a bounded file."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""The preparer: a child that reads what a tenant has written, before the task starts.
+"""The preparer: a child process that reads a tenant's files before the task starts.
 
-Options, JAR, class files, a JDK's ``release``, ELF files, files of options: whoever wrote them may
-have made them to cost memory and time. So they are read in a process of their own, within limits
-of memory, processor time and time, first in line for the kernel's OOM killer. It writes the bundle
-and `records.PREPARED_FILE`, passes on descriptors of what it has checked, and ends; the task
-process, which has to answer meanwhile, reads no byte of a tenant's.
+Options, JAR, class files, a JDK's ``release``, ELF files and argument files may have been made to
+cost memory and time. So a process of its own reads them, with limits of memory, processor time and
+elapsed time, and the kernel's OOM killer takes it first. It writes the bundle and
+`records.PREPARED_FILE`, passes on descriptors of what it has checked, and ends. The task process
+reads none of these files and can answer meanwhile.
 
-It is forked before there is an event loop, and waits to be told which task: a fork of a process
-with one is not clean.
+It is forked before there is an event loop, because forking a process that has one is not safe, and
+waits to be told which task it prepares.
 """
 
 from __future__ import annotations

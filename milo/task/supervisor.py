@@ -1,16 +1,17 @@
 """One task, from its launch to its exit record: the nursery of a task process.
 
-What runs in it, and what each may end:
+What runs in it, and what each part may end:
 
-- the reaper, around everything else: it outlives all clean-up, which waits for children;
+- the reaper, around everything else: it outlives all clean-up, because clean-up waits for children;
 - the control server: a client's failure ends that client's connection;
 - the container: its end is the end of the task, and nothing else is;
 - beside it the two pumps, the stop ladder, and what watches the allocation's directory, the JVM,
-  its heap dump and the kernel's kills: each is contained (`milo.task.containment`), and ends
-  nothing. The ladder and the watch over the allocation end the task by a stop, as a client does.
+  its heap dump and the kernel's kills. Each is contained (`milo.task.containment`), and its failure
+  ends nothing. The ladder and the watch over the allocation can end the task only by a stop, as a
+  client can.
 
-Whatever ends `Supervisor.run`, nothing of a task outlives it, and how the task ended is written
-down: in `exit.json` once it has started, in its streams and a `StartFailed` before.
+However `Supervisor.run` ends, nothing of the task outlives it, and how the task ended is written
+down: in `exit.json` if it had started, otherwise in its streams and a `StartFailed`.
 """
 
 from __future__ import annotations

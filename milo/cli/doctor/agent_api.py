@@ -1,8 +1,8 @@
 """Asks a running Nomad agent over HTTP.
 
-Whoever listens at the address may answer: any user, when the agent is down. So an answer has one
-deadline, a largest size and a largest depth, a redirect is not followed (it would take the token
-along), and no value has a type until it was looked at.
+Any user can listen at the address while the agent is down. So all answers together have one
+deadline, each has a maximum size and depth, a redirect is not followed (it would get the token),
+and the type of every value is checked.
 """
 
 from __future__ import annotations

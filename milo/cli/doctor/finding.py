@@ -1,4 +1,4 @@
-"""What one check of ``milo doctor`` has found, and what all of them come to."""
+"""What one check of ``milo doctor`` has found, and the result of all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON from elsewhere, of a depth that every function here can walk down."""
+"""Reads JSON from elsewhere, up to a depth that is safe for recursive functions."""
 
 from __future__ import annotations
 

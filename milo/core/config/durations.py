@@ -1,4 +1,4 @@
-"""Durations as Go writes them, since that is how Nomad's users write every duration."""
+"""Durations in Go's notation, which Nomad uses everywhere."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """How a key of a configuration is declared, and how a block is read. Pure.
 
-A block is an attrs class, and each of its keys a field with all that there is to know of it::
+A block is an attrs class. Each of its keys is a field that contains everything about the key::
 
     pids_limit: int = attrs.field(
         default=4096,
         metadata=option(whole_number(1, MAX_PIDS), doc="…", example="512"),
     )
 
-From that come the HCL schema that Nomad checks jobs with (`milo.plugin.schema`), the reading
-below, the reference and manual pages, and arguments of ``milo run``.
+The HCL schema that Nomad checks jobs with (`milo.plugin.schema`), the reader below, the reference
+and manual pages, and the arguments of ``milo run`` are derived from it.
 """
 
 from __future__ import annotations

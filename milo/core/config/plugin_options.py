@@ -1,7 +1,7 @@
-"""The agent's ``plugin "milo" { config { … } }`` block: every key with all that is known of it.
+"""The agent's ``plugin "milo" { config { … } }`` block: every key, with all that is known of it.
 
-Part of a `milo.core.launch.Launch`, and as that written to disk: a field that is new has a
-default, which is also what an older record means, and none changes its meaning.
+`PluginOptions` is part of a `milo.core.launch.Launch` and so is written to disk. A new field needs
+a default, which older records then have, and no field may change its meaning.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the keys of a job mean together, and what the operator permits. Pure.
+"""The rules across the keys of a job, and what the operator permits. Pure.
 
-Keys that are harmless one by one can be a hole together: `check_task` looks at all of them at
-once, with the user and the network that the task has beside them. docs/security.md says what
-each combination would give, and tests/unit/test_rules.py goes through every pair.
+Keys that are harmless alone can be dangerous together. So `check_task` looks at all of them at
+once, and at the task's user and network. docs/security.md says what each combination would give a
+task, and tests/unit/test_rules.py checks every pair.
 """
 
 from __future__ import annotations

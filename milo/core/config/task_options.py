@@ -1,6 +1,6 @@
-"""A job's ``config`` block: every key with all that is known of it.
+"""A job's ``config`` block: every key, with all that is known of it.
 
-What keys mean together is in `milo.core.config.rules`.
+The rules across keys are in `milo.core.config.rules`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The kinds of values that keys of a configuration have: HCL type, reader and range. Pure.
+"""The kinds of values that a key of a configuration can have: HCL type, reader and range. Pure.
 
-A key's `Value` is named in its table, `milo.core.config.task_options` or
-`milo.core.config.plugin_options`. What reads it is given the key's full name, such as
-``mounts[0].source``, and names it in every error.
+The tables `milo.core.config.task_options` and `milo.core.config.plugin_options` give each key its
+`Value`. A reader gets the key's full name, such as ``mounts[0].source``, and names it in errors.
 """
 
 from __future__ import annotations

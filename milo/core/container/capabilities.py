@@ -1,8 +1,8 @@
 """Linux capabilities by name, and which of them a job gets. Pure.
 
-As in Nomad's java driver, names are taken in any case, with or without ``CAP_``, and ``all``
-is every one, but for those that have to be named. Unlike there a job starts with none: `cap_add`
-is all that it has.
+As in Nomad's java driver, a name may be in any case, with or without ``CAP_``, and ``all`` means
+every capability except those that have to be named. Unlike there, a job starts with none and gets
+only those of `cap_add`.
 """
 
 from __future__ import annotations

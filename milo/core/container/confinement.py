@@ -1,4 +1,4 @@
-"""What the application in a container may do, and how it is held apart. Pure values."""
+"""What the application in a container may do, and how it is isolated. Pure values."""
 
 from __future__ import annotations
 

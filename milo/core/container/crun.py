@@ -1,7 +1,7 @@
 """The command lines of crun, one function each. Pure.
 
-crun writes an error to the file given with ``--log`` and, the same words once more, to its
-standard error; for ``create`` that is the container's own (docs/spikes/1-crun-stdio.md).
+crun writes an error to the file given with ``--log`` and repeats it on its standard error, which
+for ``create`` is the container's own (docs/spikes/1-crun-stdio.md).
 """
 
 from __future__ import annotations

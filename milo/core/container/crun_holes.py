@@ -1,8 +1,9 @@
-"""What is known to be wrong with versions of crun, and what Milo does about it. Pure.
+"""The known faults of crun's versions, and what Milo does about each. Pure.
 
-One table, from crun's own list of changes and its history. docs/reference/crun.md is written from
-it, and the fingerprint and ``milo doctor`` warn by it. A distribution may have mended a fault
-without another version: then the table says too much, and never too little.
+There is one table, made from crun's own change log and history. docs/reference/crun.md is
+generated from it, and the fingerprint and ``milo doctor`` use it for their warnings. A
+distribution may have fixed a fault without changing the version. The table then lists a fault too
+many, never one too few.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Reads what the dynamic linker reads of an ELF file: what it needs, and where it looks. Pure.
+"""Reads from an ELF file what the dynamic linker reads: what it needs, and where it looks. Pure.
 
-The file may be a tenant's: every offset and count in it is bounded, nothing is executed, and
-what is not understood is a `ValueError`. Formats: System V gABI, chapters 4 and 5; elf(5).
+The file may be a tenant's. So every offset and count in it is bounded, nothing is executed, and
+whatever is not understood raises a `ValueError`. Formats: System V gABI, chapters 4 and 5; elf(5).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Seccomp: profiles of docker's and podman's format made into the OCI's, and Milo's own. Pure.
+"""Seccomp: Milo's own profile, and conversion of docker's and podman's to the OCI's format. Pure.
 
-The format of the containers project and of docker extends the OCI's ``linux.seccomp``: rules
-that depend on the architecture, the container's capabilities and the kernel are decided here.
+The format of docker and of the containers project extends the OCI's ``linux.seccomp``: some of its
+rules depend on the architecture, the container's capabilities and the kernel. Those are decided
+here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The system calls of the built-in filter: what an application may call, whatever it is. Pure.
+"""The system calls that the built-in filter allows, whatever the application is. Pure.
 
-The filter lets these through and answers ENOSYS to every other, so that a call which is newer
-than this list, or than the host's libseccomp, is refused until somebody has looked at it: crun
-drops names that its libseccomp does not know without a word, and a list of refusals would then
-let them pass. C libraries fall back on ENOSYS. Names of all architectures stand side by side;
-a machine takes its own. As of Linux 6.18, but for what `seccomp_denied` keeps back.
+The filter allows these and answers ENOSYS to every other call. So a call that is newer than this
+list, or than the host's libseccomp, is refused until somebody has reviewed it. A list of refused
+calls would allow it, because crun silently drops names that its libseccomp does not know. C
+libraries handle ENOSYS. The list has the names of all architectures; each machine uses its own. It
+is as of Linux 6.18, except for the calls in `seccomp_denied`.
 """
 
 from __future__ import annotations

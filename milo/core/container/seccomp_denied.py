@@ -1,7 +1,7 @@
-"""The system calls that no application needs and that reach beyond its container. Pure.
+"""System calls that no application needs and that reach beyond its container. Pure.
 
-Collected from what docker's default profile withholds (its documentation lists them with
-reasons), from io_uring's history, and from what tasks of one user share on a host.
+They come from what docker's default profile refuses (its documentation lists the reasons), from
+the history of io_uring, and from what tasks of one user share on a host.
 """
 
 from __future__ import annotations

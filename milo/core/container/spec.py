@@ -1,8 +1,8 @@
 """Builds the OCI ``config.json`` of a task's container. Pure.
 
-The facts come from `milo.task.oci.bundle`. What a container may do is decided here and in
-`milo.core.container.mounts`, and nowhere else: namespaces, mounts, privileges and limits. The
-defaults follow those of podman where the JVM has no need of its own.
+The facts come from `milo.task.oci.bundle`. Only this module and `milo.core.container.mounts`
+decide what a container may do: namespaces, mounts, privileges and limits. The defaults are
+podman's, except where a JVM needs something else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""User namespaces: which ids of the host a container's own stand for, and what that takes. Pure."""
+"""User namespaces: which ids of the host a container's ids are, and what that requires. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which application a task runs, and the command line for it: the decisions, no I/O.
+"""Decides which application a task runs, and with which command line. No I/O.
 
-`milo.task.java.application` looks at the task's directories and asks here.
+`milo.task.java.application` reads the task's directories and asks here.
 """
 
 from __future__ import annotations

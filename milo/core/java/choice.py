@@ -1,4 +1,4 @@
-"""Which of the host's Javas a task runs on: the job's ``java_version`` and its rules. Pure."""
+"""Chooses which of the host's Java runtimes a task uses, by the job's ``java_version``. Pure."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How much of a task's memory the JVM's heap gets, and which of its user's options decide. Pure.
+"""How much of a task's memory the JVM's heap gets, and which options of the user decide it. Pure.
 
-The kernel kills a task for all of its memory, while ``-Xmx`` bounds the heap alone: threads,
-classes, compiled code, direct buffers and the collector's own tables come on top of it.
-docs/memory.md has the measurements that the numbers here come from.
+The kernel kills a task for all the memory that it uses, but ``-Xmx`` limits only the heap.
+Threads, classes, compiled code, direct buffers and the collector's tables need memory besides it.
+The numbers here come from the measurements in docs/memory.md.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The format of HotSpot's performance data, ``/tmp/hsperfdata_<user>/<pid>``. Pure.
 
-The application can write what it likes into that file: nothing in it is relied upon, every
-offset is checked, and what is shown is shortened to printable text.
+The application can write anything into that file. So no decision depends on it, every offset is
+checked, and what is shown is shortened to printable text.
 
-The layout is perfMemory.hpp's and perfData.hpp's of JDK 8 to 25 (version 2.0), tried with both
+The layout is that of perfMemory.hpp and perfData.hpp of JDK 8 to 25 (version 2.0), tried with both
 JDKs of this project's tests.
 """
 

@@ -1,8 +1,8 @@
 """Which JVM options a job may give: rules of the ``java`` launcher, not of the JVM.
 
-The launcher takes the first word that is no option for the main class, and some options
-take the word after them. Facts from the launcher of JDK 17 and 25 (its usage text, the
-strings of libjli.so, and tried with both).
+The launcher takes the first word that is not an option for the main class, and some options take
+the word after them. This is what the launchers of JDK 17 and 25 do, by their usage text, by the
+strings in libjli.so, and by trying both.
 """
 
 from __future__ import annotations

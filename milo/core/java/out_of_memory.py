@@ -1,9 +1,9 @@
-"""Java's OutOfMemoryError as its own words name it, and what an operator can do. Pure.
+"""The kinds of Java's OutOfMemoryError, by its message, and what an operator can do. Pure.
 
-The reasons are HotSpot's and the JDK's: Java heap space, GC overhead limit exceeded, Metaspace,
+The messages are HotSpot's and the JDK's: Java heap space, GC overhead limit exceeded, Metaspace,
 Compressed class space, unable to create native thread, Direct buffer memory (until JDK 16) or
 Cannot reserve ... of direct buffer memory (since), Requested array size exceeds VM limit, Map
-failed, Out of swap space. Whatever an application or a virtual machine says else is OTHER.
+failed, Out of swap space. Any other message is OTHER.
 """
 
 from __future__ import annotations

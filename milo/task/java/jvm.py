@@ -1,4 +1,4 @@
-"""The JVM of one task: what Milo adds to its options, and what it says of itself once it runs."""
+"""The JVM of one task: the options that Milo adds, and what the running JVM reports of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts that outlive the process that counts: a few bytes of shared memory in a file."""
+"""Counters in a file of shared memory, which outlive the process that counts."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Nomad's log FIFOs: found without following what a task may have planted, opened to write.
+"""Finds and opens Nomad's log FIFOs without following what a task may have put in their place.
 
-A task owns the directory its FIFOs lie in and may swap a FIFO, or a directory above it, for
-a symlink at any time (CVE-2026-6959 and CVE-2026-8052 were that bug elsewhere). So below the
-allocation's directory no symlink is followed, and what is found is seen to be a FIFO before it
-is opened: `milo.walk`.
+A task owns the directory of its FIFOs. It may replace a FIFO, or a directory above it, by a
+symlink at any time (CVE-2026-6959 and CVE-2026-8052 were that fault elsewhere). So below the
+allocation's directory no symlink is followed, and a file is opened only after it was found to be a
+FIFO: `milo.walk`.
 """
 
 from __future__ import annotations

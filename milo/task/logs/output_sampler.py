@@ -1,11 +1,11 @@
-"""Lets searches see a stream's bytes on their way, without delaying or changing them.
+"""Copies samples of a stream's output for searching, without delaying or changing the stream.
 
-``splice`` moves log bytes without Milo ever seeing them. ``tee`` lets a second, small pipe refer
-to the same pages, and that one is read: the stream's own bytes, their order and the splices that
-move them stay what they are. A sampler never waits and never raises: one that fails gives up.
+``splice`` moves log bytes without copying them to Milo. ``tee`` puts references to the same pages
+into a second, small pipe, and only that pipe is read. The stream's bytes, their order and the
+splices do not change. A sampler never waits and never raises: one that fails stops.
 
-When the pump lets it look is decided in `milo.task.logs.pacer`: a flood passes unseen, but for the
-beginning and the end of each chunk that was gathered.
+`milo.task.logs.pacer` decides when a sample is taken. Fast output is not copied, except for the
+beginning and the end of each collected chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is looked for in the pieces of a task's output that an `OutputSampler` sees. No I/O."""
+"""What is searched for in the output that an `OutputSampler` copies. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a log pump keeps pace with its stream: when to pause, when to look. No I/O, no clock.
+"""Decides when a log pump pauses, and when it copies a sample. No I/O, no clock.
 
 Times are seconds of whatever clock the caller uses throughout; sizes are bytes.
 """

@@ -1,9 +1,9 @@
 """The log pump: moves one stream of a container from its pipe to Nomad's FIFO.
 
-Only ``splice`` moves bytes: it moves each one whole or not at all, so that a pump killed at
-any instant loses none, and several pumps on one pipe (a successor taking over) keep the
-order. The decisions are in `milo.task.logs.pump_policy` and `milo.task.logs.pacer`; here is the
-I/O.
+Only ``splice`` moves bytes. It moves each byte completely or not at all. So a pump that is killed
+at any moment loses nothing, and several pumps on one pipe (when a successor takes over) keep the
+order. The decisions are in `milo.task.logs.pump_policy` and `milo.task.logs.pacer`; the I/O is
+here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a container's own cgroup tells at its end, and who is still in it."""
+"""What a container's cgroup shows at its end, and which processes are still in it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A container's process that another task process started, and that is nobody's child here.
+"""A container's first process that another task process started, and that is not a child here.
 
-Its exit status goes to whoever is its parent now, so that only its end can be seen.
+Its exit status goes to its parent. Here only the fact that it has ended can be seen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whom the kernel has killed for memory: the application itself, or another of its processes.
+"""Finds out whether the kernel killed the application or another of its processes for memory.
 
-The kernel counts its kills in a cgroup, and says neither when nor of whom. A kill after which the
-application has lived on was not its own: so each is looked at when it happens, and whoever sends
-SIGKILL later is not taken for the kernel.
+The kernel counts its kills in a cgroup, but says neither when they happened nor which process was
+killed. If the application is alive after a kill, another process was killed. So each kill is
+examined when it happens, and a later SIGKILL from elsewhere is not taken for the kernel's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the application may do, from the job's and the plugin's words and this host's limits."""
+"""What the application may do, from the job's keys, the plugin's and this host's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task's container has mounted where: the host's part, the task's own, and the job's."""
+"""What is mounted where in a task's container."""
 
 from __future__ import annotations
 

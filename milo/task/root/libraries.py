@@ -1,8 +1,9 @@
 """Finds the libraries that a JDK loads from its host, as the dynamic linker would.
 
-Nothing is executed (``ldd`` would): a JDK may be a tenant's. Of one that somebody other than
-root can write, no word is trusted either: it gets what any program finds in the system's own
-library directories, no file that it names by a path, and no symlink of its is followed out of it.
+Nothing is executed (``ldd`` would execute), because a JDK may be a tenant's. A JDK that somebody
+other than root can write is not trusted: it gets what any program finds in the system's own
+library directories, no file that it names by a path, and none of its symlinks is followed out of
+it.
 """
 
 from __future__ import annotations

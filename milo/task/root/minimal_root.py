@@ -1,7 +1,7 @@
-"""The root of ``rootfs = "minimal"``: of the host only what a JVM loads. No shell, no program.
+"""The root of ``rootfs = "minimal"``: only what a JVM loads from the host. No shell, no program.
 
-Every file is seen at its own path, so that the dynamic linker finds it with the host's own
-cache; the symlinks that lead to it are made again in the skeleton.
+Every file has the same path as on the host, so that the dynamic linker finds it with the host's
+cache. The symlinks that lead to it are created again in the skeleton.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Makes sure that what crun mounted is what Milo has checked.
+"""Checks that what crun mounted is what Milo has checked.
 
-crun takes mount sources and destinations as paths, and resolves them itself, a moment after
-Milo has looked at them. Whoever can write to a directory on the way may exchange it in between
-for a symlink to somewhere else. So each source is held open from the check on, and when the
-container has been created, but nothing of the task has run in it yet, the thing that is mounted
-has to be the one that is held. The same holds for the working directory: crun enters it with
-root's rights, and before 1.15 wherever a symlink leads.
+crun gets the sources and destinations of mounts as paths and resolves them after Milo has checked
+them. Whoever can write to a directory on the way may meanwhile exchange it for a symlink to
+somewhere else. So Milo holds each source open from the check on. When the container is created and
+nothing of the task has run in it yet, it compares what is mounted with what it holds. The same is
+done for the working directory: crun enters it with root's rights, and before 1.15 follows
+symlinks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The container's root: what of the host it shows, and the empty skeleton to mount that on.
+"""The container's root: parts of the host, mounted on an empty skeleton.
 
-No file of the host is copied. ``/etc`` is the container's own; of the host's only what
-`HOST_ETC` names is there, never the whole directory.
+No file of the host is copied. ``/etc`` is the container's own and shows of the host's only what
+`HOST_ETC` names, never the whole directory.
 """
 
 from __future__ import annotations
