@@ -51,6 +51,13 @@ plugin "milo" {
   }
 }
 ```
+
+One invalid key or value stops the whole agent, with all its other drivers. Check the configuration
+before you restart the agent:
+
+```console
+# milo doctor --config /etc/nomad.d
+```
 """
 CRUN_HEAD = f"""\
 # Versions of crun
@@ -67,12 +74,23 @@ ATTRIBUTES_HEAD = """\
 What a client with a healthy driver tells, in `nomad node status -self -verbose`, and what a job's
 `constraint` and `affinity` can name, with `attr.` before it. Milo looks again every 30 seconds:
 a Java that is installed or removed needs no restart.
+
+`driver.milo` is `1`, not `true`: Nomad writes that for every driver, and a constraint has to compare
+with `1`. It stays `1` while the driver is unhealthy, for example without crun or Java, and the other
+attributes keep their values. A job needs no constraint on it, because Nomad places a task only on
+clients where its driver is healthy.
 """
 ATTRIBUTES_TAIL = """
 ```hcl
 constraint {
   attribute = "${attr.driver.milo.java.17}"
   operator  = "is_set"
+}
+
+constraint {
+  attribute = "${attr.driver.milo.version}"
+  operator  = "semver"
+  value     = ">= 0.1.0"
 }
 ```
 

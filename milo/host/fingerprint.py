@@ -26,7 +26,7 @@ PERIOD_S: Final = 30.0
 CRUN_TIMEOUT_S: Final = 10.0
 MAX_OUTPUT_BYTES: Final = 4096
 ATTRIBUTES: Final = {
-    "driver.milo": ("bool", "The driver is there and healthy.", "true"),
+    "driver.milo": ("bool", "The plugin is loaded; it need not be healthy.", "1"),
     "driver.milo.version": ("string", "Milo's version.", "0.1.0"),
     "driver.milo.crun.version": ("string", "crun's version.", "1.14.1"),
     "driver.milo.java.version": ("string", "The version of the default Java.", "21.0.7"),

@@ -7,8 +7,6 @@ network namespace of the test's own, and in mounts of its own.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,16 +17,11 @@ from typing import Any
 import pytest
 
 from tests.support import agent as agents
-from tests.support import artifacts, networks, private_mounts
+from tests.support import artifacts, networks
 from tests.support.agent import Agent, agent
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad, hcl
 from tests.support.waiting import wait_for
-
-CNI_PLACES = ("/usr/lib/cni", "/opt/cni/bin")
-CNI_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "portmap", "ptp")
-STATE_PLACES = ("/run/netns", "/var/lib/cni")
-"""Where Nomad mounts network namespaces, and where CNI plugins note addresses in use."""
 
 PAIR = {
     "cniVersion": "0.4.0",
@@ -55,36 +48,11 @@ ALONE = {"cniVersion": "0.4.0", "name": "alone", "plugins": [{"type": "loopback"
 """No network: what Nomad's own mode none should be."""
 
 
-def missing() -> str | None:
-    """Return why no allocation can have a network of its own here, or None."""
-    if reason := agents.missing() or networks.missing():
-        return reason
-    if shutil.which("iptables") is None:
-        return "there is no iptables on PATH (./dev test installs it)"
-    if _plugins() is None:
-        return f"no CNI plugins in {' or '.join(CNI_PLACES)} (Debian: containernetworking-plugins)"
-    tried = subprocess.run(
-        ["unshare", "-n", "sh", "-ec", "ip link add name br0 type bridge; iptables -t nat -L"],
-        capture_output=True,
-        text=True,
-    )
-    if tried.returncode or not Path("/sys/module/bridge").exists():
-        return f"the kernel has no bridges or no iptables: {tried.stderr.strip()}"
-    return None
-
-
-def _plugins() -> Path | None:
-    for place in map(Path, CNI_PLACES):
-        if all((place / name).exists() for name in CNI_PLUGINS):
-            return place
-    return None
-
-
 def _lay_out_networks(directory: Path) -> str:
     """Write the CNI networks there; return the agent's words for them."""
     for name, network in (("pair", PAIR), ("alone", ALONE)):
         (directory / f"{name}.conflist").write_text(json.dumps(network))
-    return f' cni_path = "{_plugins()}"\n cni_config_dir = "{directory}"\n'
+    return f' cni_path = "{networks.cni_plugins()}"\n cni_config_dir = "{directory}"\n'
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +60,11 @@ def net_agent(
     tmp_path_factory: pytest.TempPathFactory, jar_dir: Path
 ) -> Iterator[tuple[Agent, str]]:
     """An agent in a network of the test's own, and the URL of the test JAR there."""
-    if reason := missing():
+    if reason := agents.missing() or networks.cni_missing():
         pytest.skip(f"NO TEST OF NOMAD'S OWN NETWORKS IS RUN: {reason}")
     base = tmp_path_factory.mktemp("cni")
     with ExitStack() as stack:
-        stack.enter_context(networks.own_network())
-        for place in STATE_PLACES:
-            if not os.path.exists(place):
-                os.makedirs(place)
-                stack.callback(os.rmdir, place)
-            stack.enter_context(private_mounts.small_tmpfs(Path(place)))
+        stack.enter_context(networks.agents_network())
         url = stack.enter_context(artifacts.serve(jar_dir))
         one = stack.enter_context(agent("network", dev=False, client=_lay_out_networks(base)))
         yield one, f"{url}/network.jar"

@@ -68,12 +68,21 @@ def wait_health(one: Agent, healthy: bool) -> str:
 
 
 def test_crun_goes_and_comes(bare_agent: Agent, crun_link: Path) -> None:
-    """Without crun the driver is unhealthy and says what to install; healthy when it is back."""
+    """Without crun the driver is unhealthy and says what to install; healthy when it is back.
+
+    Nomad keeps the attribute of a driver that is there, and places nothing on it.
+    """
     target = crun_link.readlink()
     wait_health(bare_agent, True)
     crun_link.unlink()
     try:
         said = wait_health(bare_agent, False)
+        attributes = bare_agent.nomad.node()["Attributes"]
+        assert (attributes["driver.milo"], attributes["driver.milo.version"]) == (
+            "1",
+            milo.__version__,
+        )
+        assert bare_agent.nomad.driver("milo")["Detected"]
     finally:
         crun_link.symlink_to(target)
     assert str(crun_link) in said

@@ -27,6 +27,12 @@ READY_S = 75
 """A dev agent is ready in 1.5 s on an idle machine, any other in about 4 s; but one whose client
 registers before the new server has its keyring is refused, and tries again 15 to 30 s later."""
 STOP_S = 20
+TELEMETRY = """
+collection_interval = "1s"
+publish_allocation_metrics = true
+prometheus_metrics = true
+"""
+"""Without the second line Nomad asks no driver for a task's use."""
 
 
 def missing() -> str | None:
@@ -220,6 +226,7 @@ def agent(
     stub: bool = False,
     own_mounts: bool = False,
     client: str = "",
+    telemetry: str = TELEMETRY,
     more: str = "",
 ) -> Iterator[Agent]:
     """Make and start an agent; at the end stop it and fail when something of it is left.
@@ -228,7 +235,8 @@ def agent(
     Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller, and
     ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own.
-    ``client`` is more text for the block of that name, and ``more`` for the whole file.
+    ``client`` is more text for the block of that name, ``telemetry`` the text of that block, and
+    ``more`` text for the whole file.
     """
     base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
@@ -251,7 +259,7 @@ def agent(
     try:
         one.plugin_dir.mkdir()
         options = {"state_dir": str(one.state_dir), **(milo or {})}
-        one.config.write_text(_configuration(one, options, client) + more)
+        one.config.write_text(_configuration(one, options, client, telemetry) + more)
         if not stub:
             subprocess.run([MILO, "install", one.plugin_dir], check=True, capture_output=True)
         one.start()
@@ -279,7 +287,7 @@ def _wait_nothing_left(one: Agent) -> None:
         raise AssertionError("left behind:\n" + "\n".join(left)) from None
 
 
-def _configuration(one: Agent, options: Mapping[str, object], client: str) -> str:
+def _configuration(one: Agent, options: Mapping[str, object], client: str, telemetry: str) -> str:
     http, rpc, serf = one.ports
     lines = [
         f'data_dir = "{one.base}/data"',
@@ -291,8 +299,7 @@ def _configuration(one: Agent, options: Mapping[str, object], client: str) -> st
         "advertise {\n"
         + "".join(f' {name} = "127.0.0.1"\n' for name in ("http", "rpc", "serf"))
         + "}",
-        # Without the second line Nomad asks no driver for a task's use.
-        'telemetry {\n collection_interval = "1s"\n publish_allocation_metrics = true\n}',
+        f"telemetry {{\n{telemetry}\n}}",
         "server {\n enabled = true\n bootstrap_expect = 1\n raft_multiplier = 1\n}",
         'client {\n enabled = true\n gc_interval = "1s"\n options {\n'
         '  "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"\n'

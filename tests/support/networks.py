@@ -12,6 +12,11 @@ from pathlib import Path
 from milo.proc import CLONE_NEWNET, enter_namespace
 from tests.support import private_mounts
 
+CNI_PLACES = ("/usr/lib/cni", "/opt/cni/bin")
+CNI_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "portmap", "ptp")
+STATE_PLACES = ("/run/netns", "/var/lib/cni")
+"""Where Nomad mounts network namespaces, and where CNI plugins note addresses in use."""
+
 
 def missing() -> str | None:
     """Return why network namespaces cannot be made here, or None."""
@@ -77,3 +82,42 @@ def in_place_of(path: str, content: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", real], check=True)
+
+
+def cni_missing() -> str | None:
+    """Return why no allocation can have a network of its own here, or None."""
+    if reason := missing():
+        return reason
+    if shutil.which("iptables") is None:
+        return "there is no iptables on PATH (./dev test installs it)"
+    if cni_plugins() is None:
+        return f"no CNI plugins in {' or '.join(CNI_PLACES)} (Debian: containernetworking-plugins)"
+    tried = subprocess.run(
+        ["unshare", "-n", "sh", "-ec", "ip link add name br0 type bridge; iptables -t nat -L"],
+        capture_output=True,
+        text=True,
+    )
+    if tried.returncode or not Path("/sys/module/bridge").exists():
+        return f"the kernel has no bridges or no iptables: {tried.stderr.strip()}"
+    return None
+
+
+def cni_plugins() -> Path | None:
+    """Return the directory that has all `CNI_PLUGINS`, or None."""
+    for place in map(Path, CNI_PLACES):
+        if all((place / name).exists() for name in CNI_PLUGINS):
+            return place
+    return None
+
+
+@contextlib.contextmanager
+def agents_network() -> Iterator[None]:
+    """Be in a network of one's own, where an agent may make bridges, rules and namespaces."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_network())
+        for place in STATE_PLACES:
+            if not os.path.exists(place):
+                os.makedirs(place)
+                stack.callback(os.rmdir, place)
+            stack.enter_context(private_mounts.small_tmpfs(Path(place)))
+        yield

@@ -1,0 +1,333 @@
+"""The table of symptoms in docs/troubleshooting.md: each is produced and its remedy followed."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.support import agent as agents
+from tests.support import artifacts, networks
+from tests.support.agent import agent
+from tests.support.jobs import job_file
+from tests.support.nomad import Job, Nomad
+
+PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+TABLE = PAGE.partition("## Symptoms\n")[2].partition("\n#### ")[0]
+ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[.+\]\(\S+\) \|$", TABLE, re.MULTILINE)
+SEEN = [text for seen in ROWS for text in re.findall(r"`([^`]+)`", seen)]
+LIBRARY = str(next(Path("/usr/lib").glob("*/libseccomp.so.2"), "/usr/lib/libseccomp.so.2"))
+"""What crun needs, and no JVM."""
+BRIDGE = 'network {\n mode = "bridge"\n}\n'
+
+
+@attrs.frozen
+class Case:
+    """Two tasks: one that shows the symptom, and the same one with the remedy of the page."""
+
+    symptom: str
+    """As in the page."""
+    config: Mapping[str, Any]
+    remedy: Mapping[str, Any] = attrs.field(factory=dict)
+    """Keys of the task's config that are other with the remedy."""
+    more: Mapping[str, Any] = attrs.field(factory=dict)
+    """More of `job_file`."""
+    more_remedy: Mapping[str, Any] = attrs.field(factory=dict)
+    status: int | None = None
+    """The exit code, where the page names it."""
+
+
+def does(*words: str, **options: Any) -> dict[str, Any]:
+    """Return the config of a task that does what `Symptoms` understands."""
+    return {"jar_path": "local/symptoms.jar", "args": list(words), **options}
+
+
+TEMPLATE = 'template {\n data = "x"\n destination = "local/app.conf"\n perms = "%s"\n}\n'
+CASES = [
+    Case("Read-only file system", does("write", "/app.log"), does("write", "/alloc/data/app.log")),
+    Case(
+        "AccessDeniedException",
+        does("read", "/local/app.conf"),
+        more={"task": TEMPLATE % "600"},
+        more_remedy={"task": TEMPLATE % "644"},
+    ),
+    Case(
+        "BindException: Permission denied",
+        does("bind", "81", "0.0.0.0"),
+        {"cap_add": ["net_bind_service"]},
+    ),
+    Case(
+        "BindException: Address already in use",
+        does("bind", "{busy}", "127.0.0.1"),
+        does("bind", "${NOMAD_PORT_web}", "127.0.0.1"),
+        more={"group": 'network {\n port "web" {}\n}\n'},
+    ),
+    Case(
+        "BindException: Cannot assign requested address",
+        does("bind", "8099", "192.0.2.1"),
+        does("bind", "8099", "0.0.0.0"),
+    ),
+    Case(
+        "UnknownHostException",
+        does("resolve", "db.internal"),
+        {"extra_hosts": ["db.internal:192.0.2.1"]},
+    ),
+    Case(
+        "ConnectException: Connection refused",
+        does("connect", "{busy}", "127.0.0.1"),
+        more={"group": BRIDGE},
+        more_remedy={"group": ""},
+    ),
+    Case("OutOfMemoryError: Java heap space", does("heap", "60"), more_remedy={"memory": 256}),
+    Case(
+        "unable to create native thread",
+        does("threads", "200", pids_limit=100),
+        {"pids_limit": 400},
+        more={"memory": 300},
+    ),
+    Case(
+        "Too many open files",
+        does("files", "300", ulimit={"nofile": "100"}),
+        {"ulimit": {"nofile": "1000"}},
+    ),
+    Case(
+        "ClassNotFoundException",
+        does("class", "Hello"),
+        {
+            "class": "Symptoms",
+            "class_path": ["local/symptoms.jar", "local/hello.jar"],
+            "jar_path": "",
+        },
+    ),
+    Case(
+        "UnsatisfiedLinkError",
+        does("load", LIBRARY, rootfs="minimal"),
+        {"rootfs": "host"},
+    ),
+    Case("Cannot run program", does("run", "true", rootfs="minimal"), {"rootfs": "host"}),
+    Case(
+        "Unrecognized VM option",
+        does("class", "Symptoms", jvm_options=["-XX:+NoSuchOption"]),
+        {"jvm_options": []},
+        status=1,
+    ),
+    Case(
+        "Initial heap size set to a larger value than the maximum heap size",
+        does("class", "Symptoms", jvm_options=["-Xms512m", "-Xmx64m"]),
+        {"jvm_options": ["-Xms32m", "-Xmx64m"]},
+    ),
+    Case("Function not implemented", does("sh", "unshare -r true"), does("sh", "true")),
+    Case(
+        "OOM Killed",
+        does("heap", "400", jvm_options=["-Xmx1g"]),
+        more_remedy={"memory": 700},
+        status=137,
+    ),
+    Case("No argument or block type is named", does("class", "Symptoms", memory=1)),
+    Case(
+        "Failed Artifact Download",
+        does("class", "Symptoms"),
+        more={"artifact": "{url}/none.jar"},
+        more_remedy={"artifact": "{url}/symptoms.jar"},
+    ),
+]
+ELSEWHERE = {
+    "Killing: Sent interrupt": "test_a_stop_that_takes_too_long",
+    "Root value must be object": "test_an_empty_block",
+    "plugins.cni.version.bridge": "test_no_cni_plugins",
+    "failed to find plugin": "test_a_missing_cni_plugin",
+    'Constraint "missing drivers"': "test_what_keeps_a_task_from_being_placed",
+    'Constraint "${attr.driver.milo} = true"': "test_what_keeps_a_task_from_being_placed",
+    'Dimension "memory" exhausted': "test_what_keeps_a_task_from_being_placed",
+    "not started yet. No logs available": "test_a_task_that_never_ran",
+    "nomad alloc status -stats": "test_what_is_needed",
+    "network already configured but not found in state": "test_mode_none",
+    "plugin configurations failed": "test_a_wrong_option_is_found_before_it_stops_the_agent",
+    "plugin not referenced in the agent configuration file": "test_an_agent_without_the_block",
+}
+"""Symptoms that take more than two tasks, and the tests that produce them."""
+SYNONYMS = {
+    "(Permission denied)": "AccessDeniedException",
+    "NoClassDefFoundError": "ClassNotFoundException",
+    "Could not create the Java Virtual Machine": "Unrecognized VM option",
+    "Operation not permitted": "Function not implemented",
+    "bridge": "ConnectException: Connection refused",
+}
+"""Other words of the page for the same."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, jar_dir: Path) -> Iterator[tuple[Nomad, str]]:
+    """An agent as most operators have it, with CNI plugins, and the URL of the JARs there."""
+    if reason := agents.missing() or networks.cni_missing():
+        pytest.skip(f"NO SYMPTOM IS PRODUCED: {reason}")
+    client = f' cni_path = "{networks.cni_plugins()}"\n'
+    with ExitStack() as stack:
+        stack.enter_context(networks.agents_network())
+        url = stack.enter_context(artifacts.serve(jar_dir))
+        one = stack.enter_context(agent("symptoms", dev=False, client=client))
+        yield one.nomad, url
+
+
+def filled(value: Any, url: str) -> Any:
+    """Return ``value`` with the artifacts' URL, and its port, which is in use, filled in."""
+    if isinstance(value, str):
+        return value.replace("{url}", url).replace("{busy}", url.rpartition(":")[2])
+    if isinstance(value, list):
+        return [filled(one, url) for one in value]
+    return (
+        {key: filled(one, url) for key, one in value.items()} if isinstance(value, dict) else value
+    )
+
+
+def ended(nomad: Nomad, url: str, config: Mapping[str, Any], more: Mapping[str, Any]) -> Job:
+    """Run a task to its end."""
+    both = f'artifact {{\nsource = "{url}/hello.jar"\n}}\n'
+    options: dict[str, Any] = {"artifact": "{url}/symptoms.jar", **more}
+    options["task"] = both + str(options.get("task", ""))
+    job = nomad.run(job_file(config=filled(dict(config), url), **filled(options, url)))
+    job.wait_state("dead")
+    return job
+
+
+def told(job: Job) -> str:
+    """Return all that a user finds: the events and both logs."""
+    lines = job.events()
+    if any(event.startswith("Started") for event in lines):
+        lines += [job.logs(*which).decode() for which in ((), ("-stderr",))]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.symptom)
+def test_the_symptom_and_its_remedy(place: tuple[Nomad, str], case: Case) -> None:
+    """The first task shows what the page says; the second, with the remedy, succeeds."""
+    ill = ended(*place, case.config, case.more)
+    assert case.symptom in told(ill), told(ill)
+    assert ill.task()["Failed"]
+    if case.status is not None:
+        assert ill.exit_code() == case.status
+    well = ended(*place, {**case.config, **case.remedy}, {**case.more, **case.more_remedy})
+    assert not well.task()["Failed"], told(well)
+    assert case.symptom not in told(well)
+
+
+def test_every_symptom_is_produced() -> None:
+    """Each row of the page has its case here or a test that is there, and leads to an entry."""
+    assert len(ROWS) > 25
+    cases = {case.symptom for case in CASES} | ELSEWHERE.keys() | SYNONYMS.keys()
+    produced = {"127.0.0.1", *cases}
+    assert {text for text in SEEN if text not in produced} == set()
+    assert {text for text in cases - SYNONYMS.keys() if text not in SEEN} == set()
+    sources = "\n".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    for name in ELSEWHERE.values():
+        assert f"def {name}(" in sources
+
+
+@pytest.mark.parametrize(("number", "code"), [("ABRT", 134), ("SEGV", 139)])
+def test_a_crash_has_its_exit_code(place: tuple[Nomad, str], number: str, code: int) -> None:
+    """The JVM is process 2, and its crash is told with the place of its report."""
+    job = ended(*place, does("sh", f"kill -{number} 2; sleep 5"), {})
+    assert job.exit_code() == code
+    assert f"exit code {code}" in TABLE.replace("134 or 139", f"{code}")
+
+
+def test_a_stop_that_takes_too_long(place: tuple[Nomad, str]) -> None:
+    """With time enough, the same application ends by itself."""
+    nomad, url = place
+    codes = []
+    for action, task in (
+        ("stubborn", 'kill_timeout = "1s"\n'),
+        ("sleep", 'kill_timeout = "20s"\nkill_signal = "SIGTERM"\n'),
+        ("sleep", 'kill_timeout = "20s"\n'),
+    ):
+        job = nomad.run(
+            job_file(kind="service", artifact=f"{url}/symptoms.jar", config=does(action), task=task)
+        )
+        job.wait_logs("ready")
+        job.stop()
+        assert "Killing: Sent interrupt" in told(job)
+        assert not job.task()["Failed"]
+        codes.append(job.exit_code())
+    assert codes == [137, 143, 130]
+
+
+def test_an_empty_block(place: tuple[Nomad, str]) -> None:
+    """Nomad refuses it; one key is enough."""
+    nomad, url = place
+    text = job_file(artifact=f"{url}/hello.jar")
+    ill = nomad.run(text.replace("args = []", ""))
+    ill.wait_state("dead")
+    assert "Root value must be object" in told(ill)
+    well = nomad.run(text)
+    well.wait_state("dead")
+    assert not well.task()["Failed"]
+
+
+def test_a_task_that_never_ran(place: tuple[Nomad, str]) -> None:
+    """Its logs are refused, and its events say why."""
+    job = ended(*place, does("sleep"), {"artifact": "{url}/none.jar"})
+    with pytest.raises(AssertionError, match=r"not started yet. No logs available"):
+        job.logs()
+    assert "404" in told(job)
+
+
+def planned(nomad: Nomad, text: str) -> str:
+    """Return what ``nomad job plan`` says of a job."""
+    with tempfile.NamedTemporaryFile("w", suffix=".nomad.hcl") as file:
+        file.write(text)
+        file.flush()
+        return nomad.cli("job", "plan", file.name, check=False)
+
+
+def test_what_keeps_a_task_from_being_placed(place: tuple[Nomad, str]) -> None:
+    """A constraint on ``true``, a driver that is not there, more memory than any client has."""
+    nomad, _ = place
+    rule = 'constraint {{\nattribute = "${{attr.driver.milo}}"\nvalue = "{}"\n}}\n'
+    assert 'Constraint "${attr.driver.milo} = true"' in planned(
+        nomad, job_file(task=rule.format("true"))
+    )
+    assert "All tasks successfully allocated" in planned(nomad, job_file(task=rule.format("1")))
+    assert 'Constraint "missing drivers"' in planned(nomad, job_file(driver="mill"))
+    assert 'Dimension "memory" exhausted' in planned(nomad, job_file(memory=10_000_000))
+
+
+def test_no_cni_plugins() -> None:
+    """Nomad places no group with a bridge on such a client."""
+    if reason := agents.missing() or networks.missing():
+        pytest.skip(f"NO SYMPTOM IS PRODUCED: {reason}")
+    with networks.agents_network(), agent("nocni", client=' cni_path = "/none"\n') as one:
+        assert "plugins.cni.version.bridge" in planned(one.nomad, job_file(group=BRIDGE))
+
+
+def test_a_missing_cni_plugin(tmp_path: Path, jar_dir: Path) -> None:
+    """The allocation fails, and names it."""
+    plugins = networks.cni_plugins()
+    if reason := agents.missing() or networks.cni_missing():
+        pytest.skip(f"NO SYMPTOM IS PRODUCED: {reason}")
+    assert plugins is not None
+    for name in ("bridge", "host-local", "loopback", "portmap"):
+        (tmp_path / name).symlink_to(plugins / name)
+    with ExitStack() as stack:
+        stack.enter_context(networks.agents_network())
+        one = stack.enter_context(agent("halfcni", client=f' cni_path = "{tmp_path}"\n'))
+        job = one.nomad.run(job_file(group=BRIDGE))
+        job.wait_event("failed to find plugin")
+        assert 'failed to find plugin \\"firewall' in str(job.events()).replace('"', '\\"')
+
+
+def test_an_agent_without_the_block() -> None:
+    """It does not load the plugin, and says so in its log."""
+    if reason := agents.missing():
+        pytest.skip(f"NO SYMPTOM IS PRODUCED: {reason}")
+    with agent("noblock", dev=False) as one:
+        one.stop()
+        one.config.write_text(one.config.read_text().partition('plugin "milo"')[0])
+        one.start()
+        assert "plugin not referenced in the agent configuration file" in one.tail(limit=1 << 20)
+        assert not one.nomad.driver("milo")
