@@ -75,10 +75,10 @@ What a client with a healthy driver tells, in `nomad node status -self -verbose`
 `constraint` and `affinity` can name, with `attr.` before it. Milo looks again every 30 seconds:
 a Java that is installed or removed needs no restart.
 
-`driver.milo` is `1`, not `true`: Nomad writes that for every driver, and a constraint has to compare
-with `1`. It stays `1` while the driver is unhealthy, for example without crun or Java, and the other
-attributes keep their values. A job needs no constraint on it, because Nomad places a task only on
-clients where its driver is healthy.
+`driver.milo` is `1`, not `true`: Nomad writes that for every driver, and a constraint has to
+compare with `1`. It stays `1` while the driver is unhealthy, for example without crun or Java, and
+the other attributes keep their values. A job needs no constraint on it, because Nomad places a task
+only on clients where its driver is healthy.
 """
 ATTRIBUTES_TAIL = """
 ```hcl

@@ -30,6 +30,8 @@ SHEBANG_BYTES: Final = 126
 the interpreter's path; execve(2)."""
 MAX_LAUNCHER_BYTES: Final = 64 * 1024
 """Two paths and four lines."""
+MAX_ARCHIVE_BYTES: Final = 64 << 20
+"""Milo's self-contained file has 12 MB; of a larger one the directory may take all memory."""
 MAX_MODULES: Final = 10_000
 MAX_DEPTH: Final = 16
 """Of Milo's own package, which has a few hundred modules."""
@@ -106,7 +108,8 @@ def read_executable(path: str) -> Executable | None:
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_ARCHIVE_BYTES:
             return None
         match = _LAUNCHER.match(file.read(MAX_LAUNCHER_BYTES))
         if match is not None:

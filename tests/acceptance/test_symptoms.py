@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from tests.support import artifacts, networks
 from tests.support.agent import agent
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
+from tests.support.waiting import wait_for
 
 PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
 TABLE = PAGE.partition("## Symptoms\n")[2].partition("\n#### ")[0]
@@ -35,7 +37,7 @@ class Case:
     """As in the page."""
     config: Mapping[str, Any]
     remedy: Mapping[str, Any] = attrs.field(factory=dict)
-    """Keys of the task's config that are other with the remedy."""
+    """Keys of the task's config that are other with the remedy; None: not there."""
     more: Mapping[str, Any] = attrs.field(factory=dict)
     """More of `job_file`."""
     more_remedy: Mapping[str, Any] = attrs.field(factory=dict)
@@ -99,11 +101,7 @@ CASES = [
     Case(
         "ClassNotFoundException",
         does("class", "Hello"),
-        {
-            "class": "Symptoms",
-            "class_path": ["local/symptoms.jar", "local/hello.jar"],
-            "jar_path": "",
-        },
+        {"class": "Symptoms", "class_path": "local/symptoms.jar:local/hello.jar", "jar_path": ""},
     ),
     Case(
         "UnsatisfiedLinkError",
@@ -129,7 +127,9 @@ CASES = [
         more_remedy={"memory": 700},
         status=137,
     ),
-    Case("No argument or block type is named", does("class", "Symptoms", memory=1)),
+    Case(
+        "No argument or block type is named", does("class", "Symptoms", memory=1), {"memory": None}
+    ),
     Case(
         "Failed Artifact Download",
         does("class", "Symptoms"),
@@ -191,6 +191,7 @@ def ended(nomad: Nomad, url: str, config: Mapping[str, Any], more: Mapping[str, 
     both = f'artifact {{\nsource = "{url}/hello.jar"\n}}\n'
     options: dict[str, Any] = {"artifact": "{url}/symptoms.jar", **more}
     options["task"] = both + str(options.get("task", ""))
+    config = {key: value for key, value in config.items() if value is not None}
     job = nomad.run(job_file(config=filled(dict(config), url), **filled(options, url)))
     job.wait_state("dead")
     return job
@@ -229,12 +230,12 @@ def test_every_symptom_is_produced() -> None:
         assert f"def {name}(" in sources
 
 
-@pytest.mark.parametrize(("number", "code"), [("ABRT", 134), ("SEGV", 139)])
-def test_a_crash_has_its_exit_code(place: tuple[Nomad, str], number: str, code: int) -> None:
-    """The JVM is process 2, and its crash is told with the place of its report."""
-    job = ended(*place, does("sh", f"kill -{number} 2; sleep 5"), {})
-    assert job.exit_code() == code
-    assert f"exit code {code}" in TABLE.replace("134 or 139", f"{code}")
+@pytest.mark.parametrize("name", ["ABRT", "SEGV"])
+def test_a_crash_has_its_exit_code(place: tuple[Nomad, str], name: str) -> None:
+    """The JVM is process 2; after a SIGSEGV too it ends itself by SIGABRT."""
+    job = ended(*place, does("sh", f"kill -{name} 2; sleep 5"), {})
+    assert job.exit_code() == 134
+    assert "exit code 134 " in TABLE
 
 
 def test_a_stop_that_takes_too_long(place: tuple[Nomad, str]) -> None:
@@ -312,13 +313,13 @@ def test_a_missing_cni_plugin(tmp_path: Path, jar_dir: Path) -> None:
         pytest.skip(f"NO SYMPTOM IS PRODUCED: {reason}")
     assert plugins is not None
     for name in ("bridge", "host-local", "loopback", "portmap"):
-        (tmp_path / name).symlink_to(plugins / name)
+        shutil.copy(plugins / name, tmp_path)
     with ExitStack() as stack:
         stack.enter_context(networks.agents_network())
         one = stack.enter_context(agent("halfcni", client=f' cni_path = "{tmp_path}"\n'))
         job = one.nomad.run(job_file(group=BRIDGE))
         job.wait_event("failed to find plugin")
-        assert 'failed to find plugin \\"firewall' in str(job.events()).replace('"', '\\"')
+        assert "firewall" in str(job.events())
 
 
 def test_an_agent_without_the_block() -> None:
@@ -330,4 +331,4 @@ def test_an_agent_without_the_block() -> None:
         one.config.write_text(one.config.read_text().partition('plugin "milo"')[0])
         one.start()
         assert "plugin not referenced in the agent configuration file" in one.tail(limit=1 << 20)
-        assert not one.nomad.driver("milo")
+        wait_for("the driver to go", lambda: not one.nomad.driver("milo"), 30)

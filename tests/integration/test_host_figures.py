@@ -32,7 +32,9 @@ done | sort -u
 
 def listed() -> set[str]:
     """Return the names in the page's list."""
-    text = DOCUMENT.read_text().partition("- **Figures of the whole host.**")[2].partition("\n- **")[0]
+    text = (
+        DOCUMENT.read_text().partition("- **Figures of the whole host.**")[2].partition("\n- **")[0]
+    )
     return set(re.findall(r"`(\w[\w.-]*)`", text))
 
 
