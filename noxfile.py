@@ -133,6 +133,12 @@ def matrix(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Tasks that come and go for an hour, and figures that must not grow: [--minutes N]."""
+    session.run(PYTHON, *PRIVATE, PYTHON, "-m", "tests.soak.run", *session.posargs, external=True)
+
+
+@nox.session
 def leak(session: nox.Session) -> None:
     """What 300 tasks and 50 recoveries leave behind: nothing. `integration` has a short form."""
     command = (PYTHON, "-m", "pytest", "-s", "tests/integration/test_leaks.py")

@@ -101,7 +101,7 @@ class World:
         if driver == "raw_exec":
             jar = "local/chaos-lines.jar"
             config = {"command": self._java, "args": [*options, "-jar", jar, *words]}
-        files = 4 + rate * EXPECTED_S // (FILE_MB << 20)
+        files, file_mb = self.log_limits(rate)
         return self.agent.nomad.run(
             job_file(
                 driver=driver,
@@ -109,11 +109,15 @@ class World:
                 config=config,
                 artifact=f"{self._jar_url}/chaos-lines.jar",
                 attempts=20,
-                task=f"logs {{\nmax_files = {files}\nmax_file_size = {FILE_MB}\n}}\n"
+                task=f"logs {{\nmax_files = {files}\nmax_file_size = {file_mb}\n}}\n"
                 'kill_timeout = "20s"',
-                group=f"ephemeral_disk {{\nsize = {files * FILE_MB + 10}\n}}",
+                group=f"ephemeral_disk {{\nsize = {files * file_mb + 10}\n}}",
             )
         )
+
+    def log_limits(self, rate: int) -> tuple[int, int]:
+        """Return how many log files of how many MB keep all that is printed at ``rate``."""
+        return 4 + rate * EXPECTED_S // (FILE_MB << 20), FILE_MB
 
     def subject(self, job: Job, driver: str) -> Subject:
         """Return the task of a job, once its program runs.
