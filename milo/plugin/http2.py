@@ -14,9 +14,13 @@ from grpclib.protocol import Connection, H2Protocol
 from grpclib.protocol import Stream as GrpcStream
 from grpclib.server import Server, Stream
 from h2.settings import SettingCodes
+from h2.utilities import SizeLimitDict
 
 MAX_STREAMS: Final = 2**31 - 1
 """The largest number that every client takes; HTTP/2 sets no limit of its own."""
+
+KEPT_STREAMS: Final = 1024
+"""How many ended calls a connection remembers, for frames of theirs that come late."""
 
 # Of a message in a gRPC stream: not compressed, and its length.
 _PREFIX = struct.Struct(">?I")
@@ -28,11 +32,14 @@ class UnlimitedProtocol(H2Protocol):
     The h2 package allows 100. The agent keeps two calls pending for each task, on one
     connection: with 50 tasks nothing could be started or stopped any more, since a client
     waits in silence for a call to end.
+
+    Nor does it grow with the calls that have been: h2 remembers 65,536, in some 8 MiB.
     """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         connection = self.connection._connection
+        connection._closed_streams = SizeLimitDict(size_limit=KEPT_STREAMS)
         connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS})
         self.connection.flush()
 

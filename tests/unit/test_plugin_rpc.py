@@ -13,12 +13,16 @@ import trio_asyncio
 from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
 from milo.errors import ArtifactError, ConfigError, CrunMissingError, TaskNotFoundError
 from milo.plugin import rpc
 from milo.plugin.broker_service import BrokerService
+from milo.plugin.health_service import HealthService
+from milo.plugin.http2 import KEPT_STREAMS, UnlimitedServer
 from milo.wire import plugin
+from milo.wire.grpc.health import v1 as health
 from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
 
 
@@ -144,6 +148,34 @@ async def test_handlers_run_in_trio_and_end_with_their_client(tmp_path: Path) ->
         await trio_asyncio.aio_as_trio(talk)()
         await _wait(controller.cancelled)
         await _wait(stdio.closed)
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    os.unlink(path)
+
+
+async def test_a_connection_does_not_grow_with_its_calls(tmp_path: Path) -> None:
+    """However many calls have ended on it, some hundreds of them are remembered."""
+    path = str(tmp_path / "s")
+    protocols: list[H2Protocol] = []
+
+    class Watched(UnlimitedServer):
+        def _protocol_factory(self) -> H2Protocol:
+            protocols.append(super()._protocol_factory())
+            return protocols[-1]
+
+    async def talk() -> None:
+        channel = Channel(path=path)
+        stub = health.HealthStub(channel)
+        for _ in range(KEPT_STREAMS + 50):
+            await stub.check(health.HealthCheckRequest(service="plugin"))
+        channel.close()
+
+    async with trio_asyncio.open_loop():
+        server = Watched([rpc.bridged(HealthService())])
+        await trio_asyncio.aio_as_trio(server.start)(path=path)
+        await trio_asyncio.aio_as_trio(talk)()
+        h2 = protocols[0].connection._connection
+        assert KEPT_STREAMS - 1 <= len(h2._closed_streams) + len(h2.streams) <= KEPT_STREAMS + 1
         server.close()
         await trio_asyncio.aio_as_trio(server.wait_closed)()
     os.unlink(path)

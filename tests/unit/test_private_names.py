@@ -80,7 +80,8 @@ async def insides() -> dict[str, dict[str, tuple[object, str]]]:
         "h2": {
             "H2Connection": (
                 h2,
-                "update_settings send_data local_flow_control_window max_outbound_frame_size",
+                "update_settings send_data local_flow_control_window max_outbound_frame_size"
+                " _closed_streams",
             ),
         },
         "trio-asyncio": {
