@@ -543,6 +543,17 @@ def test_a_relative_jar_path_begins_at_work_dir(task: Task) -> None:
     assert "does not exist" in task.refused(jar_path="local/app.jar", work_dir="/local")
 
 
+@pytest.mark.parametrize("work_dir", ["/local/is/there", "/local/is/made"])
+def test_a_relative_jar_path_may_leave_work_dir(task: Task, work_dir: str) -> None:
+    """Also one that is not there yet, which Milo makes; and no higher than the root."""
+    (task.local / "is/there").mkdir(parents=True)
+    write_jar(task.local / "app.jar")
+    for path in ("../../app.jar", ".././../app.jar", "../../../../../local/app.jar"):
+        assert task.resolve(jar_path=path, work_dir=work_dir).jar == "/local/app.jar"
+    assert "../app.jar does not exist" in task.refused(jar_path="../app.jar", work_dir=work_dir)
+    assert "it is elsewhere" in task.refused(jar_path="../../../app.jar", work_dir=work_dir)
+
+
 def test_a_jar_may_lie_in_a_volume(task: Task, tmp_path: Path) -> None:
     """jar_path may lead into a volume that Nomad mounts, but not out of it by a symlink."""
     (tmp_path / "host").mkdir()

@@ -205,13 +205,23 @@ def _named_jar(launch: Launch, options: TaskOptions) -> str:
     To Nomad's java driver a relative one begins at the working directory, which is ``/`` unless
     there is a ``work_dir``; here it may begin at ``/`` in any case.
     """
-    jar = "/" + "/".join(part for part in options.jar_path.split("/") if part not in ("", "."))
+    parts = _parts(options.jar_path)
+    jar = "/" + "/".join(parts)
     if options.work_dir and not options.jar_path.startswith("/"):
-        there = options.work_dir.rstrip("/") + jar
+        # work_dir has no symlink in it, and may not be there yet: its own parts are left by name.
+        above = next((n for n, part in enumerate(parts) if part != ".."), len(parts))
+        base = _parts(options.work_dir)
+        there = "/" + "/".join(base[: max(0, len(base) - above)] + parts[above:])
+        if above:
+            return there
         with contextlib.suppress(PathError):
             _hold(launch, there).close()
             return there
     return jar
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def _hold(launch: Launch, path: str) -> walk.Held:
