@@ -20,10 +20,9 @@ MEMORY_LIMIT = 1.0 * MIB
 TOTAL_LIMIT = 2.0 * MIB
 STATE_LIMIT = 64.0 * KIB
 """A running task's own log gets some lines at each restart of the agent, up to a bound."""
-SETTLE_S = 60.0
-"""A process's first minute is not judged: the interpreter and its allocator fill their caches."""
-WARM_UP = 0.1
-"""Nor is the first tenth of a run."""
+WARM_UP = 1 / 6
+"""Of a run, and of each process in it, so much is not judged: of an hour ten minutes. Until then
+allocators and caches fill; Trio alone keeps up to 1,000 deadlines that have passed."""
 
 
 @attrs.frozen
@@ -73,9 +72,10 @@ def figures(samples: list[Census]) -> list[Figure]:
     """Return every figure of a run, without its warm-up."""
     if not samples:
         return []
-    settled = [one for one in samples if one.at_s >= samples[-1].at_s * WARM_UP]
+    warm_up_s = samples[-1].at_s * WARM_UP
+    settled = [one for one in samples if one.at_s >= warm_up_s]
     found = [
-        Figure(f"{kind}: {name}", tuple(_of_kind(samples, settled, key, measure)), limit)
+        Figure(f"{kind}: {name}", tuple(_of_kind(samples, warm_up_s, key, measure)), limit)
         for key, kind in KINDS.items()
         for name, (measure, limit) in MEASURES.items()
     ]
@@ -87,18 +87,14 @@ def figures(samples: list[Census]) -> list[Figure]:
 
 
 def _of_kind(
-    samples: list[Census], settled: list[Census], key: str, measure: Measure
+    samples: list[Census], warm_up_s: float, key: str, measure: Measure
 ) -> Iterator[Point]:
-    """Yield the samples of the processes of one kind, but those of a process's first minute."""
+    """Yield the samples of the processes of one kind, without each one's warm-up."""
     first_s: dict[tuple[int, int], float] = {}
     for sample in samples:
         for process in sample.processes:
-            first_s.setdefault(process.life, sample.at_s)
-    # Of a short run all counts: it is a test of the tool.
-    settle_s = SETTLE_S if samples[-1].at_s > 10 * SETTLE_S else 0.0
-    for sample in settled:
-        for process in sample.processes:
-            if process.name == key and sample.at_s >= first_s[process.life] + settle_s:
+            began_s = first_s.setdefault(process.life, sample.at_s)
+            if process.name == key and sample.at_s >= began_s + warm_up_s:
                 yield Point(sample.at_s, measure(process), process.life)
 
 

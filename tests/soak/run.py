@@ -34,9 +34,9 @@ REPORTS = ROOT / ".nox/soak"
 RATE = 40_000
 """Bytes a second on each stream of a steady task: its log is rotated every half minute."""
 LOG_FILES, LOG_FILE_MB = 3, 1
-RESTARTS = ("agent stop", "agent kill", "agent kill", "agent kill")
-"""How the agent is restarted, in turn. After a kill the plugin lives on, so that it too gets
-older than the five minutes between two restarts."""
+RESTARTS = ("agent stop",) * 2 + ("agent kill",) * 10
+"""How the agent is restarted, in turn. After a kill the plugin lives on: so it gets old enough to
+show what it gains."""
 RUNTIME_OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx16m"]
 
 
