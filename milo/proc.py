@@ -257,6 +257,15 @@ def root(pid: int) -> str:
     return f"/proc/{pid}/root"
 
 
+def times_and_memory(pid: int) -> tuple[int, int, int]:
+    """Return clock ticks in user and kernel mode, its ended children's too, and resident pages."""
+    fields = _stat(pid)
+    if not fields:
+        return 0, 0, 0
+    user, system, ended_user, ended_system = (int(field) for field in fields[11:15])
+    return user + ended_user, system + ended_system, int(fields[21])
+
+
 def open_pid_namespace(pid: int | str = "self") -> int:
     """Return a descriptor of the PID namespace that ``pid`` is in. Raises OSError."""
     return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -285,6 +294,11 @@ def _stat(pid: int) -> list[bytes]:
     """
     data = read(f"/proc/{pid}/stat") or b""
     return data[data.rindex(b")") + 2 :].split() if data else []
+
+
+def trusted_users() -> tuple[int, ...]:
+    """Return whom this process believes: root, and its own user."""
+    return (0, os.geteuid())
 
 
 # ---- descriptors
@@ -394,6 +408,17 @@ def _unescaped(field: bytes) -> str:
 def uid_map() -> str:
     """Return how the user ids of this process are mapped; user_namespaces(7)."""
     return os.fsdecode(read("/proc/self/uid_map") or b"")
+
+
+def oom_score_adj() -> int:
+    """Return how soon the OOM killer takes this process, as `set_oom_score_adj` sets it."""
+    return int(read("/proc/self/oom_score_adj") or b"0")
+
+
+def sysctl(name: str) -> str:
+    """Return a setting of the kernel's; empty where it has none of that name."""
+    data = read(f"/proc/sys/{name.replace('.', '/')}")
+    return os.fsdecode(data or b"").strip()
 
 
 def max_user_namespaces() -> str:

@@ -24,7 +24,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -336,11 +336,11 @@ def open_files(pid: int) -> Generator[Held, None, None]:
             yield held
 
 
-def writable_by_others(path: str, *, owner: int = 0, top: str = "/") -> str:
-    """Return what another than ``owner`` can change on the way to a file; empty for none.
+def writable_by_others(path: str, *, owners: Collection[int] = (0,), top: str = "/") -> str:
+    """Return what others than ``owners`` can change on the way to a file; empty for none.
 
     That is the file, every directory on the way, and the same for every symlink met, below
-    ``top``. On the way, a sticky directory of ``owner``'s will do: what is in it can be renamed
+    ``top``. On the way, a sticky directory of theirs will do: what is in it can be renamed
     or removed by its own owner alone, who is looked at next. POSIX access lists need no look of
     their own: their mask is what the group's bits show.
     """
@@ -351,8 +351,8 @@ def writable_by_others(path: str, *, owner: int = 0, top: str = "/") -> str:
         nonlocal last
         last = ""
         if f"{held.path}/".startswith(f"{top.rstrip('/')}/"):
-            problem = others_write(held.path, held.status, owner)
-            if held.status.st_mode & stat.S_ISVTX and held.status.st_uid == owner:
+            problem = others_write(held.path, held.status, owners)
+            if held.status.st_mode & stat.S_ISVTX and held.status.st_uid in owners:
                 last = problem
             else:
                 problems.append(problem)
@@ -364,9 +364,9 @@ def writable_by_others(path: str, *, owner: int = 0, top: str = "/") -> str:
     return next(filter(None, [*problems, last]), "")
 
 
-def others_write(path: str, status: os.stat_result, owner: int) -> str:
-    """Return why another than ``owner`` can change one file or directory; empty for nobody."""
-    if status.st_uid != owner:
+def others_write(path: str, status: os.stat_result, owners: Collection[int]) -> str:
+    """Return why others than ``owners`` can change one file or directory; empty for nobody."""
+    if status.st_uid not in owners:
         return f"{path} belongs to the user {status.st_uid}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode):
         return f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o})"

@@ -166,11 +166,11 @@ def _modules(package: str) -> Iterator[str]:
     problems: list[str] = []
     try:
         with walk.follow(package, walk.Kind.DIRECTORY) as top:
-            yield walk.others_write(top.path, top.status, 0)
+            yield walk.others_write(top.path, top.status, (0,))
             for held in top.tree(
                 MAX_MODULES, MAX_DEPTH, lambda exc: problems.append(f"{exc.part}: {exc.words}")
             ):
-                yield walk.others_write(held.path, held.status, 0)
+                yield walk.others_write(held.path, held.status, (0,))
     except PathError as exc:
         problems.append(f"{exc.part} cannot be followed: {exc.words}")
     yield from problems

@@ -14,7 +14,7 @@ from milo import walk
 from milo.cli.arguments import absolute
 from milo.cli.output import progress, say
 from milo.core.records import ProcessId
-from milo.errors import PathError
+from milo.errors import PathError, StateError
 from milo.host import state_dirs
 from milo.host.leftovers import orphans
 from milo.host.leftovers.orphans import Findings
@@ -44,6 +44,8 @@ def collect_garbage(state_dir: str, *, remove: bool) -> int:
     Raises:
         MiloError: it cannot be looked at.
     """
+    if os.geteuid() != 0:  # an ordinary user's are those of his own `milo run`
+        return trio.run(_runs, remove)
     path = absolute(state_dir)
     state_dirs.require_roots(path)
     return trio.run(_collect, path, remove) | trio.run(_runs, remove)
@@ -59,10 +61,13 @@ async def _runs(remove: bool) -> int:
             if not remove:
                 say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
                 continue
-            for path in StateStore(base).directories():
+            store = StateStore(base)
+            data = {_data(store, path) for path in store.directories()} - {base}
+            for path in store.directories():
                 await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
-            with contextlib.suppress(PathError), walk.follow(os.path.dirname(base)) as runs:
-                runs.remove_tree(os.path.basename(base))
+            for path in (*data, base):
+                with contextlib.suppress(PathError), walk.follow(os.path.dirname(path)) as runs:
+                    runs.remove_tree(os.path.basename(path))
             status |= _report(orphan, not os.path.lexists(base))
     finally:
         spawner.close()
@@ -76,6 +81,15 @@ def _abandoned_words(base: str) -> str:
         if task.running and task.record is not None and task.record.container is not None:
             words += f"; its application is running (process {task.record.container.pid})"
     return words
+
+
+def _data(store: StateStore, state_dir: str) -> str:
+    """Return where a ``milo run`` has the task's own directories: its own, or one on a disk."""
+    with contextlib.suppress(StateError):
+        launch = store.read_launch(state_dir)
+        if launch is not None:
+            return os.path.dirname(launch.alloc_dir)
+    return store.root
 
 
 async def _collect(state_dir: str, remove: bool) -> int:

@@ -25,14 +25,6 @@ READER_GONE: Final = 128 + signal.SIGPIPE
 """As of ``ls`` in ``ls | head -1``."""
 
 
-class NotRootError(MiloError):
-    """Tasks, and what they have left, are root's to see and to end."""
-
-    def __init__(self, command: str) -> None:
-        self.command = command
-        super().__init__(f"Error: milo {command} needs root. Try: sudo milo {command}")
-
-
 def main() -> int:
     """Run the command line of this process and return the exit status."""
     try:
@@ -66,8 +58,6 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0
     options = parser.parse_args(arguments)
-    if options.needs_root and os.geteuid() != 0:
-        raise NotRootError(options.command)
     status: int = options.run(options, rest)
     return status
 

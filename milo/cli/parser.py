@@ -37,8 +37,7 @@ TASK_HELP: Final = "the id or name of the task, or the id of its allocation; ids
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line.
 
-    Each command sets ``run``, the function that does the work, and ``needs_root`` where only
-    root can do it.
+    Each command sets ``run``, the function that does the work.
     """
     parser = argparse.ArgumentParser(
         prog="milo",
@@ -46,7 +45,6 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(needs_root=False)
     parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
@@ -68,9 +66,9 @@ def _run(commands: Commands) -> None:
         "run",
         help="run a JAR as Nomad would, without Nomad",
         description="Run a JAR in a container and print its output as it comes. Everything after "
-        "-- is passed to the application. Needs root.",
+        "-- is passed to the application. An ordinary user's runs as himself, without limits.",
     )
-    run.set_defaults(run=_do_run, needs_root=True)
+    run.set_defaults(run=_do_run)
     run.add_argument("jar", metavar="APP.JAR")
     run.add_argument(
         "--name", default="", help="name to show in milo ps; default: the name of the JAR"
@@ -110,7 +108,11 @@ def _run(commands: Commands) -> None:
         metavar="NAME[=VALUE]",
         help="set an environment variable; without =VALUE, pass on the one of this shell",
     )
-    run.add_argument("--user", default="", help="run as this user of the host; default nobody")
+    run.add_argument(
+        "--user",
+        default="",
+        help="run as this user of the host; default nobody; without root, yourself",
+    )
     run.add_argument(
         *("-m", "--mount"),
         action="append",
@@ -156,10 +158,10 @@ def _ps(commands: Commands) -> None:
     ps = commands.add_parser(
         "ps",
         help="list the tasks of this host",
-        description="List all Milo tasks on this host, started by Nomad or by milo run. Needs "
-        "root.",
+        description="List all Milo tasks on this host, started by Nomad or by milo run; as an "
+        "ordinary user, those of your own milo run.",
     )
-    ps.set_defaults(run=_do_ps, needs_root=True)
+    ps.set_defaults(run=_do_ps)
     ps.add_argument("-a", "--all", action="store_true", help="include tasks that have ended")
     ps.add_argument("--json", action="store_true", help="print JSON, for scripts")
     _state_dir(ps)
@@ -177,9 +179,9 @@ def _logs(commands: Commands) -> None:
         help="print the log of a task",
         description="Print the log of a task, from the files that Nomad's log collector or "
         "milo run --log-dir wrote. On a terminal, control characters are escaped, except for "
-        "colours. Needs root.",
+        "colours.",
     )
-    logs.set_defaults(run=_do_logs, needs_root=True)
+    logs.set_defaults(run=_do_logs)
     logs.add_argument("task", metavar="TASK", help=TASK_HELP)
     logs.add_argument(
         "-f", "--follow", action="store_true", help="keep printing until the task ends"
@@ -201,9 +203,9 @@ def _stats(commands: Commands) -> None:
     stats = commands.add_parser(
         "stats",
         help="show the CPU and memory use of tasks",
-        description="Show the CPU and memory use of tasks, as the kernel counts it. Needs root.",
+        description="Show the CPU and memory use of tasks, as the kernel counts it.",
     )
-    stats.set_defaults(run=_do_stats, needs_root=True)
+    stats.set_defaults(run=_do_stats)
     stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
     stats.add_argument("-f", "--follow", action="store_true", help="repeat until interrupted")
     stats.add_argument(
@@ -227,10 +229,10 @@ def _exec(commands: Commands) -> None:
         "exec",
         help="run a command in a task",
         description="Run a command in the container of a task, as the user of its application. "
-        "The tools of its JDK, such as jcmd and jstack, are on the PATH. Needs root.",
+        "The tools of its JDK, such as jcmd and jstack, are on the PATH.",
         epilog="Example: milo exec web -- jcmd 2 Thread.print",
     )
-    execute.set_defaults(run=_do_exec, needs_root=True)
+    execute.set_defaults(run=_do_exec)
     execute.add_argument("task", metavar="TASK", help=TASK_HELP)
     execute.add_argument(
         "words", metavar="COMMAND", nargs="*", help="put it after -- if it has options"
@@ -257,9 +259,9 @@ def _stop(commands: Commands) -> None:
         help="stop a task",
         description="Send a signal to a task, and SIGKILL if it does not end in time. Nomad "
         "restarts its own tasks as the restart block of the job says; to end one for good, stop "
-        "the job. Needs root.",
+        "the job.",
     )
-    stop.set_defaults(run=_do_stop, needs_root=True)
+    stop.set_defaults(run=_do_stop)
     stop.add_argument("task", metavar="TASK", help=TASK_HELP)
     stop.add_argument("--signal", default="SIGTERM", help="signal to send; default %(default)s")
     stop.add_argument(
@@ -407,9 +409,10 @@ def _gc(commands: Commands) -> None:
         "gc",
         help="find what crashes left behind, and remove it",
         description="List the containers, task processes, cgroups, mounts and state directories "
-        "that belong to no living allocation. Needs root.",
+        "that belong to no living allocation. As an ordinary "
+        "user: what a killed milo run of yours has left.",
     )
-    gc.set_defaults(run=_do_gc, needs_root=True)
+    gc.set_defaults(run=_do_gc)
     gc.add_argument("--yes", action="store_true", help="remove what was found")
     _state_dir(gc)
 

@@ -13,11 +13,13 @@ import tempfile
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
 import trio
 
 from milo import proc, walk
 from milo.cli import run_options
 from milo.cli.arguments import absolute, size_of
+from milo.cli.caller import Caller, enter
 from milo.cli.log_files import RotatingFile
 from milo.cli.output import OutputError, ReaderGoneError, warn, write_all
 from milo.core import control
@@ -26,11 +28,11 @@ from milo.core.launch import Launch
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, PathError
 from milo.host.fingerprint import find_program
-from milo.host.java.finder import JavaFinder
-from milo.host.state_dirs import RUN_DIRECTORY
+from milo.host.java.search import JavaSearch
 from milo.host.state_store import StateStore
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
+from milo.task.oci.bundle import missing_limits
 from milo.task.preparer import Preparer
 from milo.task.supervisor import Supervisor
 from milo.unix_sockets import close_all
@@ -52,9 +54,13 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
         MiloError: it could not be started.
     """
     os.umask(0o022)  # as in a task process, see `milo.spawner`
+    run_options.require_text(options, application)
+    plugin = run_options.plugin_options(options)
+    javas = JavaSearch.fork(plugin.java_home, os.environ)
+    caller = enter()
     preparer = Preparer.fork()  # before there is an event loop
     try:
-        outcome, complete, stopped = trio.run(_run, options, application, preparer)
+        outcome, complete, stopped = trio.run(_run, options, application, caller, javas, preparer)
     finally:
         preparer.close()
     if isinstance(outcome, control.StartFailed):
@@ -67,27 +73,35 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
 
 
 async def _run(
-    options: argparse.Namespace, application: Sequence[str], preparer: Preparer
+    options: argparse.Namespace,
+    application: Sequence[str],
+    caller: Caller,
+    search: JavaSearch,
+    preparer: Preparer,
 ) -> tuple[ExitRecord | control.StartFailed, bool, bool]:
     """Return how the application ended.
 
     And whether all that it printed was written, and whether somebody had it stopped.
     """
     become_subreaper()
-    run_options.require_text(options, application)
     limits = run_options.resources(options)
+    if (missing := missing_limits(caller.rights)) and run_options.limits_are_asked(options):
+        warn(f"milo: {missing}")
+    if not caller.rights.limits:
+        limits = attrs.evolve(limits, oom_score_adj=proc.oom_score_adj())
     config = run_options.task_config(options, application)
     plugin = run_options.plugin_options(options)
     env = run_options.environment(options.env)
     name = _task_name(options)
     files = _log_files(options, name)
-    javas = await JavaFinder().find(plugin.java_home, os.environ)
-    os.makedirs(RUN_DIRECTORY, mode=0o700, exist_ok=True)
-    base = tempfile.mkdtemp(prefix="", dir=RUN_DIRECTORY)
-    store = StateStore(base)
+    base = tempfile.mkdtemp(prefix="", dir=caller.run_directory)
+    data = base
+    if caller.data_directory:
+        data = os.path.join(caller.data_directory, os.path.basename(base))
+    store = StateStore(base, caller.owners)
     readers: list[int] = []
     try:
-        alloc_dir = os.path.join(base, "alloc-dir")
+        alloc_dir = os.path.join(data, "alloc-dir")
         _lay_out(alloc_dir, name, options.jar, run_options.jar_name(options))
         logs = os.path.join(alloc_dir, "alloc", "logs")
         fifos = [os.path.join(logs, name) for name in ("stdout.fifo", "stderr.fifo")]
@@ -102,12 +116,13 @@ async def _run(
             stderr_path=fifos[1],
             state_dir=store.task_dir(task_id),
             crun_path=find_program("crun", os.environ) or "crun",
-            javas=javas,
+            javas=await search.result(),
             config=config,
             env=env,
-            user=options.user,
+            user=options.user or caller.user,
             resources=limits,
             plugin=plugin,
+            rights=caller.rights,
             log_dir=absolute(options.log_dir) if options.log_dir else "",
         )
         store.make(launch)
@@ -134,7 +149,8 @@ async def _run(
         close_all(readers)
         for file in files.values():
             file.close()
-        _remove(base)
+        for path in {data, base}:
+            _remove(path)
 
 
 def _remove(base: str) -> None:

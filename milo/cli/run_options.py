@@ -14,6 +14,7 @@ from milo.core.container.capabilities import ALL, NAMED_ONLY
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
+DEFAULT_MEMORY: Final = "512m"
 MIN_MEMORY: Final = 16 * MIB
 """No JVM starts in less."""
 
@@ -50,6 +51,11 @@ def resources(options: Namespace) -> Resources:
     if not 0.01 <= options.cpus <= cores:
         raise ConfigError("--cpus", f"got {options.cpus:g}", f"0.01 to {cores}, this host's")
     return Resources(memory_bytes=memory, cpu_percent_ticks=options.cpus / cores)
+
+
+def limits_are_asked(options: Namespace) -> bool:
+    """Whether the user has asked for limits, rather than left them as they are."""
+    return options.cpus is not None or options.memory != DEFAULT_MEMORY
 
 
 def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from milo.cli.arguments import absolute, seconds_of
 from milo.cli.output import clear_screen, print_json, print_table, progress, say, size, span, warn
 from milo.core import control
 from milo.core.describe import exit_sentence
-from milo.core.records import StreamCounters
+from milo.core.records import StreamCounters, TaskRecord
 from milo.core.signals import parse_signal
 from milo.errors import ControlError, TaskEndedError
 from milo.host import state_dirs
 from milo.host.state_store import StateStore
 from milo.host.stats import sampling
+from milo.host.stats.process_meter import ProcessMeter
 from milo.host.task_client import TaskClient
 from milo.host.tasks import HostTask, find_task, list_tasks
 
@@ -29,6 +30,7 @@ ANSWER_S: Final = 2.0
 POLL_S: Final = 0.02
 NO_TASKS: Final = """\
 No Milo tasks are running on this host. To include ended tasks: milo ps --all"""
+NO_OWN_TASKS: Final = "You have no Milo tasks running. For those of Nomad: sudo milo ps"
 
 
 def tasks_of_host(options: Namespace) -> list[HostTask]:
@@ -50,7 +52,8 @@ def show_tasks(options: Namespace) -> int:
         print_json([_as_json(task, counters.get(task.state_dir)) for task in tasks])
         return 0
     if not tasks:
-        say("No Milo tasks on this host." if options.all else NO_TASKS)
+        none = "No Milo tasks on this host." if options.all else NO_TASKS
+        say(none if os.geteuid() == 0 else NO_OWN_TASKS)
         return 0
     columns = ("ID", "TASK", "ALLOC", "STATE", "SINCE", "PID", "STDOUT", "STDERR", "LOST")
     print_table(columns, [_row(task, counters.get(task.state_dir)) for task in tasks])
@@ -188,11 +191,7 @@ def show_stats(options: Namespace) -> int:
         if not tasks[0].running:
             raise TaskEndedError(tasks[0].name, "it uses nothing. To see how: milo ps --all")
     tasks = [task for task in tasks if task.running]
-    meters = {
-        task.id: sampling.Meter(sampling.locate(task.record.cgroup_path))
-        for task in tasks
-        if task.record
-    }
+    meters = {task.id: _meter(task.record) for task in tasks if task.record}
     try:
         before = {name: meter.sample() for name, meter in meters.items()}
         while True:
@@ -210,6 +209,12 @@ def show_stats(options: Namespace) -> int:
             meter.close()
 
 
+def _meter(record: TaskRecord) -> sampling.Meter | ProcessMeter:
+    if not record.cgroup_path and record.container is not None:
+        return ProcessMeter(record.container.pid)
+    return sampling.Meter(sampling.locate(record.cgroup_path))
+
+
 def _print_stats(
     tasks: list[HostTask],
     before: dict[str, sampling.Sample],
@@ -220,7 +225,8 @@ def _print_stats(
     rows, objects = [], []
     for task in tasks:
         cpu, memory = sampling.usage(before[task.id], now[task.id], mhz)
-        limit = task.launch.resources.memory_bytes if task.launch is not None else 0
+        limited = task.launch is not None and task.launch.rights.cgroups
+        limit = task.launch.resources.memory_bytes if task.launch and limited else 0
         rows.append(
             [
                 task.id,

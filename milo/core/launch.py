@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from milo.core.config.plugin_options import PluginOptions
+from milo.core.container.rights import ROOT, Rights
 from milo.core.records import RECORD_VERSION, Int32
 from milo.errors import ConfigError
 
@@ -164,6 +165,8 @@ class Launch(TaskRequest):
     """In the order of preference; the first one is the default JDK."""
     plugin: PluginOptions
     """As they are at the start: a task keeps them."""
+    rights: Rights = ROOT
+    """What the task process may do on this host."""
     version: Int32 = RECORD_VERSION
     """Of `milo.core.records`, which reads and writes it."""
 

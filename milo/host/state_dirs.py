@@ -21,10 +21,14 @@ import attrs
 from milo import walk
 from milo.core.config.plugin_options import PluginOptions
 from milo.errors import PathError, Reason, StateError
+from milo.host.state_store import StateStore
+from milo.proc import trusted_users
 
 DEFAULT: Final = PluginOptions().state_dir
 RUN_DIRECTORY: Final = "/run/milo-run"
 """Below it, each ``milo run`` has a directory that is a state directory of one task."""
+TEMPORARY: Final = "/tmp"  # noqa: S108
+"""For an ordinary user whom no login has given a directory below /run."""
 POINTERS: Final = "/run/milo-state-dirs"
 """A symlink for each other state directory that a driver has used since the last reboot."""
 MAX_DIRECTORIES: Final = 10_000
@@ -44,8 +48,49 @@ class StateDirs:
 
 
 def of_host(named: str) -> StateDirs:
-    """Return all of this host: those of drivers, ``named`` among them, and of ``milo run``."""
-    return _judged((named, DEFAULT, *_pointed(), *_runs()))
+    """Return all of this host: those of drivers, ``named`` among them, and of ``milo run``.
+
+    For an ordinary user those of his own ``milo run``, and ``named`` if it is not the default.
+    """
+    if os.geteuid() == 0:
+        return _judged((named, DEFAULT, *_pointed(), *_runs()))
+    return _judged(({named} - {DEFAULT}) | {*_runs()})
+
+
+def run_directories() -> tuple[str, ...]:
+    """Return where ``milo run`` of this user may have its directories, the first choice first."""
+    uid = os.geteuid()
+    if uid == 0:
+        return (RUN_DIRECTORY,)
+    login = f"/run/user/{uid}"
+    told = os.environ.get("XDG_RUNTIME_DIR", "")
+    parents = dict.fromkeys(path for path in (told, login) if os.path.isabs(path))
+    # One of another user is inherited through su(1).
+    own = [path for path in parents if not _problem(path) and os.access(path, os.W_OK)]
+    return (*(os.path.join(path, "milo") for path in own), f"{TEMPORARY}/milo-{uid}")
+
+
+def make_run_directory() -> str:
+    """Return the directory for this user's ``milo run``, made for his eyes only.
+
+    Raises:
+        StateError: it cannot be made, or others can change it.
+    """
+    path = run_directories()[0]
+    StateStore(path).prepare()
+    return path
+
+
+def make_data_directory() -> str:
+    """Return where this ordinary user's tasks have their directories, on a disk.
+
+    By the XDG base directory specification. Raises `StateError` as `make_run_directory` does.
+    """
+    told = os.environ.get("XDG_STATE_HOME", "")
+    home = told if os.path.isabs(told) else os.path.expanduser("~/.local/state")
+    path = os.path.join(home, "milo")
+    StateStore(path).prepare()
+    return path
 
 
 def of_drivers(named: str) -> StateDirs:
@@ -100,11 +145,11 @@ def _pointed() -> list[str]:
 
 
 def _runs() -> list[str]:
-    return _entries(RUN_DIRECTORY)
+    return [path for directory in run_directories() for path in _entries(directory)]
 
 
 def _entries(directory: str) -> list[str]:
-    if walk.writable_by_others(directory):
+    if walk.writable_by_others(directory, owners=trusted_users()):
         return []  # or it is not there
     try:
         with walk.follow(directory, walk.Kind.DIRECTORY) as held:
@@ -133,4 +178,4 @@ def _problem(path: str) -> str:
         walk.follow(path, walk.Kind.DIRECTORY).close()
     except PathError as exc:
         return "" if exc.reason is Reason.MISSING else f"{exc.part}: {exc.words}"
-    return walk.writable_by_others(path)
+    return walk.writable_by_others(path, owners=trusted_users())

@@ -6,10 +6,10 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, TypeVar
 
-from milo import walk
+from milo import proc, walk
 from milo.core import records
 from milo.core.launch import Launch
 from milo.errors import PathError, StateError
@@ -28,8 +28,10 @@ class StateStore:
     Every method raises `StateError` when the file system refuses.
     """
 
-    def __init__(self, state_dir: str) -> None:
+    def __init__(self, state_dir: str, owners: Collection[int] | None = None) -> None:
+        """``owners`` may change what is above it; None: root, and this process's user."""
         self.root = state_dir
+        self._owners = proc.trusted_users() if owners is None else owners
 
     def prepare(self) -> None:
         """Make the root, for root's eyes only, and refuse one that others could have made."""
@@ -44,8 +46,7 @@ class StateStore:
         if found.st_mode & 0o066:
             with contextlib.suppress(OSError):
                 os.chmod(self.root, 0o700)
-        # Whoever runs as another user than root can trust nothing anyway: that is tests.
-        if os.geteuid() == 0 and (problem := walk.writable_by_others(self.root)):
+        if problem := walk.writable_by_others(self.root, owners=self._owners):
             raise StateError(self.root, f"{problem}. Set state_dir to a place of root's alone")
 
     def task_dir(self, task_id: str) -> str:

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -75,7 +75,7 @@ class Commands:
                 if led is not None and led != session(application):
                     sessions.add(led)
                 os.unlink(path)
-        kill_sessions(cgroup_path, sessions)
+        kill_sessions(inside, sessions)
 
     async def serve(self, sock: trio.socket.SocketType, container: Container | None) -> None:
         """Run the one command that the client behind ``sock`` asks for.
@@ -147,7 +147,7 @@ class Commands:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
             if status is None:
-                kill_sessions(container.cgroup_path, sessions)
+                kill_sessions(container.processes(), sessions)
             if child is not None:
                 with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
                     await child.wait()
@@ -235,9 +235,9 @@ def _is_stream(fd: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def kill_sessions(cgroup_path: str, sessions: set[int]) -> None:
-    """Send SIGKILL to the container's processes in ``sessions`` (session ids, of the host)."""
-    for pid in cgroup_files.processes(cgroup_path) if sessions else ():
+def kill_sessions(pids: Iterable[int], sessions: set[int]) -> None:
+    """Send SIGKILL to those of ``pids`` that are in ``sessions`` (session ids, of the host)."""
+    for pid in pids:
         if session(pid) in sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

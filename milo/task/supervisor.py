@@ -46,13 +46,12 @@ from milo.task.journal import Journal
 from milo.task.ladder import StopLadder
 from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.logs.streams import Streams, Takeover
-from milo.task.oci.bundle import Bundle
+from milo.task.oci.bundle import Bundle, cgroup_path
 from milo.task.oci.cgroup_state import GONE_TIMEOUT_S
 from milo.task.oci.container import (
     Container,
     MemoryEnd,
     adopt,
-    cgroup_path,
     create,
     discard_bundle,
 )

@@ -53,6 +53,7 @@ SENTENCES: Final = frozenset(
         "host_problem",
         "kills_sentence",
         "missing_dns",
+        "missing_limits",
         "others_write",
         "sentence",
         "sighting_sentence",

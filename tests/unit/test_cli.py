@@ -72,20 +72,6 @@ def test_what_follows_two_dashes_is_the_applications(monkeypatch: pytest.MonkeyP
     assert application == ["--memory", "x", "--"]
 
 
-@pytest.mark.parametrize(
-    "words", [["run", "app.jar"], ["ps"], ["logs", "x"], ["stats"], ["exec", "x"], ["stop", "x"]]
-)
-def test_what_needs_root_says_so(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line and a status, before anything is done."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert run_command(words) == 1
-    assert capsys.readouterr().err == (
-        f"Error: milo {words[0]} needs root. Try: sudo milo {words[0]}\n"
-    )
-
-
 def test_commands_print_through_one_module() -> None:
     """What others have chosen is made printable there; no command writes to a stream by itself."""
     texts = {path.name: path.read_text() for path in (ROOT / "milo/cli").rglob("*.py")}

@@ -18,6 +18,7 @@ SHARED = {
     "milo.proc",
     "milo.cgroup_files",
     "milo.command_memory",
+    "milo.namespaces",
     "milo.unix_sockets",
     "milo.walk",
 }
@@ -27,6 +28,7 @@ ALLOWED = {
     "milo.proc": {"milo.core"},
     "milo.cgroup_files": {"milo.core", "milo.proc"},
     "milo.command_memory": {"milo.core", "milo.errors"},
+    "milo.namespaces": {"milo.proc"},
     "milo.unix_sockets": set(),
     "milo.walk": {"milo.errors", "milo.proc"},
     "milo.core": {"milo.core", "milo.errors"},
@@ -92,7 +94,7 @@ def test_asyncio_is_only_where_grpclib_is(path: Path) -> None:
         assert "import asyncio" not in text and "trio_asyncio" not in text
 
 
-KERNEL_MODULES = {"milo.proc", "milo.cgroup_files", "milo.unix_sockets"}
+KERNEL_MODULES = {"milo.proc", "milo.cgroup_files", "milo.namespaces", "milo.unix_sockets"}
 KERNEL_PATH = re.compile(r"/(proc|sys)(/|$)")
 IN_THE_CONTAINER = {
     "milo.task.root.rootfs": {"/proc", "/sys", "/proc/self/mounts"},

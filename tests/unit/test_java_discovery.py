@@ -29,7 +29,7 @@ class Host:
         for directory in (root, self.jvm, self.opt, self.etc):
             directory.mkdir(mode=0o755, exist_ok=True)
         self.rules = Rules(
-            owner=ME,
+            owners=(ME,),
             top=str(root),
             bindable=(f"{root}/etc/", f"{root}/jvm/"),
             ignored=(f"{root}/etc/doc/",),
@@ -214,7 +214,7 @@ async def test_a_runtime_of_another_owner_is_never_run(tmp_path: Path) -> None:
     """The owner counts, not only the mode."""
     host = Host(tmp_path / "host")
     host.runtime(host.jvm / "jdk")
-    rules = Rules(owner=ME + 1, top=str(host.root))
+    rules = Rules(owners=(ME + 1,), top=str(host.root))
     finder = JavaFinder(places=((str(host.jvm), "*"),), rules=rules)
     assert [java.trusted for java in await finder.find("", {})] == [False]
     assert host.runs == 0

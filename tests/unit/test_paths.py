@@ -33,6 +33,7 @@ HOST_ALONE = {
     # What the kernel shows.
     "milo.proc": "/proc and /sys",
     "milo.host.leftovers.traces": "cgroups; the state directory",
+    "milo.namespaces": "/proc",
     "milo.cgroup_files": "cgroups",
     "milo.host.stats.cgroup_reader": "cgroups",
     "milo.task.oci.cgroup_placement": "cgroups",

@@ -16,6 +16,7 @@ from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.container import userns
 from milo.core.container.confinement import Confinement
+from milo.core.container.rights import ROOT, Rights
 from milo.errors import ConfigError, UserError
 from milo.task.oci import privileges
 from tests.support.launches import make_launch
@@ -53,7 +54,7 @@ def test_the_defaults_are_no_capability_and_a_filter() -> None:
     assert found.capabilities == ()
     assert found.seccomp is not None
     assert found.seccomp["defaultAction"] == "SCMP_ACT_ERRNO"
-    assert (found.host_pids, found.host_ipc, found.first_id) == (False, False, 0)
+    assert (found.host_pids, found.host_ipc, found.rights) == (False, False, ROOT)
     assert found.pids_limit == PluginOptions().pids_limit
 
 
@@ -108,7 +109,7 @@ def test_limits_are_held_to_what_the_agent_has(monkeypatch: pytest.MonkeyPatch) 
 def test_a_user_namespace_is_the_plugins_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     """With userns = true the ids are a block's; without what it takes no task starts."""
     plugin = PluginOptions(userns=True)
-    assert confine(plugin).first_id == userns.first_id(LAUNCH.task_id)
+    assert confine(plugin).rights.ids == userns.block(userns.first_id(LAUNCH.task_id))
     monkeypatch.setattr(privileges, "userns_problem", lambda: "the kernel is old")
     with pytest.raises(ConfigError, match="the kernel is old"):
         confine(plugin)
@@ -158,7 +159,7 @@ def test_the_way_is_opened_for_a_user_namespace_alone(
     assert [path.stat().st_mode & 0o777 for path in (tmp_path, task, bundle)] == [0o700] * 3
     owners = []
     monkeypatch.setattr(os, "chown", lambda *args: owners.append(args))
-    privileges.open_way(str(task), str(bundle), Confinement(first_id=5))
+    privileges.open_way(str(task), str(bundle), Confinement(rights=Rights(userns.block(5))))
     modes = [path.stat().st_mode & 0o777 for path in (tmp_path, task, bundle)]
     assert modes == [0o711, 0o710, 0o711]
     assert owners == [(str(task), -1, 5)]

@@ -10,6 +10,7 @@ import pytest
 from milo.core.container import mounts, spec, userns
 from milo.core.container.confinement import Confinement
 from milo.core.container.mounts import Bind
+from milo.core.container.rights import Rights
 from milo.core.container.spec import ContainerPlan, DeviceNode, User
 from milo.core.launch import Resources
 from milo.errors import ConfigError
@@ -290,7 +291,8 @@ def test_what_no_program_can_be_given_is_refused(
 def test_proc_has_its_options_in_a_user_namespace_too() -> None:
     """There crun heeds those for all that lies below alone."""
     plain, mapped = (
-        built(confinement=Confinement(first_id=number)) for number in (0, userns.FIRST_ID)
+        built(confinement=Confinement(rights=Rights(ids)))
+        for ids in (None, userns.block(userns.FIRST_ID))
     )
     assert options(plain, "/proc") == {"nosuid", "noexec", "nodev"}
     assert options(mapped, "/proc") - options(plain, "/proc") == {"rnosuid", "rnoexec", "rnodev"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host whose directories are all below a temporary one, and whose root is this user."""
     look = walk.writable_by_others
 
-    def writable_by_others(path: str) -> str:
-        return look(path, owner=os.geteuid(), top=str(tmp_path))
+    def writable_by_others(path: str, owners: Collection[int] = ()) -> str:
+        return look(path, owners=(os.geteuid(),), top=str(tmp_path))
 
     monkeypatch.setattr(walk, "writable_by_others", writable_by_others)
     for name in ("DEFAULT", "RUN_DIRECTORY", "POINTERS"):

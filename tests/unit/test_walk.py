@@ -346,18 +346,18 @@ def test_who_may_write_is_told(top: Path) -> None:
     (top / "other").mkdir(mode=0o755)
     (top / "other/link").symlink_to("../theirs/inner/file")
     find = f"{top}/other/link"
-    assert walk.writable_by_others(find, owner=me, top=str(top)) == ""
-    assert walk.writable_by_others(find, owner=me + 1, top=str(top)) == (
+    assert walk.writable_by_others(find, owners=(me,), top=str(top)) == ""
+    assert walk.writable_by_others(find, owners=(me + 1,), top=str(top)) == (
         f"{top} belongs to the user {me}"
     )
     (top / "theirs/inner/file").chmod(0o664)
-    assert walk.writable_by_others(find, owner=me, top=str(top)) == (
+    assert walk.writable_by_others(find, owners=(me,), top=str(top)) == (
         f"{top}/theirs/inner/file can be written by others (mode 664)"
     )
     (top / "theirs").chmod(0o777)
-    assert "theirs can be written" in walk.writable_by_others(find, owner=me, top=str(top))
-    assert walk.writable_by_others(find, owner=me, top=f"{top}/the") == ""
-    gone = walk.writable_by_others(f"{top}/other/none", owner=me, top=str(top))
+    assert "theirs can be written" in walk.writable_by_others(find, owners=(me,), top=str(top))
+    assert walk.writable_by_others(find, owners=(me,), top=f"{top}/the") == ""
+    gone = walk.writable_by_others(f"{top}/other/none", owners=(me,), top=str(top))
     assert gone == f"{top}/other/none cannot be followed: it does not exist"
 
 
@@ -368,11 +368,11 @@ def test_who_may_write_below_a_sticky_directory(top: Path) -> None:
     (top / "theirs/inner").chmod(0o755)
     (top / "theirs").chmod(0o1777)
     find = f"{top}/theirs/inner/file"
-    assert walk.writable_by_others(find, owner=me, top=f"{top}/theirs") == ""
+    assert walk.writable_by_others(find, owners=(me,), top=f"{top}/theirs") == ""
     assert "theirs can be written" in walk.writable_by_others(
-        f"{top}/theirs", owner=me, top=f"{top}/theirs"
+        f"{top}/theirs", owners=(me,), top=f"{top}/theirs"
     )
-    assert walk.writable_by_others(find, owner=me + 1, top=f"{top}/theirs/inner") == (
+    assert walk.writable_by_others(find, owners=(me + 1,), top=f"{top}/theirs/inner") == (
         f"{top}/theirs/inner belongs to the user {me}"
     )
 
@@ -599,7 +599,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
         hold(str(top)), lambda held: [entry.path for entry in held.tree(9, 9, _raise)]
     ),
     "remove": lambda top: _with(hold(str(top.parent)), lambda held: held.remove_tree("top")),
-    "writable": lambda top: walk.writable_by_others(f"{top}/link/inner/file", owner=-1),
+    "writable": lambda top: walk.writable_by_others(f"{top}/link/inner/file", owners=()),
 }
 
 

@@ -20,8 +20,8 @@ from milo.core.records import short_id
 from milo.errors import CrunError, MiloError, PathError
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
-from milo.task.oci.bundle import write_bundle
-from milo.task.oci.container import Container, cgroup_path, create, discard_bundle
+from milo.task.oci.bundle import cgroup_path, write_bundle
+from milo.task.oci.container import Container, create, discard_bundle
 from milo.task.root.mount_check import MountCheck
 
 TASK_NAME: Final = "doctor"

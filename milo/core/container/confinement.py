@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import attrs
 
+from milo.core.container.rights import ROOT, Rights
+
 PIDS_LIMIT: Final = 4096
 """Threads and processes together. podman's default is 2048; a JVM with a thread for each
 connection gets twice that, and a fork bomb still ends far below the host's own limit."""
@@ -41,5 +43,5 @@ class Confinement:
     host_pids: bool = False
     """Whether the container shares the host's PID namespace."""
     host_ipc: bool = False
-    first_id: int = 0
-    """With a user namespace: the host's id that the container's 0 stands for; 0 is none."""
+    rights: Rights = ROOT
+    """What Milo itself may do, and so what the container can be given."""

@@ -18,7 +18,14 @@ def container_name(short_id: str) -> str:
 
 
 def create_args(
-    crun: str, container_id: str, bundle_path: str, pid_file: str, log_file: str, root: str
+    crun: str,
+    container_id: str,
+    bundle_path: str,
+    pid_file: str,
+    log_file: str,
+    root: str,
+    *,
+    cgroups: bool = True,
 ) -> list[str]:
     """Create the container: its process exists after this, and waits before its first exec.
 
@@ -26,7 +33,7 @@ def create_args(
     holds the process id in the caller's PID namespace.
     """
     return [
-        *_global_args(crun, log_file, root),
+        *_global_args(crun, log_file, root, manager="cgroupfs" if cgroups else "disabled"),
         "create",
         f"--bundle={bundle_path}",
         f"--pid-file={pid_file}",
@@ -81,10 +88,10 @@ def version_from_output(output: str) -> str:
     return match[1] if match else ""
 
 
-def _global_args(crun: str, log_file: str, root: str) -> list[str]:
+def _global_args(crun: str, log_file: str, root: str, *, manager: str = "cgroupfs") -> list[str]:
     """Return what stands before every command.
 
     ``root`` keeps Milo's containers apart from those of podman and of other Milos. The
     manager is named, since systemd's would move the container out of Nomad's cgroup.
     """
-    return [crun, f"--root={root}", f"--log=file:{log_file}", "--cgroup-manager=cgroupfs"]
+    return [crun, f"--root={root}", f"--log=file:{log_file}", f"--cgroup-manager={manager}"]

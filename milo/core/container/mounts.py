@@ -125,30 +125,41 @@ def is_inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def system_mounts() -> list[dict[str, Any]]:
-    """Return the file systems of every container: /proc, /dev and /sys, minimal or read-only."""
+def system_mounts(
+    *, sysfs: bool = True, cgroups: bool = True, terminal_group: bool = True
+) -> list[dict[str, Any]]:
+    """Return the file systems of every container: /proc, /dev and /sys, minimal or read-only.
+
+    See `milo.core.container.rights.Rights`: without ``sysfs`` the host's is bound, without
+    ``cgroups`` none are mounted.
+    """
     strict = ["nosuid", "noexec", "nodev"]
 
     def mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
         return {"destination": destination, "type": kind, "source": source, "options": options}
 
-    return [
+    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    if terminal_group:
+        terminals.append("gid=5")
+    sys = mount("/sys", "sysfs", "sysfs", [*strict, "ro"])
+    if not sysfs:
+        options = ["rbind", *strict, "ro", "rro", "rnosuid", "rnodev", "rnoexec", "rprivate"]
+        sys.update(type="bind", source="/sys", options=options)
+    result = [
         mount("/proc", "proc", "proc", strict),
         mount(
             "/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "strictatime", "mode=755", "size=64k"]
         ),
-        mount(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", "devpts", terminals),
         mount("/dev/shm", "tmpfs", "shm", [*strict, "mode=1777", f"size={SHM_SIZE_BYTES}"]),  # noqa: S108
         mount("/dev/mqueue", "mqueue", "mqueue", strict),
-        mount("/sys", "sysfs", "sysfs", [*strict, "ro"]),
-        # So that the JVM finds its own limits; with the cgroup namespace it sees only these.
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", [*strict, "relatime", "ro"]),
+        sys,
     ]
+    if cgroups:
+        # So that the JVM finds its own limits; with the cgroup namespace it sees only these.
+        options = [*strict, "relatime", "ro"]
+        result.append(mount("/sys/fs/cgroup", "cgroup", "cgroup", options))
+    return result
 
 
 def bind_mount(bind: Bind) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any, Final
 import attrs
 
 from milo.core import cgroup
-from milo.core.container import mounts, userns
+from milo.core.container import mounts
 from milo.core.container.capabilities import oci_name
 from milo.core.container.confinement import NOFILE_LIMIT, Confinement
+from milo.core.container.userns import IdRange
 from milo.core.launch import Resources
 from milo.errors import ConfigError
 
@@ -102,7 +103,7 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
     check_strings(plan.args, plan.env)
     linux: dict[str, Any] = {
         "namespaces": _namespaces(plan),
-        "resources": _resources(plan),
+        "resources": _resources(plan) if plan.confinement.rights.cgroups else {},
         "cgroupsPath": plan.cgroup_path,
         # A node elsewhere is bound: the root is where the host makes no device nodes.
         "devices": [_device(device) for device in plan.devices if device.path.startswith("/dev/")],
@@ -112,13 +113,9 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
     }
     if plan.confinement.seccomp is not None:
         linux["seccomp"] = plan.confinement.seccomp
-    if plan.confinement.first_id:
-        block = {
-            "containerID": 0,
-            "hostID": plan.confinement.first_id,
-            "size": userns.BLOCK_SIZE,
-        }
-        linux["uidMappings"] = linux["gidMappings"] = [block]
+    if ids := plan.confinement.rights.ids:
+        linux["uidMappings"] = [_id_range(one) for one in ids.uids]
+        linux["gidMappings"] = [_id_range(one) for one in ids.gids]
     if plan.confinement.sysctl:
         linux["sysctl"] = plan.confinement.sysctl
     return {
@@ -206,9 +203,12 @@ def _rlimits(confinement: Confinement) -> dict[str, tuple[int, int]]:
 
 def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
     """Return the mounts of every container, changed as its privileges say."""
-    result = mounts.system_mounts()
+    rights = confinement.rights
+    result = mounts.system_mounts(
+        sysfs=rights.sysfs, cgroups=rights.cgroups, terminal_group=rights.terminal_group
+    )
     for mount in result:
-        if mount["destination"] == "/proc" and confinement.first_id:
+        if mount["destination"] == "/proc" and rights.ids:
             # To mount the /proc of a PID namespace that it joins, crun asks before it makes the
             # user namespace, and forgets the options; but not those for all that lies below.
             mount["options"] = [*mount["options"], *(f"r{word}" for word in mount["options"])]
@@ -225,7 +225,8 @@ def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
 
 def _bind_mount(bind: mounts.Bind, confinement: Confinement) -> dict[str, Any]:
     result = mounts.bind_mount(bind)
-    if confinement.first_id and bind.origin != "host":
+    ids = confinement.rights.ids
+    if ids and ids.idmapped and bind.origin != "host":
         # What the host's ids own is the container's same ids' in there, and the other way.
         result["options"] = [*result["options"], "idmap"]
     return result
@@ -238,7 +239,7 @@ def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
     namespaces = [{"type": kind} for kind in kinds]
     if not plan.confinement.host_pids:
         namespaces.append({"type": "pid", "path": PID_NAMESPACE})
-    if plan.confinement.first_id:
+    if plan.confinement.rights.ids:
         namespaces.append({"type": "user"})
     if plan.network_mode == "group":
         namespaces.append({"type": "network", "path": plan.network_path})
@@ -276,6 +277,10 @@ def _resources(plan: ContainerPlan) -> dict[str, Any]:
     if cpu:
         result["cpu"] = cpu
     return result
+
+
+def _id_range(ids: IdRange) -> dict[str, int]:
+    return {"containerID": ids.inside, "hostID": ids.outside, "size": ids.size}
 
 
 def _device(device: DeviceNode) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
+import attrs
+
 from milo.core.versions import version_numbers
 
 FIRST_ID: Final = 0x7000_0000
@@ -19,6 +21,40 @@ PAUSE_ID: Final = FIRST_ID + BLOCK_SIZE * BLOCKS
 
 MIN_KERNEL: Final = (6, 3)
 """Idmapped mounts came with 5.12, those of tmpfs, which Nomad mounts as secrets/, with 6.3."""
+
+
+@attrs.frozen
+class IdRange:
+    """So many ids in a row, as a user namespace maps them."""
+
+    inside: int
+    outside: int
+    """In the namespace of whoever makes it."""
+    size: int = 1
+
+
+@attrs.frozen
+class Ids:
+    """The ids of a container's user namespace."""
+
+    uids: tuple[IdRange, ...]
+    gids: tuple[IdRange, ...]
+    idmapped: bool = False
+    """Whether files belong to the same ids in there as on the host, by idmapped mounts."""
+
+
+def block(first: int) -> Ids:
+    """Return the ids from 0 on, which stand for those of the host from ``first`` on."""
+    ranges = (IdRange(0, first, BLOCK_SIZE),)
+    return Ids(ranges, ranges, idmapped=True)
+
+
+def only(uid: int, gid: int) -> Ids:
+    """Return the ids of an ordinary user, who is 0 where the container is made, and no others.
+
+    Both namespaces together map the user to himself, so that files need no mapping.
+    """
+    return Ids((IdRange(uid, 0),), (IdRange(gid, 0),))
 
 
 def first_id(task_id: str) -> int:

@@ -11,7 +11,7 @@ import stat
 
 import attrs
 
-from milo import walk
+from milo import proc, walk
 from milo.errors import PathError, Reason
 from milo.walk import Held, Kind
 
@@ -26,8 +26,8 @@ _JAVA_NAME = re.compile(r"java|jdk|jre", re.IGNORECASE)
 class Rules:
     """What is trusted and what may be bound; tests have their own."""
 
-    owner: int = 0
-    """The user who alone may be able to write."""
+    owners: tuple[int, ...] = attrs.field(factory=proc.trusted_users)
+    """The users who alone may be able to write."""
     top: str = "/"
     """Nothing above this directory is checked."""
     bindable: tuple[str, ...] = (
@@ -49,7 +49,7 @@ class Survey:
     """What a JDK's tree looks like."""
 
     distrust: str
-    """Why somebody other than `Rules.owner` could change it; empty when nobody can."""
+    """Why somebody other than `Rules.owners` could change it; empty when nobody can."""
     binds: tuple[str, ...]
     """Host paths outside of it that its symlinks lead to and that are safe to bind."""
     files: int
@@ -158,13 +158,13 @@ class _Look:
 
     def _note_file(self, held: Held) -> None:
         if _within(held.path, self.rules.top):
-            problem = walk.others_write(held.path, held.status, self.rules.owner)
+            problem = walk.others_write(held.path, held.status, self.rules.owners)
             self.distrust = self.distrust or problem
         self.newest_ns = max(self.newest_ns, held.status.st_ctime_ns)
 
 
 def _writable(path: str, rules: Rules) -> str:
-    return walk.writable_by_others(path, owner=rules.owner, top=rules.top)
+    return walk.writable_by_others(path, owners=rules.owners, top=rules.top)
 
 
 def _follow(path: str) -> tuple[str, Kind | None]:

@@ -17,6 +17,7 @@ from milo.core.container import spec
 from milo.core.container.crun import container_name
 from milo.core.container.host_names import choose_hostname
 from milo.core.container.mounts import Bind, is_inside
+from milo.core.container.rights import Rights
 from milo.core.container.spec import ContainerPlan
 from milo.core.java.application import argument_names
 from milo.core.launch import Application, Launch
@@ -36,7 +37,7 @@ class Bundle:
     path: str
     container_id: str
     cgroup_path: str
-    """``cgroupsPath``, relative to the hierarchy's root and beginning with ``/``."""
+    """``cgroupsPath``: see `cgroup_path`."""
     config_path: str
     user: spec.User
     host_pids: bool = False
@@ -52,6 +53,31 @@ class Bundle:
     def root(self) -> str:
         """The host's directory that becomes the container's root."""
         return f"{self.path}/rootfs"
+
+
+def container_id(launch: Launch) -> str:
+    """Return the name that crun knows the task's container by."""
+    return container_name(os.path.basename(launch.state_dir))
+
+
+def cgroup_path(launch: Launch) -> str:
+    """Return the container's own cgroup as given to crun, relative to the hierarchy's root.
+
+    It begins with ``/``; empty where the container has none.
+    """
+    if not launch.rights.cgroups:
+        return ""
+    return cgroup.container_path(launch.cgroup_parent, container_id(launch))
+
+
+def missing_limits(rights: Rights) -> str:
+    """Return a sentence for the task's user if the kernel holds the task to no limits."""
+    if rights.cgroups:
+        return ""
+    return (
+        "Without root the application has no cgroup of its own: its heap is sized for its memory, "
+        "but nothing else holds it to its limits"
+    )
 
 
 def write_bundle(
@@ -81,18 +107,17 @@ def write_bundle(
     etc = etc_files.etc_files(launch, options, user, hostname, view)
     no_dns = etc_files.missing_dns(launch, view, etc["/etc/resolv.conf"])
     confinement = privileges.confine(launch, options)
-    container_id = container_name(os.path.basename(launch.state_dir))
     path = f"{launch.state_dir}/{BUNDLE_DIR}"
     bundle = Bundle(
         path=path,
-        container_id=container_id,
-        cgroup_path=cgroup.container_path(launch.cgroup_parent, container_id),
+        container_id=container_id(launch),
+        cgroup_path=cgroup_path(launch),
         config_path=f"{path}/{CONFIG_FILE}",
         user=user,
         host_pids=confinement.host_pids,
         binds=layout.binds,
         work_dir=cwd,
-        notes=(no_dns,) if no_dns else (),
+        notes=tuple(filter(None, (no_dns, missing_limits(launch.rights)))),
     )
     config = spec.build_spec(
         ContainerPlan(

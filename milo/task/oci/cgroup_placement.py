@@ -77,7 +77,7 @@ def join(pid: int, cgroup_path: str) -> None:
         StateError: the kernel refuses, or the process is gone.
     """
     hierarchy = cgroup_files.detect()
-    for controller in hierarchy.mounts:
+    for controller in hierarchy.mounts if cgroup_path else ():
         directory = hierarchy.directory(controller, cgroup_path)
         if directory is not None and os.path.isdir(directory):
             _write(f"{directory}/cgroup.procs", str(pid))
@@ -137,6 +137,8 @@ def remove_leftovers(cgroup_path: str, cgroup_parent: str = "") -> tuple[str, ..
     Returns:
         What could not be removed, because processes or groups are still inside.
     """
+    if not cgroup_path:
+        return ()
     hierarchy = cgroup_files.detect()
     remaining = []
     for directory in cgroup.leftover_directories(hierarchy, cgroup_path, cgroup_parent):

@@ -16,31 +16,21 @@ from typing import Final
 import attrs
 import trio
 
-from milo.core import cgroup
+from milo import cgroup_files
 from milo.core.container import crun as crun_args
-from milo.core.container.crun import container_name
 from milo.core.launch import Launch
 from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord
 from milo.errors import ControlError, CrunError, MiloError, StateError
+from milo.namespaces import pid_namespace_members
 from milo.proc import identify, is_ending
 from milo.task.children import Child, Reaper, WaitStatus
 from milo.task.oci import bundle, cgroup_placement, cgroup_state
-from milo.task.oci.bundle import Bundle
+from milo.task.oci.bundle import Bundle, cgroup_path, container_id
 from milo.task.oci.crun import Crun
 from milo.task.oci.non_child import NonChildProcess
 from milo.task.oci.oom_kills import OomKills
 from milo.task.oci.pause import PauseProcess
 from milo.task.root.mount_check import MountCheck
-
-
-def container_id(launch: Launch) -> str:
-    """Return the name that crun knows the task's container by."""
-    return container_name(os.path.basename(launch.state_dir))
-
-
-def cgroup_path(launch: Launch) -> str:
-    """Return the container's own cgroup as given to crun, relative to the hierarchy's root."""
-    return cgroup.container_path(launch.cgroup_parent, container_id(launch))
 
 
 async def create(
@@ -66,7 +56,9 @@ async def create(
     placement = cgroup_placement.placement_of(launch)
     try:
         if not bundle.host_pids:
-            pause = PauseProcess(reaper, launch.state_dir, launch.network)
+            pause = PauseProcess(
+                reaper, launch.state_dir, launch.network, returns=launch.rights.returns
+            )
         child = await _create(launch, reaper, bundle, pause, stdout, stderr)
         process = identify(child.pid)
         if process is None:
@@ -121,6 +113,7 @@ async def _create(
         pid_file=pid_file,
         log_file=log,
         root=_crun_root(launch),
+        cgroups=launch.rights.cgroups,
     )
     with _streams_of_its_own(launch) as stdin, reaper.orphans_kept():
         await Crun(reaper, log).run(
@@ -194,7 +187,7 @@ class Container:
         self.process: Final = process
         self.started_at_s: Final = started_at_s
         self.cgroup_path: Final = cgroup_path
-        """As given to crun, relative to the hierarchy's root."""
+        """As given to crun, relative to the hierarchy's root; empty where it has none."""
         self._launch = launch
         self._reaper = reaper
         self._first = first
@@ -252,6 +245,12 @@ class Container:
         if self._pause is not None:
             self.pause_status = await self._pause.end()
             self._pause = None
+
+    def processes(self) -> set[int]:
+        """Return the host's ids of all its processes; while the first lives."""
+        if self.cgroup_path:
+            return cgroup_files.processes(self.cgroup_path)
+        return pid_namespace_members(self.process.pid)
 
     def memory_end(self, status: WaitStatus | None) -> MemoryEnd:
         """Return whom the kernel has ended for memory; ``status`` is how the application ended.

@@ -50,6 +50,8 @@ class OomKills:
         At most once in `QUIET_S`. Of a kill that is the application's own end nothing is told,
         and nothing where the kernel gives no notice.
         """
+        if not self._cgroup_path:
+            return
         try:
             notices = cgroup_files.open_oom_notices(self._cgroup_path)
         except OSError:

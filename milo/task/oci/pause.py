@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -38,6 +39,7 @@ from milo.core.container import pause_program
 from milo.core.container.userns import PAUSE_ID
 from milo.core.launch import Network
 from milo.errors import PauseProcessError
+from milo.namespaces import CLONE_NEWNS, groups_are_kept
 from milo.proc import (
     CLONE_NEWNET,
     enter_namespace,
@@ -54,7 +56,6 @@ TIMEOUT_S: Final = 10.0
 ENDED_S: Final = 1.0
 """How long it may take to see that the application has ended, before it is killed."""
 
-CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWIPC: Final = 0x08000000
@@ -92,11 +93,13 @@ class PauseProcess:
     Whatever fails, `end` undoes it all.
     """
 
-    def __init__(self, reaper: Reaper, state_dir: str, network: Network) -> None:
+    def __init__(
+        self, reaper: Reaper, state_dir: str, network: Network, *, returns: bool = True
+    ) -> None:
         """Fork it into a namespace for the container to join.
 
         Blocks for some milliseconds. ``state_dir`` is the task's, which names the process;
-        ``network`` is the container's.
+        ``network`` is the container's. ``returns``: see `milo.core.container.rights.Rights`.
 
         Raises:
             PauseProcessError: the kernel refuses, or there is no program for this machine.
@@ -112,7 +115,8 @@ class PauseProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                pid = _fork(lambda: _pause(theirs, state_dir, network, program))
+                forked = _fork if returns else _fork_apart
+                pid = forked(lambda: _pause(theirs, state_dir, network, program))
                 self._child = reaper.adopt(pid)
                 self.namespace = open_pid_namespace(pid)
                 """A descriptor of the PID namespace, until it is handed over."""
@@ -205,17 +209,47 @@ def _fork(child: Callable[[], NoReturn]) -> int:
         os.close(own)
 
 
+def _fork_apart(child: Callable[[], NoReturn]) -> int:
+    """Do the same by a process in between, which is the one that cannot return."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+
+    def between() -> None:
+        try:
+            _call("unshare", CLONE_NEWPID)
+            if (pid := os.fork()) == 0:
+                child()
+            answer = str(pid)
+        except OSError as exc:
+            answer = f"-{exc.errno}"
+        os.write(writer, answer.encode())
+        os._exit(0)
+
+    try:
+        try:
+            helper = fork(between)
+        finally:
+            os.close(writer)
+        answer = int(os.read(reader, 64) or b"-1")
+        os.waitpid(helper, 0)
+    finally:
+        os.close(reader)
+    if answer < 0:
+        raise OSError(-answer, os.strerror(-answer))
+    return answer
+
+
 def _pause(sock: socket.socket, state_dir: str, network: Network, program: bytes) -> NoReturn:
     """Be the pause process, and tell the task process of what fails."""
     try:
         _leave_parent(sock.fileno())
+        keeps_groups = groups_are_kept()  # an ordinary user's: asked while there is a /proc
         executable = _leave_host(state_dir, network, program)
         data, ancillary, _, _ = sock.recvmsg(16, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)  # without a container
         with contextlib.suppress(OSError):  # Linux before 4.6
             _call("unshare", CLONE_NEWCGROUP)
-        _drop_privileges()
+        _drop_privileges(keeps_groups=keeps_groups)
         # Without a pidfd something that never becomes readable: its other end stays open here.
         pidfds = passed_descriptors(ancillary) or os.pipe()
         os.dup2(pidfds[0], 0)
@@ -271,22 +305,31 @@ def _leave_host(place: str, network: Network, program: bytes) -> int:
     return executable
 
 
-def _drop_privileges() -> None:
+def _drop_privileges(*, keeps_groups: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.setgroups(())
+    if not keeps_groups:
+        os.setgroups(())
     with contextlib.suppress(OSError):
         for capability in range(64):  # until there is no such
             prctl(PR_CAPBSET_DROP, capability)
-    try:
-        os.setresgid(PAUSE_ID, PAUSE_ID, PAUSE_ID)
-        os.setresuid(PAUSE_ID, PAUSE_ID, PAUSE_ID)
-    except OSError:  # an agent in a user namespace, which has not so many
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    # In a user namespace there may be less: an agent's has not so many, an ordinary user's one.
+    _become(PAUSE_ID) or _become(NOBODY)
     with contextlib.suppress(OSError):  # Linux before 4.3
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     _call("capset", struct.pack("=II", CAPABILITY_VERSION_3, 0), bytes(24))
     prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _become(number: int) -> bool:
+    """Take an id as user and group; False where the user namespace has no such."""
+    try:
+        os.setresgid(number, number, number)
+        os.setresuid(number, number, number)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def _mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b"") -> None:

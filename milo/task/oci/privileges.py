@@ -7,16 +7,19 @@ import resource
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from milo import proc, walk
 from milo.core.config import rules
 from milo.core.config.rules import Asked
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import capabilities, seccomp, userns
 from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
+from milo.core.container.rights import Rights
 from milo.core.container.spec import User
 from milo.core.launch import Launch
 from milo.core.versions import version_numbers
-from milo.errors import ConfigError, PathError
+from milo.errors import ConfigError, PathError, UserError
 from milo.task.oci import users
 
 CAP_SYS_RESOURCE: Final = 24
@@ -43,7 +46,8 @@ def permitted_user(launch: Launch, options: TaskOptions) -> User:
     Raises:
         ConfigError, UserError: it may not, or there is no such user; `milo.core.config.rules`.
     """
-    user = users.resolve_user(launch.user)
+    _check_rights(launch, options)
+    user = _mapped(users.resolve_user(launch.user), launch)
     rules.check_task(
         Asked(
             options=options,
@@ -56,6 +60,32 @@ def permitted_user(launch: Launch, options: TaskOptions) -> User:
     return user
 
 
+def _check_rights(launch: Launch, options: TaskOptions) -> None:
+    """Refuse what an ordinary user's container has no rights to; raises `ConfigError`."""
+    for key, mode in (("pid_mode", options.pid_mode), ("ipc_mode", options.ipc_mode)):
+        if launch.rights.ids and mode == "host":
+            raise ConfigError(
+                key, "without root a container has no rights in the host's", f'{key} = "private"'
+            )
+
+
+def _mapped(user: User, launch: Launch) -> User:
+    """Return ``user`` as an ordinary user's container can have it; raises `UserError`.
+
+    That has no right to groups, so that all but the first are left out.
+    """
+    ids = launch.rights.ids
+    if ids is None:
+        return user
+    if user.uid not in {one.inside for one in ids.uids}:
+        raise UserError(
+            launch.user,
+            "without root, the application can only run as the user who starts it. Leave --user "
+            "out, or run it as root: sudo milo run",
+        )
+    return attrs.evolve(user, gid=ids.gids[0].inside, groups=())
+
+
 def confine(launch: Launch, options: TaskOptions) -> Confinement:
     """Return the container's privileges, which `permitted_user` has found to be permitted.
 
@@ -63,11 +93,12 @@ def confine(launch: Launch, options: TaskOptions) -> Confinement:
         ConfigError: this client cannot give them, or a seccomp profile cannot be read.
     """
     granted = capabilities.granted(options.cap_add, options.cap_drop, proc.bounding_capabilities())
+    raises = launch.rights.limits
     return Confinement(
         pids_limit=options.pids_limit,
-        nofile_limit=_hard_limit(resource.RLIMIT_NOFILE),
-        nproc_limit=_hard_limit(resource.RLIMIT_NPROC),
-        rlimits=_rlimits(options.ulimit),
+        nofile_limit=_hard_limit(resource.RLIMIT_NOFILE, raises=raises),
+        nproc_limit=_hard_limit(resource.RLIMIT_NPROC, raises=raises),
+        rlimits=_rlimits(options.ulimit, raises=raises),
         capabilities=granted,
         seccomp=_seccomp(options.seccomp_profile, granted),
         masked_paths=proc.thermal_throttle_directories(),
@@ -75,7 +106,7 @@ def confine(launch: Launch, options: TaskOptions) -> Confinement:
         shm_size_bytes=options.shm_size_bytes or SHM_SIZE_BYTES,
         host_pids=options.pid_mode == "host",
         host_ipc=options.ipc_mode == "host",
-        first_id=_first_id(launch),
+        rights=_rights(launch),
     )
 
 
@@ -88,24 +119,25 @@ def open_way(state_dir: str, bundle_path: str, confinement: Confinement) -> None
     Raises:
         OSError: the file system refuses.
     """
-    if not confinement.first_id:
+    ids = confinement.rights.ids
+    if ids is None or not ids.idmapped:  # else it is this process's own user
         return
     top = os.path.dirname(state_dir)
     os.chmod(top, os.stat(top).st_mode & 0o7777 | 0o011)  # noqa: S103
-    os.chown(state_dir, -1, confinement.first_id)
+    os.chown(state_dir, -1, ids.gids[0].outside)
     os.chmod(state_dir, 0o710)  # noqa: S103
     os.chmod(bundle_path, 0o711)  # noqa: S103
 
 
-def _first_id(launch: Launch) -> int:
-    """Return where the container's ids begin on the host; 0 without a user namespace."""
+def _rights(launch: Launch) -> Rights:
+    """Return what there is for the task, with the ids that the plugin's userns gives it."""
     if not launch.plugin.userns:
-        return 0
+        return launch.rights
     if problem := userns_problem():
         raise ConfigError(
             "userns", f"this client cannot give user namespaces: {problem}", "userns = false"
         )
-    return userns.first_id(launch.task_id)
+    return attrs.evolve(launch.rights, ids=userns.block(userns.first_id(launch.task_id)))
 
 
 def userns_problem() -> str:
@@ -156,11 +188,11 @@ def read_profile(path: str) -> bytes:
     return data
 
 
-def _rlimits(wanted: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+def _rlimits(wanted: Mapping[str, tuple[int, int]], *, raises: bool) -> dict[str, tuple[int, int]]:
     """Return the job's limits, held to what this host can give."""
     result = dict(wanted)
     for name, (soft, hard) in wanted.items():
-        most = _hard_limit(getattr(resource, name, resource.RLIMIT_NOFILE))
+        most = _hard_limit(getattr(resource, name, resource.RLIMIT_NOFILE), raises=raises)
         if name == "RLIMIT_NOFILE":
             # The kernel has a bound for this one, so that "unlimited" is as much as there is.
             soft, hard = (most if value == RLIM_INFINITY else value for value in (soft, hard))
@@ -175,9 +207,12 @@ def _rlimits(wanted: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]
     return result
 
 
-def _hard_limit(kind: int) -> int:
-    """Return the highest limit that crun may set: it cannot pass its own without the capability."""
-    if proc.has_capability(CAP_SYS_RESOURCE):
+def _hard_limit(kind: int, *, raises: bool) -> int:
+    """Return the highest limit that crun may set: it cannot pass its own without the capability.
+
+    ``raises``: the capability means anything, in the host's own user namespace.
+    """
+    if raises and proc.has_capability(CAP_SYS_RESOURCE):
         if kind != resource.RLIMIT_NOFILE:
             return RLIM_INFINITY
         return proc.max_open_files()

@@ -1,0 +1,98 @@
+"""Who runs ``milo run``: root, or an ordinary user, who becomes the root of a user namespace."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final, NoReturn
+
+import attrs
+
+from milo import namespaces, proc
+from milo.core.container.rights import ROOT, Rights, ordinary
+from milo.errors import MiloError
+from milo.host import state_dirs
+
+OVERFLOW_ID: Final = 65534
+"""Who everybody is that has no id in a user namespace; /proc/sys/kernel/overflowuid."""
+
+
+class NoUserNamespaceError(MiloError):
+    """This host does not let an ordinary user make a container."""
+
+    def __init__(self, problem: str, fix: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"Error: Without root a container needs a user namespace, but {problem}. {fix}"
+        )
+
+
+@attrs.frozen
+class Caller:
+    """What differs between root's ``milo run`` and an ordinary user's."""
+
+    run_directory: str
+    """Where each run has its directory, for sockets and records."""
+    data_directory: str = ""
+    """Where the tasks' own directories are, if not in the same."""
+    user: str = ""
+    """Who the application runs as, unless --user names another."""
+    rights: Rights = ROOT
+    owners: tuple[int, ...] = (0,)
+    """Whom this process trusts, as it sees them; `milo.host.state_store.StateStore`."""
+
+
+def enter() -> Caller:
+    """Be able to make containers from here on: an ordinary user enters namespaces for that.
+
+    To be called while there is one thread, and after everything that has to tell root's files from
+    another user's.
+
+    Raises:
+        NoUserNamespaceError: the host does not permit it.
+        StateError: a directory for records or data cannot be used.
+    """
+    run_directory = state_dirs.make_run_directory()
+    if os.geteuid() == 0:
+        return Caller(run_directory)
+    data_directory = state_dirs.make_data_directory()
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
+        namespaces.map_own_user(uid, gid)
+        # Whatever the host has there: none is used, and crun 1.8 refuses some.
+        namespaces.hide_cgroups()
+    except OSError as exc:
+        _refuse(exc)
+    return Caller(
+        run_directory,
+        data_directory,
+        user=f"{uid}:{gid}",
+        rights=ordinary(uid, gid),
+        owners=(0, OVERFLOW_ID),
+    )
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """Say what forbids it on this host, and what permits it."""
+    if error.errno == errno.ENOSPC or proc.sysctl("user.max_user_namespaces") == "0":
+        raise NoUserNamespaceError(
+            "user.max_user_namespaces permits no more",
+            "To permit them: sudo sysctl user.max_user_namespaces=15000",
+        ) from error
+    for name, forbidding, permitting in (
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+    ):
+        if proc.sysctl(name) == forbidding:
+            raise NoUserNamespaceError(
+                f"{name} is {forbidding}", f"To permit them: sudo sysctl {name}={permitting}"
+            ) from error
+    if error.errno in (errno.EINVAL, errno.ENOSYS):
+        raise NoUserNamespaceError(
+            "this kernel has none", "Run it as root: sudo milo run"
+        ) from error
+    raise NoUserNamespaceError(
+        f"the kernel refuses one: {error.strerror}",
+        "A container's seccomp profile may forbid it, or a security module. As root: sudo milo run",
+    ) from error

@@ -1,0 +1,49 @@
+"""What Milo itself may do on its host: all that sets an ordinary user apart from root. Pure.
+
+The same code makes both. It looks at a value of this table where the kernel refuses the one what it
+grants the other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from milo.core.container.userns import Ids, only
+
+
+@attrs.frozen
+class Rights:
+    """What there is for one task; the defaults are root's."""
+
+    ids: Ids | None = None
+    """Of the container's user namespace; None is the host's."""
+    cgroups: bool = True
+    """Whether a container has cgroups of its own, and so limits that the kernel holds it to."""
+    sysfs: bool = True
+    """Whether /sys can be mounted, which takes rights in its network; else the host's is bound."""
+    terminal_group: bool = True
+    """Whether terminals can belong to the group that Debian has for them."""
+    devices: bool = True
+    """Whether a device of the host's can be given back to root."""
+    returns: bool = True
+    """Whether a process that makes a PID namespace for its children can undo that."""
+    limits: bool = True
+    """Whether hard limits can be raised, and the OOM score lowered."""
+
+
+ROOT: Final = Rights()
+
+
+def ordinary(uid: int, gid: int) -> Rights:
+    """Return what an ordinary user has, in a user namespace in which only he is there, as 0."""
+    return Rights(
+        ids=only(uid, gid),
+        cgroups=False,
+        sysfs=False,
+        terminal_group=False,
+        devices=False,
+        returns=False,
+        limits=False,
+    )

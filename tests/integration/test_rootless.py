@@ -1,0 +1,222 @@
+"""`milo run` and the commands as an ordinary user: a real one, made for these tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.ordinary_user import OrdinaryUser, ordinary_user
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a user")
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[OrdinaryUser]:
+    """The user who runs Milo."""
+    with ordinary_user(f"milot{os.getpid()}") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def jars(user: OrdinaryUser, jar_dir: Path) -> Path:
+    """The JARs, where the user can read them."""
+    copies = user.home / "jars"
+    shutil.copytree(jar_dir, copies)
+    return copies
+
+
+@contextlib.contextmanager
+def running(user: OrdinaryUser, *words: str, **env: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a JAR that goes on, and stop it by Ctrl-C."""
+    process = subprocess.Popen(
+        user.argv("run", *words, **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith("tick"), first + process.stdout.read()
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def shell(user: OrdinaryUser, jars: Path, script: str, *words: str, **env: Any) -> str:
+    """Return what a shell prints in a container of the user's."""
+    done = user.milo("run", *words, str(jars / "shell.jar"), "--", script, **env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_output_and_exit_code(user: OrdinaryUser, jars: Path) -> None:
+    """Both streams, the application's exit code and its signal; nothing is left."""
+    done = user.milo("run", str(jars / "both.jar"), "--", "3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["out 0", "out 1", "out 2"]
+    assert done.stderr.splitlines() == ["err 0", "err 1", "err 2"]
+    assert user.milo("run", str(jars / "exit42.jar")).returncode == 42
+    done = user.milo("run", str(jars / "shell.jar"), "--", "kill -9 $PPID")
+    assert done.returncode == 128 + signal.SIGKILL
+    assert user.processes() == []
+    assert os.listdir(user.runtime_dir / "milo") == []
+    assert os.listdir(user.home / ".local/state/milo") == []
+
+
+def test_output_comes_as_it_is_printed(user: OrdinaryUser, jars: Path) -> None:
+    """A line is there at once, and not when the application ends."""
+    with running(user, str(jars / "clock.jar")) as process:
+        assert process.stdout is not None
+        began_s = time.monotonic()
+        assert process.stdout.readline().startswith("tick")
+        assert time.monotonic() - began_s < 5
+        assert process.poll() is None
+
+
+def test_the_application_is_the_user(user: OrdinaryUser, jars: Path) -> None:
+    """It has his own id, no capability, a filter, and no way to more."""
+    assert shell(user, jars, "id -un; id -u; id -g").splitlines() == [
+        *(user.name, str(user.uid), str(user.uid))
+    ]
+    status = dict(
+        line.split(":\t")
+        for line in shell(user, jars, "grep -E 'Cap|NoNew|Seccomp:' /proc/self/status").splitlines()
+    )
+    assert {status.pop(key) for key in [key for key in status if key[:3] == "Cap"]} == {"0" * 16}
+    assert status == {"NoNewPrivs": "1", "Seccomp": "2"}
+    pause = shell(user, jars, "cat /proc/1/comm; ls /proc/1/fd /proc/1/root 2>&1 | grep -c denied")
+    assert pause.split() == ["milo-pause", "2"]
+
+
+def test_files_belong_to_the_user(user: OrdinaryUser, jars: Path) -> None:
+    """Inside and outside they have the same owner; what is read-only stays so."""
+    shared = _made(user, "shared")
+    script = "echo in > /data/new && stat -c %u /data /data/new && touch /usr/no"
+    done = user.milo("run", "--mount", f"{shared}:/data:rw", str(jars / "shell.jar"), "--", script)
+    assert done.stdout.split() == [str(user.uid)] * 2, done.stderr
+    assert "Read-only file system" in done.stderr and done.returncode == 1
+    assert (shared / "new").stat().st_uid == user.uid
+    read_only = f"{shared}:/data"
+    done = user.milo("run", "--mount", read_only, str(jars / "shell.jar"), "--", "rm /data/new")
+    assert "Read-only" in done.stderr and (shared / "new").exists()
+
+
+def _made(user: OrdinaryUser, name: str) -> Path:
+    (user.home / name).mkdir()
+    return user.own(user.home / name)
+
+
+def test_the_commands_from_another_shell(user: OrdinaryUser, jars: Path) -> None:
+    """ps, logs, stats, exec and stop find the task; also where the variable is not set there."""
+    logs = _made(user, "logs")
+    with running(user, "--log-dir", str(logs), "--name", "watch", str(jars / "clock.jar")) as run:
+        found = json.loads(user.milo("ps", "--json").stdout)
+        assert [(task["task"], task["state"]) for task in found] == [("watch", "running")]
+        assert "tick 0" in user.milo("logs", "watch").stdout
+        (stats,) = json.loads(user.milo("stats", "--json", "watch").stdout)
+        assert stats["memory_bytes"] > 1 << 20 and stats["memory_limit_bytes"] is None
+        assert stats["cpu_percent"] < 150
+        done = user.milo("exec", "watch", "--", "sh", "-c", "id -u; echo err >&2; exit 3")
+        assert (done.returncode, done.stdout, done.stderr) == (3, f"{user.uid}\n", "err\n")
+        stopped = user.milo("stop", "watch")
+        assert stopped.returncode == 0, stopped.stderr
+        assert run.wait(timeout=30) == 143
+    assert "no Milo tasks" in user.milo("ps").stdout
+
+
+def test_a_command_ends_with_its_client(user: OrdinaryUser, jars: Path) -> None:
+    """Without a cgroup it is found by the container's PID namespace."""
+    with running(user, "--name", "held", str(jars / "clock.jar")):
+        words = ("exec", "held", "--", "sleep", "1234")
+        client = subprocess.Popen(user.argv(*words), cwd="/", stdin=subprocess.DEVNULL)
+        wait_for("the command", lambda: "sleep" in user.processes())
+        client.kill()
+        client.wait()
+        wait_for("the command's end", lambda: "sleep" not in user.processes())
+
+
+def test_without_a_login(user: OrdinaryUser, jars: Path) -> None:
+    """Where no login has made a directory, one in /tmp will do, if it is the user's alone."""
+    place = Path(f"/tmp/milo-{user.uid}")
+    with running(user, "--name", "su", str(jars / "clock.jar"), XDG_RUNTIME_DIR=""):
+        assert place.stat().st_mode & 0o777 == 0o700 and place.stat().st_uid == user.uid
+        assert "su" in user.milo("ps").stdout
+    shutil.rmtree(place)
+    place.mkdir(mode=0o755)  # another user's, who waits for somebody to fall for it
+    done = user.milo("run", str(jars / "hello.jar"), XDG_RUNTIME_DIR="")
+    assert done.returncode == 1 and str(place) in done.stderr and done.stdout == ""
+    place.rmdir()
+
+
+def test_tasks_are_their_users_own(user: OrdinaryUser, jars: Path) -> None:
+    """Another user neither sees nor reaches them, also when he names the directory."""
+    with (
+        ordinary_user(f"milou{os.getpid()}") as other,
+        running(user, "--name", "secret", str(jars / "clock.jar")),
+    ):
+        (base,) = (user.runtime_dir / "milo").iterdir()
+        for words in (["ps"], ["ps", "--state-dir", str(base)]):
+            assert "secret" not in other.milo(*words).stdout
+        done = other.milo("exec", "--state-dir", str(base), "secret", "--", "id")
+        assert done.returncode == 1 and done.stdout == ""
+
+
+def test_a_killed_run_can_be_ended_and_removed(user: OrdinaryUser, jars: Path) -> None:
+    """SIGKILL of `milo run` leaves a task that is shown, and that `milo gc` ends and removes."""
+    with running(user, "--name", "orphan", str(jars / "clock.jar")) as run:
+        supervisor = json.loads(user.milo("ps", "--json").stdout)[0]["supervisor_pid"]
+        os.kill(supervisor, signal.SIGKILL)
+        run.wait()
+        wait_for("the state", lambda: "unsupervised" in user.milo("ps").stdout)
+        done = user.milo("gc", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_for("the end of all", lambda: not user.processes())
+        assert os.listdir(user.runtime_dir / "milo") == []
+        assert os.listdir(user.home / ".local/state/milo") == []
+
+
+def test_what_it_cannot_have_is_told(user: OrdinaryUser, jars: Path) -> None:
+    """Another user, a namespace of the host's, a JAR that only others can read, limits."""
+    hello = str(jars / "hello.jar")
+    for words, expected in (
+        (["--user", "root", hello], "without root, the application can only run as the user"),
+        (["--pid-mode", "host", hello], "no rights in the host's"),
+        (["--ipc-mode", "host", hello], "no rights in the host's"),
+    ):
+        done = user.milo("run", *words)
+        assert done.returncode == 1 and expected in done.stderr, words
+    hidden = user.home / "hidden.jar"
+    shutil.copy(hello, hidden)
+    hidden.chmod(0o600)
+    done = user.milo("run", str(hidden))
+    assert done.returncode == 1 and f"{hidden} cannot be read: Permission denied" in done.stderr
+    done = user.milo("run", "--memory", "200m", hello)
+    assert done.returncode == 0 and "no cgroup" in done.stderr
+
+
+def test_a_host_without_user_namespaces_is_told_with_the_fix(
+    user: OrdinaryUser, jars: Path
+) -> None:
+    """In a namespace of its own the limit can be 0 without changing the host's."""
+    script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    prefix = ("unshare", "--map-current-user", "--keep-caps", "sh", "-c", script, "sh")
+    done = user.milo("run", str(jars / "hello.jar"), prefix=prefix)
+    if "unshare" in done.stderr or ("max_user" in done.stderr and "sysctl" not in done.stderr):
+        pytest.skip(done.stderr)
+    assert done.returncode == 1
+    assert "sudo sysctl user.max_user_namespaces=" in done.stderr

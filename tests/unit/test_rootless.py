@@ -1,0 +1,144 @@
+"""What sets an ordinary user's tasks apart from root's: pure rules, and words for refusals."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from milo import namespaces, proc
+from milo.cli import caller
+from milo.core.config.task_options import TaskOptions
+from milo.core.container import rights, spec, userns
+from milo.core.container.confinement import Confinement
+from milo.core.launch import Launch
+from milo.errors import StateError, UserError
+from milo.host import state_dirs
+from milo.task.oci import bundle, privileges
+from tests.support.launches import make_launch
+
+USER = rights.ordinary(1000, 1001)
+
+
+def built(confinement: Confinement) -> dict[str, object]:
+    """Return the spec of a container with these privileges."""
+    plan = spec.ContainerPlan(
+        rootfs="/r",
+        args=("java",),
+        env={},
+        user=spec.User(1000, 1001),
+        hostname="h",
+        cgroup_path="",
+        confinement=confinement,
+    )
+    return spec.build_spec(plan)
+
+
+def test_both_namespaces_together_change_no_id() -> None:
+    """The user is 0 in Milo's namespace, and himself again in the container's."""
+    linux = built(Confinement(rights=USER))["linux"]
+    assert isinstance(linux, dict)
+    assert linux["uidMappings"] == [{"containerID": 1000, "hostID": 0, "size": 1}]
+    assert linux["gidMappings"] == [{"containerID": 1001, "hostID": 0, "size": 1}]
+    assert {"type": "user"} in linux["namespaces"]
+    assert linux["resources"] == {}
+
+
+def test_what_the_kernel_refuses_is_not_mounted() -> None:
+    """A /sys of its own, a terminal of Debian's group, cgroups; nothing is idmapped."""
+    mounts = built(Confinement(rights=USER))["mounts"]
+    assert isinstance(mounts, list)
+    by_place = {mount["destination"]: mount for mount in mounts}
+    assert by_place["/sys"]["type"] == "bind" and "rro" in by_place["/sys"]["options"]
+    assert "gid=5" not in by_place["/dev/pts"]["options"]
+    assert "/sys/fs/cgroup" not in by_place
+    assert not any("idmap" in mount["options"] for mount in mounts)
+
+
+def test_roots_container_is_as_ever() -> None:
+    """The table's defaults are root's."""
+    assert Confinement().rights == rights.ROOT == rights.Rights()
+    mounts = built(Confinement())["mounts"]
+    assert isinstance(mounts, list)
+    by_place = {mount["destination"]: mount for mount in mounts}
+    assert by_place["/sys"]["type"] == "sysfs" and by_place["/sys/fs/cgroup"]["type"] == "cgroup"
+    assert "gid=5" in by_place["/dev/pts"]["options"]
+
+
+def test_a_block_of_ids_is_idmapped() -> None:
+    """Root's user namespace has ids that no file of the host's belongs to."""
+    ids = userns.block(5 << 16)
+    assert ids.idmapped and ids.uids == ids.gids == (userns.IdRange(0, 5 << 16, 65536),)
+
+
+def launch(user: str) -> Launch:
+    """Return a launch of an ordinary user's."""
+    return make_launch(user=user, rights=USER)
+
+
+def test_only_the_user_himself_is_there() -> None:
+    """With the one group that is there; another user is refused with what to do."""
+    found = privileges.permitted_user(launch("1000:1001"), TaskOptions())
+    assert (found.uid, found.gid, found.groups) == (1000, 1001, ())
+    with pytest.raises(UserError, match="sudo milo run"):
+        privileges.permitted_user(launch("7:7"), TaskOptions())
+
+
+def test_a_container_without_cgroups_names_none() -> None:
+    """Not even the root of all, which would be the host's."""
+    assert bundle.cgroup_path(launch("1000:1001")) == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "settings", "expected"),
+    [
+        (errno.ENOSPC, {}, "sudo sysctl user.max_user_namespaces=15000"),
+        (errno.EPERM, {"user.max_user_namespaces": "0"}, "user.max_user_namespaces"),
+        (
+            errno.EPERM,
+            {"kernel.unprivileged_userns_clone": "0"},
+            "kernel.unprivileged_userns_clone is 0. "
+            "To permit them: sudo sysctl kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            errno.EACCES,
+            {"kernel.apparmor_restrict_unprivileged_userns": "1"},
+            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        (errno.EINVAL, {}, "this kernel has none"),
+        (errno.EPERM, {"user.max_user_namespaces": "9"}, "seccomp profile"),
+    ],
+)
+def test_a_refusal_is_told_with_what_permits_it(
+    number: int, settings: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kernel's settings, whose names are what to search for."""
+    monkeypatch.setattr(proc, "sysctl", lambda name: settings.get(name, ""))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(state_dirs, "make_run_directory", lambda: "/r")
+    monkeypatch.setattr(state_dirs, "make_data_directory", lambda: "/d")
+
+    def refuse(kinds: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(namespaces, "unshare", refuse)
+    with pytest.raises(caller.NoUserNamespaceError) as caught:
+        caller.enter()
+    assert expected in str(caught.value)
+
+
+def test_a_directory_of_another_users_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was faster in /tmp gets no records; and an inherited $XDG_RUNTIME_DIR is not ours."""
+    monkeypatch.setattr(state_dirs, "TEMPORARY", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "milo-1").mkdir(mode=0o755)
+    os.chown(tmp_path / "milo-1", 2, 2)
+    tmp_path.chmod(0o1777)
+    assert state_dirs.run_directories()[-1] == str(tmp_path / "milo-1")
+    with pytest.raises(StateError):
+        state_dirs.make_run_directory()
