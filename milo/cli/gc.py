@@ -64,8 +64,12 @@ async def _runs(remove: bool) -> int:
             store = StateStore(base)
             data = {_data(store, path) for path in store.directories()} - {base}
             for path in store.directories():
-                await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
-            for path in (*data, base):
+                if os.geteuid() == 0:
+                    await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
+                else:
+                    await _end_own(store, path)
+            ended = not any(task.running for task in list_tasks([base]))
+            for path in (*data, base) if ended else ():
                 with contextlib.suppress(PathError), walk.follow(os.path.dirname(path)) as runs:
                     runs.remove_tree(os.path.basename(path))
             status |= _report(orphan, not os.path.lexists(base))
@@ -81,6 +85,16 @@ def _abandoned_words(base: str) -> str:
         if task.running and task.record is not None and task.record.container is not None:
             words += f"; its application is running (process {task.record.container.pid})"
     return words
+
+
+async def _end_own(store: StateStore, state_dir: str) -> None:
+    """Kill an ordinary user's application, with which its container ends: there is no cgroup."""
+    record = store.read_task(state_dir)
+    if record is not None and record.container is not None:
+        signal_process(record.container, signal.SIGKILL)
+        with trio.move_on_after(GONE_S):
+            while lives(record.container):  # noqa: ASYNC110 - the kernel has no event for it
+                await trio.sleep(0.02)
 
 
 def _data(store: StateStore, state_dir: str) -> str:

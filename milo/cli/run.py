@@ -56,13 +56,13 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     os.umask(0o022)  # as in a task process, see `milo.spawner`
     run_options.require_text(options, application)
     plugin = run_options.plugin_options(options)
-    javas = JavaSearch.fork(plugin.java_home, os.environ)
-    caller = enter()
-    preparer = Preparer.fork()  # before there is an event loop
-    try:
-        outcome, complete, stopped = trio.run(_run, options, application, caller, javas, preparer)
-    finally:
-        preparer.close()
+    # Before there is an event loop, and the search before an ordinary user's namespaces.
+    with contextlib.closing(JavaSearch.fork(plugin.java_home, os.environ)) as javas:
+        caller = enter()
+        with contextlib.closing(Preparer.fork()) as preparer:
+            outcome, complete, stopped = trio.run(
+                _run, options, application, caller, javas, preparer
+            )
     if isinstance(outcome, control.StartFailed):
         return 1  # its text has come out of the task's stderr already
     if outcome.signal or outcome.error or outcome.oom_killed:

@@ -73,11 +73,11 @@ class OrdinaryUser:
         return path
 
     def processes(self) -> list[str]:
-        """Return the names of this user's processes."""
-        done = subprocess.run(
-            ["ps", "-o", "comm=", "-U", str(self.uid)], capture_output=True, text=True, check=False
-        )
-        return done.stdout.split()
+        """Return the names of this user's processes that run."""
+        argv = ["ps", "-o", "stat=,comm=", "-U", str(self.uid)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        pairs = [line.split()[:2] for line in done.stdout.splitlines()]
+        return [name for state, name in pairs if not state.startswith("Z")]
 
 
 def _is_packages(path: str) -> bool:

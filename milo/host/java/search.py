@@ -60,7 +60,7 @@ class JavaSearch:
         return cls(pid, reader)
 
     async def result(self) -> tuple[JavaRuntime, ...]:
-        """Return what `JavaFinder.find` does. To be called once.
+        """Return what `JavaFinder.find` does. To be called once, before `close`.
 
         Raises:
             TaskStartError: the process was killed.
@@ -74,14 +74,18 @@ class JavaSearch:
                     break
                 data += part
         finally:
-            os.close(self._reader)
-            self._reader = -1
-            with contextlib.suppress(OSError):
-                os.kill(self._pid, signal.SIGKILL)  # unless it has ended
-            os.waitpid(self._pid, 0)  # noqa: ASYNC222 - it has ended, or is about to
+            self.close()
         try:
             return msgspec.json.decode(data, type=tuple[JavaRuntime, ...])
         except msgspec.DecodeError as exc:
             raise TaskStartError(
                 "Error: The process that looks for Java was killed", recoverable=True
             ) from exc
+
+    def close(self) -> None:
+        """End the search if it still goes on. May be called again."""
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
