@@ -90,9 +90,16 @@ def scope_that_fits(parent: str) -> str:
     The name holds the allocation's id and the task's name, which together pass what the kernel
     takes from 212 or 219 characters of the latter on. Nomad goes on without a scope then.
     """
+    name = parent.rpartition("/")[2]
+    return parent if len(name.encode()) <= MAX_NAME_BYTES else own_scope(parent)
+
+
+def own_scope(parent: str) -> str:
+    """Return a scope of Milo's own for a task, beside the one that Nomad would have.
+
+    Its name fits in any case, and says to whoever cleans up that it is Milo's to remove.
+    """
     above, slash, name = parent.rpartition("/")
-    if len(name.encode()) <= MAX_NAME_BYTES:
-        return parent
     stem = name.removesuffix(".scope")
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]
     kept = stem.encode()[:128].decode(errors="ignore")

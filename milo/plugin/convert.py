@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec.msgpack
 
-from milo.core.cgroup import CRUN_CGROUP_ROOT, scope_that_fits
+from milo.core.cgroup import CRUN_CGROUP_ROOT, own_scope, scope_that_fits
 from milo.core.launch import Device, Mount, Network, Resources, TaskRequest
 from milo.core.report import (
     ExitResult,
@@ -21,6 +21,7 @@ from milo.core.report import (
     TaskStatus,
 )
 from milo.errors import ConfigError
+from milo.plugin.nomad_versions import v1_parent_before_1_7
 from milo.wire.hashicorp.nomad.plugins.base import proto as base
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import structs
@@ -108,6 +109,8 @@ def cgroup_paths(cpuset_cgroup: str, alloc_id: str, task_name: str) -> tuple[str
         return cpuset_cgroup[len(CRUN_CGROUP_ROOT) :].rstrip("/"), ""
     scope = f"{alloc_id}.{task_name}"
     parent = cpuset_cgroup[len(_V1_CPUSET_ROOT) :].rstrip("/")
+    if (older := v1_parent_before_1_7(parent)) is not None:
+        return own_scope(f"{older}/{scope}"), cpuset_cgroup
     parent = parent.removesuffix(f"/{scope}").rpartition("/")[0]
     return f"{parent}/{scope}", cpuset_cgroup
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core import report
+from milo.core.cgroup import own_scope
 from milo.core.config.options import options_of
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions
@@ -151,12 +152,30 @@ def test_memory_max_without_limit_stays_negative() -> None:
             f"/custom/parent/{ALLOC}.app",
             "/sys/fs/cgroup/cpuset/custom/parent/share",
         ),
+        (
+            "/sys/fs/cgroup/cpuset/nomad/shared",
+            own_scope(f"/nomad/{ALLOC}.app"),
+            "/sys/fs/cgroup/cpuset/nomad/shared",
+        ),
+        (
+            f"/sys/fs/cgroup/cpuset/custom/parent/reserved/{ALLOC}-app",
+            own_scope(f"/custom/parent/{ALLOC}.app"),
+            f"/sys/fs/cgroup/cpuset/custom/parent/reserved/{ALLOC}-app",
+        ),
+        (
+            f"/sys/fs/cgroup/nomad.slice/{ALLOC}.app.scope",
+            f"/nomad.slice/{ALLOC}.app.scope",
+            "",
+        ),
         ("", "", ""),
         ("/elsewhere", "", ""),
     ],
 )
 def test_cgroup_paths(given_path: str, parent: str, cpuset: str) -> None:
-    """The task's own cgroup is found from the one path that Nomad passes, on v1 and v2."""
+    """The task's own cgroup is found from the one path that Nomad passes, on v1 and v2.
+
+    Before Nomad 1.7 the scope on v1 is Milo's own, since Nomad has none.
+    """
     assert convert.cgroup_paths(given_path, ALLOC, "app") == (parent, cpuset)
 
 
