@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ HEAD = """\
 # Compatibility
 
 Written by `./dev matrix` from what it has run. A cell is green when tests ran and all passed, red
-when one failed, and otherwise "not run". The command tries the parts that it finds on the machine
-and leaves the other cells as they are.
+when one failed, skipped when no test applies, and otherwise "not run". The command tries the parts
+that it finds on the machine and leaves the other cells as they are.
 """
 
 
@@ -32,7 +33,7 @@ def text(cells: dict[Key, Cell]) -> str:
 
 def _table(dimension: Dimension, cells: dict[Key, Cell]) -> Iterator[str]:
     tried = [part for name, part, _ in cells if name == dimension.name]
-    parts = list(dict.fromkeys([*dimension.wanted, *sorted(tried)]))
+    parts = sorted({*dimension.wanted, *tried}, key=_natural)
     features = dimension.features
     yield f"## {dimension.title}\n"
     yield f"{dimension.means}\n"
@@ -50,7 +51,7 @@ def _table(dimension: Dimension, cells: dict[Key, Cell]) -> Iterator[str]:
         for feature in features
         if (key := (dimension.name, part, feature.name)) in cells
     ]
-    red = [(part, name, cell) for part, name, cell in known if not cell.green]
+    red = [(part, name, cell) for part, name, cell in known if cell.red]
     if red:
         yield "Red, and what follows:\n"
         for part, name, cell in red:
@@ -58,15 +59,22 @@ def _table(dimension: Dimension, cells: dict[Key, Cell]) -> Iterator[str]:
             yield f"- {part}, {name}: {limit} ({cell.reason})"
         yield ""
     if known:
-        yield "| part | tried | passed | failed | skipped | seconds | date | commit |"
-        yield "| --- |" + " --- |" * 7
+        yield "| part | tried | passed | failed | skipped | seconds | date | commit | |"
+        yield "| --- |" + " --- |" * 8
         for part, name, cell in known:
             counts = f"{cell.passed} | {cell.failed} | {cell.skipped}"
-            yield f"| {part} | {name} | {counts} | {cell.seconds} | {cell.date} | {cell.commit} |"
+            when = f"{cell.seconds} | {cell.date} | {cell.commit}"
+            yield f"| {part} | {name} | {counts} | {when} | {'' if cell.red else cell.reason} |"
         yield ""
 
 
 def _word(cell: Cell | None) -> str:
     if cell is None:
         return "not run"
-    return "green" if cell.green else "**red**"
+    return "green" if cell.green else "**red**" if cell.red else "skipped"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key by which 1.10.5 follows 1.8.4."""
+    words = re.findall(r"\d+|\D+", name)
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in words]

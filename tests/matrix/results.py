@@ -25,12 +25,17 @@ class Cell:
     commit: str
     """Abbreviated; with a ``+`` when the tree was changed."""
     reason: str = ""
-    """Which test failed first and with what words, or why tests were skipped."""
+    """Which test failed first and with what words, why tests were skipped, or what was met."""
 
     @property
     def green(self) -> bool:
         """Whether something passed and nothing failed."""
         return self.passed > 0 and self.failed == 0
+
+    @property
+    def red(self) -> bool:
+        """Whether something failed."""
+        return self.failed > 0
 
 
 def load() -> dict[Key, Cell]:

