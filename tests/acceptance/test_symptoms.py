@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -58,6 +60,18 @@ CASES = [
         does("read", "/local/app.conf"),
         more={"task": TEMPLATE % "600"},
         more_remedy={"task": TEMPLATE % "644"},
+    ),
+    Case(
+        "NoSuchFileException",
+        does("read", "/var/lib/dpkg/status"),
+        does("read", "/local/app.conf"),
+        more={"task": TEMPLATE % "644"},
+    ),
+    Case(
+        "No space left on device",
+        does("fill", "/dev/shm/x", "80"),
+        {"shm_size": "100m"},
+        more={"memory": 300},
     ),
     Case(
         "BindException: Permission denied",
@@ -138,6 +152,8 @@ CASES = [
     ),
 ]
 ELSEWHERE = {
+    "PKIX path building failed": "test_a_certificate_of_ones_own",
+    "Could not find or load main class": "test_a_main_class_that_is_not_there",
     "Killing: Sent interrupt": "test_a_stop_that_takes_too_long",
     "Root value must be object": "test_an_empty_block",
     'Constraint "${attr.plugins.cni.version.bridge}': "test_no_cni_plugins",
@@ -153,6 +169,7 @@ ELSEWHERE = {
 }
 """Symptoms that take more than two tasks, and the tests that produce them."""
 SYNONYMS = {
+    "(No such file or directory)": "NoSuchFileException",
     "(Permission denied)": "AccessDeniedException",
     "NoClassDefFoundError": "ClassNotFoundException",
     "Could not create the Java Virtual Machine": "Unrecognized VM option",
@@ -256,6 +273,44 @@ def test_a_stop_that_takes_too_long(place: tuple[Nomad, str]) -> None:
         assert not job.task()["Failed"]
         codes.append(job.exit_code())
     assert codes == [137, 143, 130]
+
+
+def certificate(directory: Path, out: Path) -> ssl.SSLContext:
+    """Make a certificate for 127.0.0.1, and in ``out`` the file by which Java trusts it."""
+    words = "-nodes -newkey rsa:2048 -days 2 -subj /CN=own -addext subjectAltName=IP:127.0.0.1"
+    key, cert = directory / "key.pem", directory / "cert.pem"
+    made = ["openssl", "req", "-x509", *words.split(), "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(made, check=True, capture_output=True)
+    trust = f"keytool -importcert -noprompt -alias own -file {cert} -storepass changeit -keystore"
+    subprocess.run([*trust.split(), str(out)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+def test_a_certificate_of_ones_own(place: tuple[Nomad, str], tmp_path: Path, jar_dir: Path) -> None:
+    """Java trusts it once the job brings it and names it."""
+    nomad, url = place
+    context = certificate(tmp_path, jar_dir / "trust.p12")
+    (tmp_path / "www").mkdir()
+    (jar_dir / "trust.p12").chmod(0o644)
+    with artifacts.serve(tmp_path / "www", context) as secure:
+        fetch = does("fetch", f"{secure}/")
+        assert "PKIX path building failed" in told(ended(nomad, url, fetch, {}))
+        trust = "-Djavax.net.ssl.trustStore=/local/trust.p12"
+        options = [trust, "-Djavax.net.ssl.trustStorePassword=changeit"]
+        more = {"task": 'artifact {\nsource = "{url}/trust.p12"\n}\n'}
+        well = ended(nomad, url, {**fetch, "jvm_options": options}, more)
+        assert not well.task()["Failed"], told(well)
+
+
+def test_a_main_class_that_is_not_there(place: tuple[Nomad, str]) -> None:
+    """Java says so where Milo could not know: the class may be in a directory of the class path."""
+    config = {"class": "Nope", "class_path": "local", "args": []}
+    ill = ended(*place, config, {})
+    assert "Could not find or load main class" in told(ill), told(ill)
+    well = ended(*place, {**config, "class": "Hello", "class_path": "local/hello.jar"}, {})
+    assert not well.task()["Failed"], told(well)
 
 
 def test_an_empty_block(place: tuple[Nomad, str]) -> None:

@@ -1,8 +1,11 @@
 import java.io.FileInputStream;
+import java.io.InputStream;
+import java.io.OutputStream;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
+import java.net.URL;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -19,6 +22,18 @@ public final class Symptoms {
                 break;
             case "read":
                 Files.readAllBytes(Path.of(value));
+                break;
+            case "fill":
+                try (OutputStream out = Files.newOutputStream(Path.of(value))) {
+                    for (int i = 0; i < Integer.parseInt(args[2]); i++) {
+                        out.write(new byte[1 << 20]);
+                    }
+                }
+                break;
+            case "fetch":
+                try (InputStream in = new URL(value).openStream()) {
+                    in.readAllBytes();
+                }
                 break;
             case "bind":
                 bind(InetAddress.getByName(args[2]), Integer.parseInt(value));
