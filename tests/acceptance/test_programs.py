@@ -203,22 +203,7 @@ def under_milo(
     return code, job.logs().decode()
 
 
-WRITES_HERE = ("h2", "hsqldb")
-"""These make files in the working directory, which without ``work_dir`` is the read-only ``/``."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(strict=True, reason="./x cannot be written without work_dir"),
-        )
-        if name in WRITES_HERE
-        else name
-        for name in PROGRAMS
-    ],
-)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_program(name: str, nomad: Nomad, tmp_path: Path) -> None:
     """It ends with the same exit code, and prints the same, as on the host."""
     program = PROGRAMS[name]

@@ -137,7 +137,9 @@ async def test_nomads_and_milos_data_below_usr_are_hidden(jar_dir: Path, form: s
 async def test_tasks_own_directories_are_writable(jar_dir: Path, user: str) -> None:
     """As Nomad makes them, the task's directories belong to any user of the job; no other does."""
     own = ["/local/x", "/secrets/x", "/tmp/x", "/alloc/data/x"]
-    others = ["/x", "/etc/x", "/usr/x", "/run/x", "/var/x", "/dev/x"]
+    own += ["/task/x", "x", "local/y", "alloc/data/y"]
+    others = ["/x", "/etc/x", "/usr/x", "/run/x", "/var/x", "/dev/x", "/task/private/x"]
+    others += ["/alloc/logs/x", "alloc/logs/x", "dev/x", "proc/x"]
     async with open_rig() as rig:
         found = await look(
             rig,
@@ -152,15 +154,21 @@ async def test_tasks_own_directories_are_writable(jar_dir: Path, user: str) -> N
 
 @pytest.mark.parametrize(
     ("work_dir", "expected"),
-    [(None, "/"), ("/local", "/local"), ("/alloc/data/a/b/", "/alloc/data/a/b"), ("/usr", "/usr")],
+    [
+        (None, "/task"),
+        ("/", "/"),
+        ("/local", "/local"),
+        ("/alloc/data/a/b/", "/alloc/data/a/b"),
+        ("/usr", "/usr"),
+    ],
 )
 async def test_working_directory(jar_dir: Path, work_dir: str | None, expected: str) -> None:
-    """It is the root as with Nomad's java driver, or what the job says, made if it is missing."""
+    """It is the task's as with Nomad's java driver, or what the job says, made if it is missing."""
     config = {} if work_dir is None else {"work_dir": work_dir}
     async with open_rig() as rig:
         found = await look(rig, jar_dir, "cwd", "write here", **config)
     assert found["cwd"] == expected
-    writable = expected.startswith(("/local", "/alloc"))
+    writable = expected.startswith(("/local", "/alloc", "/task"))
     assert (found["write here"] == "done") is writable
 
 
@@ -212,12 +220,18 @@ async def test_mounts_of_the_job(jar_dir: Path, tmp_path: Path, form: str) -> No
     assert found["resolve milo.test"] == "127.0.0.9"
 
 
-async def test_volume_cannot_go_into_the_hosts_directories(jar_dir: Path, tmp_path: Path) -> None:
-    """A destination below /usr is refused, and no mount point appears on the host."""
-    change = with_volume(Mount(str(tmp_path), "/usr/share/milo-test"))
+async def test_volume_in_the_hosts_directories_changes_none(jar_dir: Path, tmp_path: Path) -> None:
+    """A mount below /usr has what lies beside it still there, and the host gets no mount point."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("from the volume")
+    change = with_volume(Mount(str(tmp_path), "/usr/share/milo-test/a"))
     async with open_rig() as rig:
-        with pytest.raises(TaskStartError, match="lies inside /usr"):
-            await look(rig, jar_dir, "cwd", change=change, rootfs="host")
+        found = await look(
+            rig, jar_dir, "read /usr/share/milo-test/a/file", "zone", "list /usr", change=change
+        )
+    assert found["read /usr/share/milo-test/a/file"] == "from the volume"
+    assert found["zone"].startswith("Europe/Berlin")
+    assert found["list /usr"] == " ".join(sorted(os.listdir("/usr")))
     assert not os.path.lexists("/usr/share/milo-test")
 
 

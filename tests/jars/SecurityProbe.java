@@ -251,6 +251,7 @@ public final class SecurityProbe {
         fact("write.own-local", write(Path.of(ENV.getOrDefault("NOMAD_TASK_DIR", "/local"))));
         fact("write.own-secrets", write(Path.of(ENV.getOrDefault("NOMAD_SECRETS_DIR", "/secrets"))));
         fact("write.own-alloc", write(Path.of(ENV.getOrDefault("NOMAD_ALLOC_DIR", "/alloc"))));
+        fact("write.own-task", write(Path.of("/task")));
         fact("write.file:/etc/passwd", open("/etc/passwd"));
         fact("write.file:/etc/resolv.conf", open("/etc/resolv.conf"));
         if (isHosts("mnt")) {
@@ -260,9 +261,15 @@ public final class SecurityProbe {
         }
         fact("root", String.join(" ", names("/")).replaceAll("\\b(lib32|libx32|lib64) ", ""));
         Set<String> more = new TreeSet<>();
+        Set<String> own = Set.of("proc", "sys", "dev", "alloc", "local", "secrets", "tmp", "task");
         for (String top : names("/")) {
-            if (!Set.of("proc", "sys", "dev", "alloc", "local", "secrets", "tmp").contains(top)) {
+            if (!own.contains(top)) {
                 writable(new File("/" + top), 3, more);
+            }
+        }
+        for (String inner : names("/task")) {
+            if (!Set.of("alloc", "local", "secrets", "tmp").contains(inner)) {
+                writable(new File("/task/" + inner), 3, more);
             }
         }
         fact("write.elsewhere", String.join(" ", more));

@@ -34,10 +34,10 @@ ALWAYS: Differences = {
     # A home that is there. The java driver says the user database's, and overrides the job's.
     "env.HOME": ("/nonexistent", "/tmp"),
     "property.user.home": ("/nonexistent", "/tmp"),
-    # The root is read-only, and "." is the root where there is no work_dir.
+    # The root is read-only, and the task's directory, which is ".", lies in it.
     "writable./": ("true", "false"),
-    "writable..": ("true", "false"),
-    "relative": ("/relative", "absent"),
+    "relative": ("/relative", "/task/relative"),
+    "property.user.dir": ("/", "/task"),
     # The java driver's own files lie in the allocation's shared directory.
     "names./alloc": ("container data logs tmp", "data logs tmp"),
     # Privileges: docs/security.md.

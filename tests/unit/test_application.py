@@ -507,8 +507,33 @@ def test_the_command_line_has_the_order_of_nomads_java_driver(
 
 def test_a_class_path_is_made_absolute() -> None:
     """What is relative begins at the working directory, as it does to Java."""
-    assert absolute_class_path("local/lib/*:/x:./y::.") == "/local/lib/*:/x:/y:/:/."
-    assert absolute_class_path("lib/*:/x:./y:", "/local/") == "/local/lib/*:/x:/local/y:/local/"
+    assert absolute_class_path("lib/*:/x:./y::.", lambda path: f"<{path}>") == (
+        "<lib/*>:/x:<y>:<>:<.>"
+    )
+
+
+def test_what_is_relative_is_found_in_the_tasks_directory(task: Task) -> None:
+    """As from the root of Nomad's java driver; what the root has too is told from there."""
+    for name in ("lib", "private"):
+        Path(task.launch.task_dir, name).mkdir()
+    write_jar(Path(task.launch.task_dir, "lib/app.jar"))
+    write_jar(Path(task.launch.task_dir, "top.jar"))
+    write_jar(Path(task.launch.task_dir, "private/app.jar"))
+    for path, found in {
+        "lib/app.jar": "/task/lib/app.jar",
+        "./top.jar": "/task/top.jar",
+        "/lib/app.jar": "/lib/app.jar",
+        "/task/lib/app.jar": "/task/lib/app.jar",
+    }.items():
+        assert task.resolve(jar_path=path).jar == found
+    class_path = "lib/*:local/x:data/x::.:*:/etc"
+    main = {"class": "com.example.Main", "class_path": class_path}
+    expected = "/task/lib/*:/local/x:/data/x:/task:/task:/task/*:/etc"
+    assert task.resolve(**main).class_path == expected
+    assert task.resolve(**main, work_dir="/local/").class_path.split(":")[0] == "/local/lib/*"
+    (task.local / "out.jar").symlink_to("/task/private/app.jar")
+    for path in ("/task/private/app.jar", "private/app.jar", "local/out.jar"):
+        task.refused(jar_path=path)
 
 
 @pytest.mark.parametrize(

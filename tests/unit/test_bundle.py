@@ -98,8 +98,10 @@ def test_every_mount_point_is_in_the_skeleton(launch: Launch) -> None:
     """crun has to make no mount point, for each one is there already and of the right kind."""
     made, config = write(launch)
     for destination, source in mounted(config).items():
-        root = launch.task_dir if destination.startswith("/tmp/") else f"{made.path}/rootfs"
-        point = Path(root, destination.lstrip("/"))
+        root, path = f"{made.path}/rootfs", destination
+        if destination.startswith(("/tmp/", "/task/")):
+            root, path = launch.task_dir, destination.removeprefix("/task")
+        point = Path(root, path.lstrip("/"))
         assert point.is_dir() == Path(source).is_dir()
         assert point.exists()
 
@@ -256,13 +258,26 @@ def test_planted_symlink_does_not_lead_a_volume_away(launch: Launch, tmp_path: P
     [
         (Mount("/no/such", "/data"), "does not exist"),
         (Mount("/srv", "/data", propagation="odd"), "propagation_mode"),
-        (Mount("/srv", "/usr/data"), "inside /usr"),
+        (Mount("/srv", "/local"), "taken by the task's own"),
+        (Mount("/srv", "/alloc/logs/x"), "taken by the task's own"),
+        (Mount("/srv", "/task/private/x"), "taken by the task's own"),
+        (Mount("/srv", "/proc/x"), "outside of /dev, /proc and /sys"),
+        (Mount("/etc/passwd", "/etc"), "a directory, and the mount is none"),
     ],
 )
 def test_impossible_volumes_are_refused(launch: Launch, mount: Mount, words: str) -> None:
     """A volume that is not there, or goes where none may be, is the job's error."""
     with pytest.raises(ConfigError, match=words):
         write(attrs.evolve(launch, mounts=(mount,)))
+
+
+def test_the_jdk_stays_whole(launch: Launch) -> None:
+    """A mount that would hide the JDK, or lie in it, is refused, and the JDK named."""
+    home = "/usr/share/doc"
+    launch = attrs.evolve(launch, javas=(attrs.evolve(launch.javas[0], home=home),))
+    for path, words in ((os.path.dirname(home), "above"), (home, "above"), (f"{home}/x", "inside")):
+        with pytest.raises(ConfigError, match=f"{words} the JDK {home}"):
+            write(attrs.evolve(launch, mounts=(Mount("/srv", path),)))
 
 
 def test_device_keeps_its_numbers_and_owner(launch: Launch) -> None:
@@ -293,7 +308,6 @@ def test_device_may_have_any_path(launch: Launch) -> None:
         (Device("/dev/null", "/"), "device"),
         (Device("/dev/null", "/dev/x", "z"), "device"),
         (Device("/dev/null", "/proc/x"), "mount destination"),
-        (Device("/dev/null", "/usr/x"), "mount destination"),
     ],
 )
 def test_impossible_devices_are_refused(launch: Launch, device: Device, key: str) -> None:

@@ -78,7 +78,7 @@ def test_the_name_and_the_size_are_told() -> None:
     """Of what the job calls it, with what to do."""
     options = TaskOptions(args=("a", "x" * 200_000), jvm_options=("-Da=b",))
     java = JavaRuntime(home="/jdk", version="21", major=21, source="")
-    argv = java_arguments(compose(java, options, "/local/a.jar", []), options, ["-Xmx1g"])
+    argv = java_arguments(compose(java, options, "/local/a.jar", [], str), options, ["-Xmx1g"])
     names = argument_names(argv, options)
     assert names[argv.index("-Da=b")] == "jvm_options[0]"
     with pytest.raises(ConfigError, match=r"args\[1\]: it has 200000 bytes.*at most 131071.*file"):

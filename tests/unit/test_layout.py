@@ -12,9 +12,9 @@ import pytest
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind
-from milo.core.launch import Launch, Mount
+from milo.core.launch import Launch
 from milo.errors import ConfigError
-from milo.task.root import hidden_paths, layout, volumes, work_dir
+from milo.task.root import hidden_paths, volumes, work_dir
 from tests.support.launches import make_launch
 
 
@@ -158,15 +158,6 @@ def test_masks_hide_what_a_bind_would_show() -> None:
     )
 
 
-def test_destination_through_a_symlink_is_refused(launch: Launch, tmp_path: Path) -> None:
-    """A destination in whose path the root has a symlink is refused with a better one."""
-    bind = Bind(f"{tmp_path}/srv", "/var/run/x", origin="job")
-    with pytest.raises(ConfigError, match="/mnt"):
-        layout._check_links([bind], {"/var/run": "/run"})
-    volume = attrs.evolve(launch, mounts=(Mount(f"{tmp_path}/srv", "/data"),))
-    layout._check_links(volumes.job_binds(volume, TaskOptions()), {"/var/run": "/run"})
-
-
 @pytest.mark.parametrize("text", ["local", "./x", "/local/../x", ".."])
 def test_working_directory_is_absolute(text: str) -> None:
     """A relative one, or one with '..', is refused, as Nomad's java driver refuses it."""
@@ -175,9 +166,10 @@ def test_working_directory_is_absolute(text: str) -> None:
     assert caught.value.key == "work_dir"
 
 
-def test_working_directory_is_the_root_as_a_rule() -> None:
-    """Without the key it is the root; doubled slashes count as one."""
-    assert (work_dir.check(""), work_dir.check("//local//a/")) == ("/", "/local/a")
+def test_working_directory_is_the_tasks_own_as_a_rule() -> None:
+    """Without the key it is the task's directory; doubled slashes count as one."""
+    assert (work_dir.check(""), work_dir.check("//local//a/")) == ("/task", "/local/a")
+    assert work_dir.check("/") == "/"
 
 
 @pytest.fixture

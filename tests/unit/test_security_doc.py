@@ -69,7 +69,7 @@ def test_hostile_words_are_told_in_no_column_of_milos() -> None:
         "write./dev/shm",
         "write./sys/fs/cgroup",  # crun's tmpfs, with cgroup v1
         "write./var/tmp",  # its own /tmp
-        *(f"write.own-{name}" for name in ("alloc", "local", "secrets", "tmp")),
+        *(f"write.own-{name}" for name in ("alloc", "local", "secrets", "task", "tmp")),
     }
     table = security_table.load()["facts"]
     columns = ("milo_host", "milo_minimal", "milo_userns")

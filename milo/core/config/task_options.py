@@ -81,9 +81,9 @@ class TaskOptions:
         default="",
         metadata=option(
             text("the path of a JAR, such as local/app.jar"),
-            doc="The JAR to run, in the task's `local/`, `secrets/` or `/alloc/`: absolute in "
-            "the container, as `${NOMAD_TASK_DIR}/app.jar` is, or relative to `work_dir` or to "
-            "`/`.",
+            doc="The JAR to run, in the task's `local/`, `secrets/` or `/alloc/`, or in another "
+            "directory of the task's: absolute in the container, as `${NOMAD_TASK_DIR}/app.jar` "
+            "is, or relative to `work_dir`, to the task's directory or to `/`.",
             unset="without `class`, the one JAR directly under `local/`",
             example='"local/app.jar"',
         ),
@@ -103,7 +103,8 @@ class TaskOptions:
         metadata=option(
             text("directories and JARs, separated by colons"),
             doc="Class path for `class`, separated by colons; relative entries begin at "
-            "`work_dir`, or at `/` without it, and the JAR of `jar_path` comes first.",
+            "`work_dir`, or in the task's directory or at `/` without it, and the JAR of "
+            "`jar_path` comes first.",
             unset="none",
             example='"local/app.jar:local/lib/*"',
         ),
@@ -174,7 +175,7 @@ class TaskOptions:
             text("a directory in the container"),
             doc="The application's working directory, absolute and without symlinks; below "
             "`/local`, `/alloc`, `/secrets` and `/tmp` it is made if it is missing.",
-            unset='`"/"`, which is read-only',
+            unset='`"/task"`, the task\'s own directory, which it can write to',
             example='"/local"',
         ),
     )

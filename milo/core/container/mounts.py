@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -39,6 +39,10 @@ READONLY_PATHS: Final = (
 SYSTEM_DESTINATIONS: Final = ("/dev", "/proc", "/sys")
 """Mounted by this module itself; nothing else may be mounted on or below them."""
 
+TASK_ROOT: Final = "/task"
+"""The task's own directory, whole, and the working directory of a job that names none. It is not
+the root, as under Nomad's java driver: a job's ``lib/`` would hide the system's."""
+
 
 @attrs.frozen
 class Bind:
@@ -65,8 +69,7 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
     crun creates a missing mount point through whatever is mounted there already, on the host
     and even when that mount is to be read-only (measured), so a destination may not lie inside
     a bind of the host's. Inside the task's own directories it may, where `milo.task.oci.bundle`
-    has made the mount point itself; but not in ``/alloc``, which other tasks write to
-    meanwhile.
+    has made the mount point itself; see `own_first` for those that others write to meanwhile.
 
     Raises:
         ConfigError: with the destination and what would be allowed.
@@ -91,8 +94,7 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
             )
         for parent in parents(path):
             other = seen.get(parent)
-            free = bind.origin == "task" or parent != "/alloc"
-            if other is not None and not (other.origin == "task" and free):
+            if other is not None and (other.origin != "task" or other.readonly):
                 raise ConfigError(
                     "mount destination",
                     f"{path!r} lies inside {parent}",
@@ -100,6 +102,23 @@ def check_binds(binds: tuple[Bind, ...]) -> None:
                 )
             above.setdefault(parent, path)
         seen[path] = bind
+
+
+def own_first(binds: Sequence[Bind]) -> tuple[list[Bind], list[Bind]]:
+    """Return what is mounted in the task's own directories, with these, and all other binds.
+
+    What others may exchange while crun mounts there leads to nothing but these directories and
+    the empty root, as long as nothing else is mounted; `milo.task.root.mount_check` then finds it.
+    """
+    own = {bind.destination for bind in binds if bind.origin == "task"}
+    first: list[Bind] = []
+    others: list[Bind] = []
+    for bind in binds:
+        inner = bind.origin != "host" and not own.isdisjoint(
+            (bind.destination, *parents(bind.destination))
+        )
+        (first if inner else others).append(bind)
+    return first, others
 
 
 def parents(path: str) -> Iterator[str]:

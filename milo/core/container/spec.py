@@ -118,15 +118,20 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         linux["gidMappings"] = [_id_range(one) for one in ids.gids]
     if plan.confinement.sysctl:
         linux["sysctl"] = plan.confinement.sysctl
+    first, others = mounts.own_first(plan.binds)
+    own = [bind.destination for bind in first]
+    masks = {path: any(mounts.is_inside(path, at) for at in own) for path in plan.masks}
     return {
         "ociVersion": OCI_VERSION,
         "root": {"path": plan.rootfs, "readonly": True},
         "hostname": plan.hostname,
         "process": _process(plan),
         "mounts": [
+            *(_bind_mount(bind, plan.confinement) for bind in first),
+            *(mounts.mask_mount(path) for path, is_own in masks.items() if is_own),
             *_system_mounts(plan.confinement),
-            *(_bind_mount(bind, plan.confinement) for bind in plan.binds),
-            *(mounts.mask_mount(path) for path in plan.masks),
+            *(_bind_mount(bind, plan.confinement) for bind in others),
+            *(mounts.mask_mount(path) for path, is_own in masks.items() if not is_own),
         ],
         "linux": linux,
     }

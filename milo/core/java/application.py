@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -106,14 +106,13 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def absolute_class_path(class_path: str, work_dir: str = "") -> str:
-    """Return a class path whose relative entries begin at ``work_dir``, as they do to Java.
+def absolute_class_path(class_path: str, find: Callable[[str], str]) -> str:
+    """Return a class path without relative entries, of which ``find`` returns the absolute path.
 
-    An empty entry means the working directory, and so does an empty ``work_dir`` ``/``.
+    An empty entry means the working directory, to Java too.
     """
-    base = work_dir.rstrip("/")
     return ":".join(
-        part if part.startswith("/") else f"{base}/" + part.removeprefix("./")
+        part if part.startswith("/") else find(part.removeprefix("./"))
         for part in class_path.split(":")
     )
 
@@ -134,15 +133,23 @@ def without_effect(options: TaskOptions) -> list[str]:
     return notes
 
 
-def compose(java: JavaRuntime, options: TaskOptions, jar: str, notes: Sequence[str]) -> Application:
+def compose(
+    java: JavaRuntime,
+    options: TaskOptions,
+    jar: str,
+    notes: Sequence[str],
+    find: Callable[[str], str],
+) -> Application:
     """Return the application for ``jar``, a path in the container, or empty.
+
+    ``find`` returns the absolute path of a relative one.
 
     With ``class``, the JAR is put on the class path, in front of ``class_path``, since
     ``java -jar`` runs nothing but the JAR's own Main-Class; without, ``-jar`` runs it.
     """
     class_path = ""
     if options.class_path and options.main_class:
-        class_path = absolute_class_path(options.class_path, options.work_dir)
+        class_path = absolute_class_path(options.class_path, find)
     if options.main_class and jar:
         class_path = f"{jar}:{class_path}" if class_path else jar
     return Application(

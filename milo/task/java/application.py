@@ -6,14 +6,15 @@ Small, bounded file reads on the host; what they mean is decided in `milo.core`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import attrs
 
 from milo import walk
 from milo.core.config.task_options import TaskOptions
-from milo.core.container.mounts import is_inside, normalized
+from milo.core.container.mounts import TASK_ROOT, is_inside, normalized
 from milo.core.java.application import (
     MAX_LISTED,
     PLACES,
@@ -26,11 +27,14 @@ from milo.core.java.application import (
 from milo.core.java.choice import Requirement, candidates, parse_requirement, reason
 from milo.core.java.jar import Jar, JarInfo, missing_class, require_main_class
 from milo.core.java.versions import runtime_name, too_new
-from milo.core.launch import Application, JavaRuntime, Launch
+from milo.core.launch import SHARED_DIRECTORY, Application, JavaRuntime, Launch
 from milo.core.text import shortened
 from milo.errors import ArtifactError, JavaError, NoJavaError, PathError, Reason
 from milo.task.java.task_java import find_task_java
-from milo.walk import Kind
+from milo.task.root import brought
+
+OWN: Final = ("local", "secrets", SHARED_DIRECTORY)
+"""The task's directories at the root that may hold its JAR or its Java."""
 
 
 def resolve_application(launch: Launch, options: TaskOptions) -> Application:
@@ -48,19 +52,27 @@ def resolve_application(launch: Launch, options: TaskOptions) -> Application:
     """
     requirement = parse_requirement(options.java_version) if options.java_version else None
     javas = _javas(launch, options, requirement)
+    find = functools.partial(_find, launch, options)
     if options.jar_path:
         check_jar_name(options.jar_path)
         jar = _named_jar(launch, options)
     elif options.main_class:
-        app = compose(javas[0], options, "", [_chosen(javas[0], launch, options, requirement)])
-        return _placed(app, launch)
+        notes = [_chosen(javas[0], launch, options, requirement)]
+        return _placed(compose(javas[0], options, "", notes, find), launch)
     else:
         jar = "/local/" + _the_one_jar(launch)
     shown = shortened(options.jar_path or jar[1:])
     with _open_jar(launch, jar, shown) as file:
         java, notes = _first_that_runs(Jar(file, shown), options, javas, launch.javas)
-    app = compose(java, options, jar, [_chosen(java, launch, options, requirement), *notes])
-    return _placed(app, launch)
+    notes = [_chosen(java, launch, options, requirement), *notes]
+    return _placed(compose(java, options, jar, notes, find), launch)
+
+
+def _find(launch: Launch, options: TaskOptions, path: str) -> str:
+    """Return the absolute path of what the task finds at a relative one."""
+    if options.work_dir:
+        return f"{options.work_dir.rstrip('/')}/{path}"
+    return brought.from_root(launch, path)
 
 
 def _placed(app: Application, launch: Launch) -> Application:
@@ -94,6 +106,8 @@ def _named_java(launch: Launch, home: str) -> JavaRuntime:
     No other path of the host is taken, since it would show the task whatever is there.
     """
     first = next((part for part in home.split("/") if part not in ("", ".")), "")
+    if brought.has(launch, first):
+        return find_task_java(_places(launch), f"{TASK_ROOT}/{home}")
     if first in _places(launch):
         return find_task_java(_places(launch), home)
     real = walk.real_path(home)
@@ -170,12 +184,7 @@ def _check_version(
 
 
 def _places(launch: Launch) -> dict[str, str]:
-    """Return the task's directories, by their names at the container's root."""
-    return {
-        "local": f"{launch.task_dir}/local",
-        "secrets": f"{launch.task_dir}/secrets",
-        "alloc": launch.shared_dir,
-    }
+    return brought.places(launch, OWN)
 
 
 def _the_one_jar(launch: Launch) -> str:
@@ -202,12 +211,15 @@ def _local_names(launch: Launch) -> tuple[list[tuple[str, bool]], bool]:
 def _named_jar(launch: Launch, options: TaskOptions) -> str:
     """Return the container's path of the job's ``jar_path``.
 
-    To Nomad's java driver a relative one begins at the working directory, which is ``/`` unless
-    there is a ``work_dir``; here it may begin at ``/`` in any case.
+    To Nomad's java driver a relative one begins at the working directory, which is the task's
+    unless there is a ``work_dir``; here it may begin there in any case.
     """
     parts = _parts(options.jar_path)
     jar = "/" + "/".join(parts)
-    if options.work_dir and not options.jar_path.startswith("/"):
+    if options.jar_path.startswith("/"):
+        return jar
+    jar = brought.from_root(launch, jar)
+    if options.work_dir:
         # work_dir has no symlink in it, and may not be there yet: its own parts are left by name.
         above = next((n for n, part in enumerate(parts) if part != ".."), len(parts))
         base = _parts(options.work_dir)
@@ -226,13 +238,13 @@ def _parts(path: str) -> list[str]:
 
 def _hold(launch: Launch, path: str) -> walk.Held:
     """Hold a file in the task's directories or in one of its volumes; see `milo.walk`."""
-    places = _places(launch)
+    volumes = {}
     around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
     if around:
         mount = max(around, key=lambda mount: len(mount.task_path))
-        places["volume"] = walk.real_path(mount.host_path)
+        volumes["volume"] = walk.real_path(mount.host_path)
         path = f"/volume{path[len(normalized(mount.task_path)) :]}"
-    return walk.hold_in_container(places, path, Kind.FILE)
+    return brought.hold(launch, path, OWN, volumes)
 
 
 def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:

@@ -13,6 +13,7 @@ import trio
 from milo import cgroup_files, walk
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
+from milo.core.container.mounts import TASK_ROOT
 from milo.core.java import crash_report, hsperf
 from milo.core.java.heap import Tuning, tune
 from milo.core.java.jvm_view import Limits, SelfTold, describe
@@ -23,6 +24,7 @@ from milo.errors import PathError
 from milo.task.java.silent_jvm import past_perf_data
 from milo.task.journal import Journal
 from milo.task.oci.container import Container
+from milo.task.root import brought
 from milo.walk import Kind
 
 MAX_ARGFILE_BYTES: Final = 64 * 1024
@@ -294,9 +296,6 @@ def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:
 
 def _hold(launch: Launch, work_dir: str, path: str) -> walk.Held:
     """Hold a file in the task's own directories, as the JVM finds ``path``. Raises `PathError`."""
-    names = ("local", "secrets", "tmp")
-    places = {name: os.path.join(launch.task_dir, name) for name in names}
-    places["alloc"] = launch.shared_dir
     if not path.startswith("/"):
-        path = f"{work_dir or '/'}/{path}"
-    return walk.hold_in_container(places, path, Kind.FILE)
+        path = f"{work_dir or TASK_ROOT}/{path}"
+    return brought.hold(launch, path)

@@ -23,7 +23,7 @@ from milo.core.java.application import argument_names
 from milo.core.launch import Application, Launch
 from milo.errors import ConfigError, PathError, Reason, StateError
 from milo.task.oci import cgroup_placement, exec_limits, privileges
-from milo.task.root import devices, etc_files, network, rootfs, volumes, work_dir
+from milo.task.root import brought, devices, etc_files, network, rootfs, volumes, work_dir
 from milo.task.root.layout import lay_out
 
 BUNDLE_DIR: Final = "bundle"
@@ -99,7 +99,9 @@ def write_bundle(
     """
     user = privileges.permitted_user(launch, options)
     cwd = work_dir.check(options.work_dir)
+    brought.guard(launch)
     layout = lay_out(launch, options, app)
+    cwd = brought.linked_from(cwd, layout.links)
     view = network.view_network(launch.network)
     hostname = choose_hostname(
         options.hostname, launch.network, launch.alloc_id, socket.gethostname()
@@ -117,7 +119,7 @@ def write_bundle(
         host_pids=confinement.host_pids,
         binds=layout.binds,
         work_dir=cwd,
-        notes=tuple(filter(None, (no_dns, missing_limits(launch.rights)))),
+        notes=tuple(filter(None, (no_dns, missing_limits(launch.rights), layout.note))),
     )
     config = spec.build_spec(
         ContainerPlan(

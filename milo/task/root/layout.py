@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 
 import attrs
 
 from milo.core.config.task_options import TaskOptions
-from milo.core.container.mounts import Bind, is_inside, parents
+from milo.core.container.mounts import TASK_ROOT, Bind, is_inside
+from milo.core.container.spec import HOME
 from milo.core.launch import Application, Launch
 from milo.errors import ConfigError
-from milo.task.root import devices, hidden_paths, minimal_root, rootfs, volumes
+from milo.task.root import brought, devices, hidden_paths, minimal_root, rootfs, volumes
+from milo.task.root.root_tree import RootTree
+from milo.task.root.rootfs import SKELETON_DIRS
 
 
 @attrs.frozen
@@ -25,6 +29,8 @@ class Layout:
     """Symlinks of the root: path to what each says."""
     java_home: str
     """Where the application finds its JDK."""
+    note: str = ""
+    """A sentence for the task's user on what it has brought and cannot have; may be empty."""
 
 
 def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
@@ -34,7 +40,7 @@ def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
         ConfigError: a mount or a JDK that cannot be used.
         StateError: one of the task's directories is not there, or is a symlink.
     """
-    task_binds = volumes.task_binds(launch)
+    task_binds = brought.task_binds(launch)
     own = [bind.source for bind in task_binds]
     recursive = volumes.kernel_is_recursive()
     extra = _java_paths(app, own)
@@ -44,28 +50,61 @@ def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
         )
     else:
         host = rootfs.view_host(extra, recursive=recursive)
-    job_binds = volumes.job_binds(launch, options) + devices.device_binds(launch.devices)
-    _check_links(job_binds, rootfs.SKELETON_LINKS | host.links)
-    binds = _ordered([*host.binds, *task_binds, *job_binds])
+    hidden = hidden_paths.places(launch)
+    java_home = "" if any(is_inside(app.java.home, source) for source in own) else app.java.home
+    links = rootfs.SKELETON_LINKS | host.links
+    tree = RootTree(host.binds, links, java_home=java_home, hidden=hidden)
+    own_part = _OwnPart(task_binds)
+    system = {f"/{path.split('/')[1]}" for path in (*tree.binds, *tree.links, *SKELETON_DIRS)}
+    for bind in volumes.job_binds(launch, options):
+        own_part.place(bind, tree, system)
+    for bind in devices.device_binds(launch.devices):
+        tree.add(attrs.evolve(bind, destination=tree.make_room(bind.destination)))
+    note = brought.link_into(tree, launch)
+    binds = _ordered([*tree.binds.values(), *own_part.binds])
     return Layout(
         binds,
-        hidden_paths.masks(binds, hidden_paths.places(launch)),
-        host.links,
+        (*hidden_paths.masks(binds, hidden), f"{TASK_ROOT}/{brought.PRIVATE}"),
+        tree.links,
         _java_home_inside(app, task_binds),
+        note,
     )
 
 
-def _check_links(binds: list[Bind], links: dict[str, str]) -> None:
-    """Refuse a destination in whose path the container's root has a symlink."""
-    for bind in binds:
-        path = bind.destination
-        for part in (path, *parents(path)):
-            if part in links:
-                raise ConfigError(
-                    "mount destination",
-                    f"{path!r} leads through {part}, a symlink to {links[part]}",
-                    "a path without symlinks, such as one below /mnt",
-                )
+class _OwnPart:
+    """What is mounted in the task's own directories, with these."""
+
+    def __init__(self, binds: Iterable[Bind]) -> None:
+        self.binds = list(binds)
+
+    def place(self, bind: Bind, tree: RootTree, system: Collection[str]) -> None:
+        """Put a mount of the job's at its place, and where a relative path would look for it.
+
+        ``system`` are the directories at the root in which nobody looks by a relative path.
+
+        Raises:
+            ConfigError: something is there that cannot make room for it.
+        """
+        path = tree.resolve(bind.destination)
+        first = path.removeprefix(TASK_ROOT).split("/")[1:2]
+        if first and first[0] in brought.OWN:
+            path = path.removeprefix(TASK_ROOT)
+        if path == HOME:  # a larger or a faster one, which is pinned like the task's own
+            both = (HOME, TASK_ROOT + HOME)
+            self.binds = [one for one in self.binds if one.destination not in both]
+        elif path in [one.destination for one in self.binds] or brought.is_closed(path):
+            raise ConfigError(
+                "mount destination",
+                f"{path!r} is taken by the task's own directory of that name",
+                "another path, such as one below /local, /alloc/data or /mnt",
+            )
+        if any(is_inside(path, one.destination) for one in self.binds if one.origin == "task"):
+            self.binds.append(attrs.evolve(bind, destination=path))
+        else:
+            path = tree.make_room(path, directory=bind.directory)
+            tree.add(attrs.evolve(bind, destination=path))
+        if not is_inside(path, TASK_ROOT) and f"/{path.split('/')[1]}" not in system:
+            self.binds.append(attrs.evolve(bind, destination=TASK_ROOT + path))
 
 
 def _ordered(binds: list[Bind]) -> tuple[Bind, ...]:

@@ -25,11 +25,14 @@ HOST_ETC: Final = (
     "/etc/ca-certificates",
     "/etc/ca-certificates.conf",
     "/etc/fonts",
+    "/etc/krb5.conf",
+    "/etc/krb5.conf.d",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/localtime",
     "/etc/mime.types",
+    "/etc/os-release",
     "/etc/pki/ca-trust/extracted",
     "/etc/pki/java",
     "/etc/pki/tls/cert.pem",
@@ -122,12 +125,11 @@ def write_skeleton(
             skeleton.file(bind.destination, "")
         skeleton.points.add(bind.destination)
     for path, text in files.items():
-        if path not in skeleton.points:  # else the job mounts its own there
+        if path not in skeleton.points and path not in links:  # else the job has its own there
             skeleton.file(path, text)
-    for path, target in (SKELETON_LINKS | links).items():
-        if path not in skeleton.made:  # else a JDK lies below /var/tmp
-            skeleton.directory(os.path.dirname(path))
-            os.symlink(target, rootfs + path)
+    for path, target in links.items():
+        skeleton.directory(os.path.dirname(path))
+        os.symlink(target, rootfs + path)
 
 
 class _Skeleton:

@@ -18,7 +18,6 @@ from milo.walk import Kind
 
 RECURSIVE_SINCE: Final = (5, 12)
 """Linux with mount_setattr(2), which read-only binds with everything below them need."""
-LOGS: Final = "/alloc/logs"
 PROPAGATIONS: Final = {
     "": "rprivate",
     "private": "rprivate",
@@ -36,41 +35,6 @@ class _Source:
     """Without symlinks, as far as there is anything."""
     kind: Kind | None = None
     problem: str = ""
-
-
-def task_binds(launch: Launch) -> tuple[Bind, ...]:
-    """Return the binds of the task's own directories.
-
-    The log directory is read-only. Nomad's log collector, which is root, opens the log files in
-    it by their paths, at each start and each rotation, and follows symlinks: who could make one
-    there would have it write the task's output to any file of the host (seen with Nomad 2.0.5).
-
-    Raises:
-        StateError: one of them is missing, a symlink or something else.
-    """
-    pairs = [
-        (f"{launch.shared_dir}", "/alloc"),
-        (f"{launch.task_dir}/local", "/local"),
-        (f"{launch.task_dir}/secrets", "/secrets"),
-        (f"{launch.task_dir}/tmp", "/tmp"),  # noqa: S108
-    ]
-    logs = f"{launch.shared_dir}/logs"
-    for source in (*(source for source, _ in pairs), logs):
-        try:
-            walk.hold(source, beneath=launch.alloc_dir, kind=Kind.DIRECTORY).close()
-        except PathError as exc:
-            if source == logs and exc.reason is Reason.MISSING:
-                continue
-            if exc.reason in (Reason.SYMLINK, Reason.KIND, Reason.NOT_DIRECTORY):
-                words = "a directory is expected here, and no symlink"
-                raise StateError(source, words) from exc
-            raise StateError(source, f"the task's directory: {exc.words}") from exc
-        if source == logs:
-            pairs.append((logs, LOGS))
-    return tuple(
-        Bind(source, destination, readonly=destination == LOGS, origin="task")
-        for source, destination in pairs
-    )
 
 
 def job_binds(launch: Launch, options: TaskOptions) -> list[Bind]:
@@ -169,28 +133,29 @@ def make_inner_mount_points(binds: tuple[Bind, ...], alloc_dir: str) -> None:
     """
     own = [bind for bind in binds if bind.origin == "task"]
     for bind in binds:
-        for outer in own:
-            if bind is outer or not is_inside(bind.destination, outer.destination):
-                continue
-            *parts, last = bind.destination[len(outer.destination) :].strip("/").split("/")
-            try:
-                at = walk.hold(outer.source, beneath=alloc_dir, kind=Kind.DIRECTORY)
-                for part in parts:
-                    with at:
-                        at = _make(at, part, Kind.DIRECTORY)
+        around = [o for o in own if o is not bind and is_inside(bind.destination, o.destination)]
+        if not around:
+            continue
+        outer = max(around, key=lambda bind: len(bind.destination))
+        *parts, last = bind.destination[len(outer.destination) :].strip("/").split("/")
+        try:
+            at = walk.hold(outer.source, beneath=alloc_dir, kind=Kind.DIRECTORY)
+            for part in parts:
                 with at:
-                    _make(at, last, Kind.DIRECTORY if bind.directory else Kind.FILE).close()
-            except PathError as exc:
-                if exc.reason in (Reason.KIND, Reason.SYMLINK):
-                    raise ConfigError(
-                        "mount destination",
-                        f"{os.path.basename(exc.part)!r} in {bind.destination}: {exc.words}",
-                        "a path that is free",
-                    ) from exc
-                raise StateError(exc.part, exc.words) from exc
+                    at = enter_or_make(at, part, Kind.DIRECTORY)
+            with at:
+                enter_or_make(at, last, Kind.DIRECTORY if bind.directory else Kind.FILE).close()
+        except PathError as exc:
+            if exc.reason in (Reason.KIND, Reason.SYMLINK):
+                raise ConfigError(
+                    "mount destination",
+                    f"{os.path.basename(exc.part)!r} in {bind.destination}: {exc.words}",
+                    "a path that is free",
+                ) from exc
+            raise StateError(exc.part, exc.words) from exc
 
 
-def _make(parent: walk.Held, name: str, kind: Kind) -> walk.Held:
+def enter_or_make(parent: walk.Held, name: str, kind: Kind) -> walk.Held:
     """Hold ``name``, made if it is missing."""
     try:
         return parent.enter(name, kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from milo import walk
-from milo.core.container.mounts import Bind, is_inside, normalized
+from milo.core.container.mounts import TASK_ROOT, Bind, is_inside, normalized
 from milo.errors import ConfigError, PathError, Reason, StateError
 from milo.walk import Kind
 
@@ -16,15 +16,15 @@ _EXPECTED: Final = (
 
 
 def check(work_dir: str) -> str:
-    """Return the path in the container of the key ``work_dir``; empty is ``/``.
+    """Return the path in the container of the key ``work_dir``; empty is the task's directory.
 
-    Nomad's java driver starts in ``/`` too, and takes absolute paths alone. Raises `ConfigError`.
+    Nomad's java driver starts in that too, and takes absolute paths alone. Raises `ConfigError`.
     """
     if work_dir and (not work_dir.startswith("/") or ".." in work_dir.split("/")):
         raise ConfigError(
             "work_dir", repr(work_dir), "an absolute path in the container, such as /local"
         )
-    return normalized(work_dir)
+    return normalized(work_dir) if work_dir else TASK_ROOT
 
 
 def prepare(path: str, binds: tuple[Bind, ...], root: str, alloc_dir: str) -> None:

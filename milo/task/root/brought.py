@@ -1,0 +1,255 @@
+"""What templates and artifacts have put beside ``local/``, and the directory that holds all of it.
+
+To Nomad's java driver the task's directory is the root, so ``config/application.yml`` is found at
+``./config`` and at ``/config``. Here it is mounted at `TASK_ROOT`, which is the working directory,
+and what the job has brought is linked into the root at its own place.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from milo import walk
+from milo.core.container.mounts import TASK_ROOT, Bind, is_inside, parents
+from milo.core.launch import SHARED_DIRECTORY, Launch
+from milo.core.text import shortened
+from milo.errors import ConfigError, PathError, Reason, StateError
+from milo.task.root.root_tree import Place, RootTree
+from milo.task.root.volumes import enter_or_make
+from milo.walk import Held, Kind
+
+OWN: Final = ("local", "secrets", "tmp", SHARED_DIRECTORY)
+"""At the container's root, and at their places in the task's directory."""
+PINNED: Final = ("dev", "proc")
+PRIVATE: Final = "private"
+"""Nomad's own, no task's."""
+NOMADS: Final = (*OWN, *PINNED, PRIVATE)
+"""What Nomad makes, mounts, changes or unmounts by its path in a task's directory, as root and
+through symlinks (client/allocdir of Nomad 2.0.5: Build, Unmount). A mount point cannot be renamed,
+removed or replaced from inside, so each of these is one in the container."""
+LOGS: Final = f"/{SHARED_DIRECTORY}/logs"
+
+MAX_ENTRIES: Final = 1000
+"""A directory with more is seen at its place below `TASK_ROOT` alone."""
+MAX_LINKS: Final = 4000
+MAX_DEPTH: Final = 16
+SHOWN: Final = 3
+
+
+def guard(launch: Launch) -> None:
+    """Keep the task's directory from its own task where Nomad goes by path, before it starts.
+
+    All may make files in it, and each user rename or remove its own; Nomad's are root's. So what
+    is in `NOMADS` holds also against who got a descriptor of the directory and has no mount there.
+
+    Raises:
+        ConfigError: an artifact or a template lies where it could not be seen.
+        StateError: one of Nomad's directories is not one, or the file system refuses.
+    """
+    try:
+        with walk.hold(launch.task_dir, beneath=launch.alloc_dir, kind=Kind.DIRECTORY) as held:
+            fd = held.open(os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fchown(fd, os.geteuid(), os.getegid())
+                os.fchmod(fd, 0o1777)
+            finally:
+                os.close(fd)
+            for name in (SHARED_DIRECTORY, *PINNED, PRIVATE):
+                with enter_or_make(held, name, Kind.DIRECTORY) as made:
+                    if name == SHARED_DIRECTORY:
+                        _check_shared(made)
+    except PathError as exc:
+        raise _unusable(exc) from exc
+    except OSError as exc:
+        raise StateError(launch.task_dir, f"the task's directory: {exc.strerror}") from exc
+
+
+def _check_shared(held: Held) -> None:
+    """Refuse what lies where the allocation's shared directory is mounted.
+
+    An empty ``logs`` belongs there: Nomad unmounts it at the end of every task, and complains
+    where it is missing.
+    """
+    enter_or_make(held, "logs", Kind.DIRECTORY).close()
+    others = [name for name, _ in held.names(MAX_ENTRIES)[0] if name != "logs"]
+    if others:
+        path = f"{SHARED_DIRECTORY}/{shortened(min(others))}"
+        raise ConfigError(
+            "destination",
+            f"{path} of an artifact or template lies below the allocation's shared directory, "
+            "where the task would not see it",
+            f'"${{NOMAD_ALLOC_DIR}}/{shortened(min(others))}"',
+        )
+
+
+def _unusable(exc: PathError) -> StateError:
+    words = f"the task's directory: {exc.words}"
+    if exc.reason in (Reason.SYMLINK, Reason.KIND, Reason.NOT_DIRECTORY):
+        words = "a directory is expected here, and no symlink"
+    return StateError(exc.part, words)
+
+
+def task_binds(launch: Launch) -> tuple[Bind, ...]:
+    """Return the binds of the task's own directories.
+
+    The log directory is read-only. Nomad's log collector, which is root, opens the log files in
+    it by their paths, at each start and each rotation, and follows symlinks: who could make one
+    there would have it write the task's output to any file of the host (seen with Nomad 2.0.5).
+
+    Raises:
+        StateError: one of them is missing, a symlink or something else.
+    """
+    sources = {f"/{name}": f"{launch.task_dir}/{name}" for name in OWN}
+    sources[f"/{SHARED_DIRECTORY}"] = launch.shared_dir
+    logs = f"{launch.shared_dir}/logs"
+    pinned = {f"/{name}": f"{launch.task_dir}/{name}" for name in PINNED}
+    for source in (*sources.values(), logs, *pinned.values()):
+        try:
+            walk.hold(source, beneath=launch.alloc_dir, kind=Kind.DIRECTORY).close()
+        except PathError as exc:
+            if source != logs or exc.reason is not Reason.MISSING:
+                raise _unusable(exc) from exc
+        else:
+            if source == logs:
+                sources[LOGS] = logs
+    inner = {TASK_ROOT + at: source for at, source in (sources | pinned).items()}
+    return tuple(
+        Bind(source, destination, readonly=source == logs, origin="task")
+        for destination, source in (sources | {TASK_ROOT: launch.task_dir} | inner).items()
+    )
+
+
+def is_closed(path: str) -> bool:
+    """Whether nothing may be mounted at ``path`` in the container, as Nomad goes there as root."""
+    closed = (LOGS, *(f"{TASK_ROOT}/{name}" for name in (*PINNED, PRIVATE)))
+    return any(is_inside(path, place) for place in closed)
+
+
+def places(launch: Launch, own: Sequence[str] = OWN) -> dict[str, str]:
+    """Return the host's paths of the task's directories by their names at the container's root."""
+    found = {name: f"{launch.task_dir}/{name}" for name in own}
+    if SHARED_DIRECTORY in own:
+        found[SHARED_DIRECTORY] = launch.shared_dir
+    return found | {TASK_ROOT[1:]: launch.task_dir}
+
+
+def from_root(launch: Launch, path: str) -> str:
+    """Return the absolute path of what a task without ``work_dir`` finds at the relative ``path``.
+
+    What is at the root too is told from there.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    in_task = not parts or parts[0] == "*" or has(launch, parts[0])
+    return "/".join((TASK_ROOT if in_task else "", *parts))
+
+
+def hold(
+    launch: Launch,
+    path: str,
+    own: Sequence[str] = OWN,
+    volumes: Mapping[str, str] = types.MappingProxyType({}),
+) -> walk.Held:
+    """Hold the file that the task finds at the absolute ``path`` in its own directories.
+
+    Of those at the root only ``own`` are looked into. ``volumes`` are more places of
+    `milo.walk.hold_in_container`. Raises `PathError`.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if parts[:1] == [TASK_ROOT[1:]] and parts[1:2] and parts[1] in OWN:
+        del parts[0]
+    elif parts and parts[0] not in volumes and has(launch, parts[0]):
+        parts.insert(0, TASK_ROOT[1:])
+    held = walk.hold_in_container({**places(launch, own), **volumes}, "/".join(parts), Kind.FILE)
+    if not is_inside(held.path, f"{launch.task_dir}/{PRIVATE}"):
+        return held
+    with held:
+        raise PathError(path, Reason.OUTSIDE, "it is Nomad's own")
+
+
+def has(launch: Launch, name: str) -> bool:
+    """Whether the task's directory has ``name`` besides what Nomad makes there."""
+    if name in NOMADS:
+        return False
+    try:
+        with walk.hold(f"{launch.task_dir}/{name}", beneath=launch.alloc_dir):
+            return True
+    except PathError as exc:
+        return exc.reason is Reason.SYMLINK
+
+
+def link_into(tree: RootTree, launch: Launch) -> str:
+    """Link what the task has brought into its root; return a sentence on what cannot be there.
+
+    The job's own mounts stay, and so do the host's directories: what both have is merged.
+
+    Raises:
+        StateError: the task's directory cannot be read.
+    """
+    try:
+        with walk.hold(launch.task_dir, beneath=launch.alloc_dir, kind=Kind.DIRECTORY) as held:
+            left = [shortened(path) for path in _Linker(tree).link(held, "", 0)]
+    except PathError as exc:
+        raise _unusable(exc) from exc
+    if not left:
+        return ""
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    return (
+        f"Seen below {TASK_ROOT}, the working directory, and not at the root, where something "
+        f"else is: {', '.join(sorted(left)[:SHOWN])}{more}"
+    )
+
+
+def linked_from(path: str, links: Mapping[str, str]) -> str:
+    """Return where ``path``, at the container's root, lies in the task's directory, if it does.
+
+    ``links`` are the root's symlinks.
+    """
+    for link in (path, *parents(path)):
+        if links.get(link, "").startswith(f"{TASK_ROOT}/"):
+            return links[link] + path[len(link) :]
+    return path
+
+
+class _Linker:
+    def __init__(self, tree: RootTree) -> None:
+        self._tree = tree
+        self._left = MAX_LINKS
+
+    def link(self, held: Held, at: str, depth: int) -> Iterator[str]:
+        """Link the entries of the task's directory ``at``; yield those that cannot be."""
+        entries, complete = held.names(MAX_ENTRIES)
+        if not complete or depth > MAX_DEPTH:
+            yield at or "/"
+            return
+        for name, is_directory in sorted(entries):
+            path = f"{at}/{name}"
+            if not at and (name in NOMADS or path == TASK_ROOT or name == "sys"):
+                if name not in NOMADS:
+                    yield path
+                continue
+            self._left -= 1
+            try:
+                if self._left < 0:
+                    yield path
+                    return
+                place = self._tree.make_way(path)
+                found = self._tree.look(place)
+            except ConfigError:
+                yield path
+                continue
+            if found is Place.DIRECTORY and is_directory:
+                try:
+                    with held.enter(name, Kind.DIRECTORY) as inner:
+                        yield from self.link(inner, path, depth + 1)
+                except PathError as exc:
+                    if exc.reason is not Reason.MISSING:
+                        raise
+            elif found is Place.DIRECTORY:
+                yield path
+            elif found is not Place.JOB:
+                self._tree.links.pop(place, None)
+                self._tree.binds.pop(place, None)
+                self._tree.link(place, TASK_ROOT + path)
