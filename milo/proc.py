@@ -346,6 +346,12 @@ def has_capability(number: int) -> bool:
     return bool(effective_capabilities() >> number & 1)
 
 
+def number_inside(pid: int) -> int:
+    """Return the number that a process has in its own PID namespace; 0 when it has gone."""
+    found = _status_field(b"NSpid", pid)
+    return int(found.split()[-1]) if found else 0
+
+
 def _status_field(name: bytes, pid: int | str = "self") -> bytes | None:
     """Return a field of /proc/<pid>/status, of whose values the kernel escapes the line feeds."""
     for line in lines(read(f"/proc/{pid}/status")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 from milo.core.config.durations import parse_duration
@@ -10,6 +11,7 @@ from milo.core.config.sizes import parse_size
 from milo.core.config.values import shown
 from milo.errors import ConfigError, MiloError
 
+_NUMBER: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII)
 MIB: Final = 1 << 20
 MAX_WAIT_S = 366 * 24 * 3600.0
 """Longer than anybody waits; what passes it is a slip of the keyboard."""
@@ -44,10 +46,13 @@ def size_of(argument: str, text: str, least: int) -> int:
 
 
 def seconds_of(argument: str, text: str, least: float = 0.0, most: float = MAX_WAIT_S) -> float:
-    """Return the seconds of a duration as Go writes them; raises `ConfigError`."""
-    expected = 'a duration such as "500ms", "10s" or "1m30s"'
+    """Return the seconds of a duration as Go writes them; a bare number counts seconds.
+
+    Raises `ConfigError`.
+    """
+    expected = 'a duration such as "500ms", "10s" or "1m30s", or a number of seconds'
     try:
-        seconds = parse_duration(text)
+        seconds = parse_duration(f"{text}s" if _NUMBER.fullmatch(text) else text)
     except ValueError as error:
         raise ConfigError(argument, f"{shown(text)}: {error}", expected) from error
     if not least <= seconds <= most:

@@ -38,7 +38,7 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     Raises:
         MiloError: there is no such task, or it does not run.
     """
-    argv = tuple(command or options.words)
+    argv = tuple(command)
     if not argv:
         raise ConfigError(
             "COMMAND", "no command was given", "milo exec TASK -- COMMAND [ARGUMENT ...]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 import sys
 import time
 from argparse import Namespace
@@ -14,13 +15,21 @@ from typing import Final
 import attrs
 
 from milo import walk
+from milo.cli.arguments import seconds_of
+from milo.cli.merged_logs import last_lines, pieces, since, whole_lines
 from milo.cli.output import warn
 from milo.cli.tasks import tasks_of_host
 from milo.cli.terminal_filter import TerminalFilter
+from milo.core.records import COUNTERS_FILE, TIMELINE_FILE
+from milo.core.timeline import Mark, decode
 from milo.errors import ConfigError, MiloError, PathError
+from milo.files import read_file
 from milo.host.tasks import HostTask, find_task
 from milo.walk import Held, Kind
 
+STREAMS: Final = ("stdout", "stderr")
+COUNTS: Final = struct.Struct("4Q")
+"""Of each stream what came and what was dropped; see `milo.task.logs.byte_counts`."""
 CHUNK_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.1
 """The task can replace these files, so that a watch on one of them would not do."""
@@ -46,24 +55,85 @@ def show_logs(options: Namespace) -> int:
     """
     if options.lines is not None and options.lines < 0:
         raise ConfigError("--lines", f"got {options.lines}", "0 or more")
+    since_s = seconds_of("--since", options.since) if options.since else 0.0
     task = find_task(options.task, tasks_of_host(options))
-    stream = "stderr" if options.stderr else "stdout"
+    streams = [name for name in STREAMS if getattr(options, name)] or list(STREAMS)
     try:
         directory = _hold_directory(task)
     except PathError as exc:
         raise NoLogsError(task, f"{os.path.basename(exc.part)}: {exc.words}") from exc
-    with directory:
-        log = _Log(directory, f"{task.name}.{stream}")
-        files = log.files()
-        if not files and not options.follow:
-            raise NoLogsError(task, f"there is no {stream} file in alloc/logs of its allocation")
-        start = _Place() if options.lines is None else log.last_lines(files, options.lines)
-        with contextlib.closing(log):
-            if options.follow:
-                _follow(log, task, start)
-            else:
-                log.print_from(start, files)
+    with directory, contextlib.ExitStack() as ending:
+        logs = [_Log(directory, f"{task.name}.{name}") for name in streams]
+        for log in logs:
+            ending.callback(log.close)
+        counted = _counted(task)
+        files = [log.files() for log in logs]
+        if not any(files) and not options.follow:
+            what = " or ".join(streams)
+            raise NoLogsError(task, f"there is no {what} file in alloc/logs of its allocation")
+        if len(logs) == 1 and not since_s:
+            lines = options.lines
+            place = _Place() if lines is None else logs[0].last_lines(files[0], lines)
+            places = [logs[0].print_from(place, files[0])]
+        else:
+            places = _print_merged(streams, logs, files, counted, options.lines, since_s)
+        if options.follow:
+            _follow(logs, task, places)
     return 0
+
+
+def _counted(task: HostTask) -> tuple[tuple[int, int], list[Mark]]:
+    """Return how many bytes of each stream have come, and when; nothing of what is not known."""
+    counts = read_file(os.path.join(task.state_dir, COUNTERS_FILE)) or b""
+    marks = decode(read_file(os.path.join(task.state_dir, TIMELINE_FILE)) or b"")
+    if len(counts) < COUNTS.size or not marks:
+        return (0, 0), []
+    stdout, _, stderr, _ = COUNTS.unpack_from(counts)
+    return (stdout, stderr), marks
+
+
+def _print_merged(
+    names: list[str],
+    logs: list[_Log],
+    files: list[list[_File]],
+    counted: tuple[tuple[int, int], list[Mark]],
+    lines: int | None,
+    since_s: float,
+) -> list[_Place]:
+    """Print these files in order of time, and return where they end."""
+    numbers = [STREAMS.index(name) for name in names]
+    views = [_View(None, []), _View(None, [])]
+    for number, log, found in zip(numbers, logs, files, strict=True):
+        views[number] = _View(log, found)
+    order = pieces([view.sizes() for view in views], *counted)
+    if since_s:
+        order = since(order, time.time() - since_s)
+    if lines is not None:
+        order = last_lines(order, views, lines, min(lines * MAX_LINE_BYTES, MAX_TAIL_BYTES))
+    for number, data in whole_lines(order, views):
+        if (printing := views[number].log) is not None:
+            printing.write(data)
+    return [_Place(found[-1].number, found[-1].size) if found else _Place() for found in files]
+
+
+@attrs.frozen
+class _View:
+    """A stream's files as one text: `milo.cli.merged_logs.Stream`."""
+
+    log: _Log | None
+    files: list[_File]
+
+    def sizes(self) -> list[tuple[int, float]]:
+        return [(file.size, file.changed_s) for file in self.files]
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        at = 0
+        for file in self.files:
+            low, high = max(start, at), min(end, at + file.size)
+            if low < high and self.log is not None:
+                with self.log.open(file) as fd:
+                    yield from () if fd is None else _read(fd, low - at, high - at)
+            at += file.size
 
 
 def _hold_directory(task: HostTask) -> Held:
@@ -75,11 +145,10 @@ def _hold_directory(task: HostTask) -> Held:
     return walk.hold(f"{alloc_dir}/alloc/logs", beneath=alloc_dir, kind=Kind.DIRECTORY)
 
 
-def _follow(log: _Log, task: HostTask, start: _Place) -> None:
-    place = start
+def _follow(logs: list[_Log], task: HostTask, places: list[_Place]) -> None:
     while True:
         ended = not task.running and not task.supervised
-        place = log.print_from(place)
+        places = [log.print_from(place) for log, place in zip(logs, places, strict=True)]
         if ended:
             return
         time.sleep(POLL_S)
@@ -101,6 +170,8 @@ class _File:
     name: str
     number: int
     size: int
+    changed_s: float
+    """Unix time of its last change."""
 
 
 class _Log:
@@ -130,12 +201,13 @@ class _Log:
         for name, _ in names:
             if match := self._pattern.fullmatch(name):
                 with contextlib.suppress(PathError), self._directory.enter(name, Kind.FILE) as held:
-                    found.append(_File(name, int(match[1]), held.status.st_size))
+                    status = held.status
+                    found.append(_File(name, int(match[1]), status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file.number)
 
     def last_lines(self, files: list[_File], lines: int) -> _Place:
         """Return where the last lines of these files begin, looking at so much and no more."""
-        newest = files[-1] if files else _File("", -1, 0)
+        newest = files[-1] if files else _File("", -1, 0, 0.0)
         place = _Place(newest.number, newest.size)
         limit = left = min(lines * MAX_LINE_BYTES, MAX_TAIL_BYTES)
         wanted = lines
@@ -165,7 +237,7 @@ class _Log:
     def _backwards(self, file: _File, limit: int) -> Iterator[tuple[int, bytes]]:
         """Yield blocks of a file from its end on, ``limit`` bytes at most, each with its place."""
         first = max(0, file.size - limit)
-        with self._open(file) as fd:
+        with self.open(file) as fd:
             end = file.size
             while fd is not None and end > first:
                 offset = max(first, end - CHUNK_BYTES)
@@ -186,11 +258,15 @@ class _Log:
             if file.size < place.offset:
                 place = _Place(file.number)  # another file, or one that was cut short
             end = None if files is None else file.size
-            with self._open(file) as fd:
+            with self.open(file) as fd:
                 for data in () if fd is None else _read(fd, place.offset, end):
                     place = _Place(file.number, place.offset + len(data))
-                    _write(data if self._filter is None else self._filter.feed(data))
+                    self.write(data)
         return place
+
+    def write(self, data: bytes) -> None:
+        """Print a part of the log."""
+        _write(data if self._filter is None else self._filter.feed(data))
 
     def close(self) -> None:
         """Print what is held back of the last characters."""
@@ -198,7 +274,7 @@ class _Log:
             _write(self._filter.end())
 
     @contextlib.contextmanager
-    def _open(self, file: _File) -> Iterator[int | None]:
+    def open(self, file: _File) -> Iterator[int | None]:
         """Open a file, if it still is one: it may be rotated away meanwhile."""
         try:
             with self._directory.enter(file.name, Kind.FILE) as held:

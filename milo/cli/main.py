@@ -16,6 +16,7 @@ from typing import Final
 
 from milo.cli.output import ReaderGoneError, open_standard_streams, warn
 from milo.cli.parser import build_parser
+from milo.cli.parsing import commands_of, milo_words
 from milo.errors import MiloError
 
 FAILED: Final = 1
@@ -49,11 +50,15 @@ def run_command(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments, rest = list(argv), []
-    if "--" in arguments:
+    arguments = list(argv)
+    rest: list[str] = []
+    parser = build_parser()
+    if arguments[:1] in (["run"], ["exec"]):
+        own, rest = milo_words(commands_of(parser)[arguments[0]], arguments[1:])
+        arguments = [arguments[0], *own]
+    elif "--" in arguments:
         split = arguments.index("--")
         arguments, rest = arguments[:split], arguments[split + 1 :]
-    parser = build_parser()
     if not arguments:
         parser.print_help()
         return 0

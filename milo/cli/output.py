@@ -137,10 +137,13 @@ def clear_screen() -> None:
     print("\x1b[H\x1b[2J", end="")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], folded: Sequence[str] = ()
+) -> None:
     """Print aligned columns: with colours on a terminal, plain and uncut where it is piped.
 
-    Cells are escaped as `say` does it.
+    Where the terminal is too narrow, the columns ``folded`` take several lines; without any
+    named all do. Cells are escaped as `say` does it.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -155,7 +158,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=bool(folded) and column not in folded)
     for row in rows:
         table.add_row(
             *(Text(cell, style=COLOURS.get(cell.split()[0] if cell else "", "")) for cell in row)

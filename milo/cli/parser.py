@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import milo
-from milo.cli.task_keys import add_task_keys
+from milo.cli.parsing import Parser, examples
+from milo.cli.run_parser import add_run
 from milo.core.config.plugin_options import PluginOptions
 
 DESCRIPTION: Final = """\
@@ -30,128 +31,34 @@ all of the output.
 Set MILO_DEBUG=1 in the environment to get a traceback with every error.
 """
 
+DUMPS: Final = ("threads", "heap", "jfr")
 SHELLS: Final = ("bash", "zsh", "fish")
-TASK_HELP: Final = "the id or name of the task, or the id of its allocation; ids can be cut short"
+TASK_HELP: Final = (
+    "the name of the task, its job, allocation or container, or the id of the task or its "
+    "allocation; ids can be cut short"
+)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the whole command line.
 
     Each command sets ``run``, the function that does the work.
     """
-    parser = argparse.ArgumentParser(
-        prog="milo",
-        description=DESCRIPTION,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="milo", description=DESCRIPTION, epilog=EXIT_STATUS)
     parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
     for add in (
-        *(_run, _ps, _logs, _stats, _exec, _stop),
-        *(_install, _uninstall, _doctor, _job, _completion, _gc),
+        *(add_run, _ps, _logs, _stats, _exec, _dump, _stop),
+        *(_install, _uninstall, _doctor, _job, _completion, _gc, _version),
     ):
         add(commands)
     return parser
 
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-
-def _run(commands: Commands) -> None:
-    run = commands.add_parser(
-        "run",
-        help="run a JAR as Nomad would, without Nomad",
-        description="Run a JAR in a container and print its output as it comes. Everything after "
-        "-- is passed to the application. An ordinary user's runs as himself, without limits.",
-    )
-    run.set_defaults(run=_do_run)
-    run.add_argument("jar", metavar="APP.JAR")
-    run.add_argument(
-        "--name", default="", help="name to show in milo ps; default: the name of the JAR"
-    )
-    run.add_argument(
-        "--memory",
-        default="512m",
-        metavar="SIZE",
-        help="memory limit, such as 512m or 1.5g; default %(default)s",
-    )
-    run.add_argument(
-        "--cpus", type=float, metavar="N", help="CPU limit in cores, such as 1.5; default: no limit"
-    )
-    run.add_argument(
-        "--java",
-        default="",
-        metavar="JAVA",
-        help='a version, such as 17 or ">= 21", or the directory of a JDK',
-    )
-    run.add_argument(
-        "--class",
-        dest="main_class",
-        default="",
-        help="class to run instead of the manifest's Main-Class",
-    )
-    run.add_argument(
-        "--jvm-option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="option for the JVM, such as --jvm-option=-Xss1m; can be repeated",
-    )
-    run.add_argument(
-        *("-e", "--env"),
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set an environment variable; without =VALUE, pass on the one of this shell",
-    )
-    run.add_argument(
-        "--user",
-        default="",
-        help="run as this user of the host; default nobody; without root, yourself",
-    )
-    run.add_argument(
-        *("-m", "--mount"),
-        action="append",
-        default=[],
-        metavar="SOURCE:TARGET[:rw]",
-        help="mount a file or directory of the host; read-only unless :rw is given",
-    )
-    run.add_argument(
-        "--read-only",
-        action="store_true",
-        help="no effect: the root file system is always read-only",
-    )
-    run.add_argument(
-        "--log-dir",
-        default="",
-        metavar="DIR",
-        help="also write the output to files in this directory",
-    )
-    run.add_argument(
-        "--log-max-size",
-        default="10m",
-        metavar="SIZE",
-        help="size at which a log file is rotated; default %(default)s",
-    )
-    run.add_argument(
-        "--log-max-files",
-        type=int,
-        default=10,
-        metavar="N",
-        help="number of log files to keep; default %(default)s",
-    )
-    run.add_argument("-v", "--verbose", action="store_true", help="print what Milo decides and why")
-    add_task_keys(run)
-
-
-def _do_run(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from milo.cli.run import run_jar
-
-    return run_jar(options, rest)
+    Commands = argparse._SubParsersAction[Parser]
 
 
 def _ps(commands: Commands) -> None:
@@ -160,6 +67,7 @@ def _ps(commands: Commands) -> None:
         help="list the tasks of this host",
         description="List all Milo tasks on this host, started by Nomad or by milo run; as an "
         "ordinary user, those of your own milo run.",
+        epilog=examples("milo ps", "milo ps --all --json | jq -r '.[].task'"),
     )
     ps.set_defaults(run=_do_ps)
     ps.add_argument("-a", "--all", action="store_true", help="include tasks that have ended")
@@ -177,19 +85,22 @@ def _logs(commands: Commands) -> None:
     logs = commands.add_parser(
         "logs",
         help="print the log of a task",
-        description="Print the log of a task, from the files that Nomad's log collector or "
-        "milo run --log-dir wrote. On a terminal, control characters are escaped, except for "
-        "colours.",
+        description="Print standard output and standard error of a task in order of time, from the "
+        "files that Nomad's log collector or milo run --log-dir wrote. On a terminal, control "
+        "characters are escaped, except for colours.",
+        epilog=examples("milo logs web", "milo logs -f -n 20 web", "milo logs --stderr web"),
     )
     logs.set_defaults(run=_do_logs)
     logs.add_argument("task", metavar="TASK", help=TASK_HELP)
     logs.add_argument(
         "-f", "--follow", action="store_true", help="keep printing until the task ends"
     )
-    logs.add_argument(
-        "--stderr", action="store_true", help="print standard error instead of standard output"
-    )
+    logs.add_argument("--stdout", action="store_true", help="print standard output only")
+    logs.add_argument("--stderr", action="store_true", help="print standard error only")
     logs.add_argument("-n", "--lines", type=int, metavar="N", help="print only the last N lines")
+    logs.add_argument(
+        "--since", default="", metavar="TIME", help="print what is younger, such as 90s or 2h"
+    )
     _state_dir(logs)
 
 
@@ -204,6 +115,7 @@ def _stats(commands: Commands) -> None:
         "stats",
         help="show the CPU and memory use of tasks",
         description="Show the CPU and memory use of tasks, as the kernel counts it.",
+        epilog=examples("milo stats", "milo stats -f --interval 5s web"),
     )
     stats.set_defaults(run=_do_stats)
     stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
@@ -229,14 +141,13 @@ def _exec(commands: Commands) -> None:
         "exec",
         help="run a command in a task",
         description="Run a command in the container of a task, as the user of its application. "
-        "The tools of its JDK, such as jcmd and jstack, are on the PATH.",
-        epilog="Example: milo exec web -- jcmd 2 Thread.print",
+        "The tools of its JDK, such as jcmd and jstack, are on the PATH. All words after TASK are "
+        "the command's.",
+        epilog=examples("milo exec web ls -la /local", "milo exec web jcmd 2 VM.flags"),
     )
     execute.set_defaults(run=_do_exec)
     execute.add_argument("task", metavar="TASK", help=TASK_HELP)
-    execute.add_argument(
-        "words", metavar="COMMAND", nargs="*", help="put it after -- if it has options"
-    )
+    execute.add_argument("words", metavar="COMMAND", nargs="*", help="with its own arguments")
     execute.add_argument(
         "-t", "--tty", dest="tty", action="store_true", help="give the command a terminal"
     )
@@ -253,13 +164,51 @@ def _do_exec(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return execute(options, rest)
 
 
+def _dump(commands: Commands) -> None:
+    dump = commands.add_parser(
+        "dump",
+        help="get a thread dump, a heap dump or a flight recording of a task",
+        description="Have the JVM of a task write a thread dump, a heap dump or a flight "
+        "recording, with the tools of its own JDK, and put the file here.",
+        epilog=examples(
+            "milo dump threads web",
+            "milo dump heap web web.hprof",
+            "milo dump jfr --duration 1m web web.jfr",
+        ),
+    )
+    dump.set_defaults(run=_do_dump)
+    dump.add_argument("what", metavar="WHAT", choices=DUMPS, help=", ".join(DUMPS))
+    dump.add_argument("task", metavar="TASK", help=TASK_HELP)
+    dump.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="",
+        help="a new file; default: threads are printed, others go to TASK-TIME.hprof or .jfr",
+    )
+    dump.add_argument(
+        "--duration",
+        default="30s",
+        metavar="TIME",
+        help="how long a flight recording lasts; default %(default)s",
+    )
+    _state_dir(dump)
+
+
+def _do_dump(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.dump import dump
+
+    return dump(options)
+
+
 def _stop(commands: Commands) -> None:
     stop = commands.add_parser(
         "stop",
         help="stop a task",
         description="Send a signal to a task, and SIGKILL if it does not end in time. Nomad "
         "restarts its own tasks as the restart block of the job says; to end one for good, stop "
-        "the job.",
+        "the job. A task without its task process is stopped, too, and cleaned up.",
+        epilog=examples("milo stop web", "milo stop --signal SIGINT --timeout 1m web"),
     )
     stop.set_defaults(run=_do_stop)
     stop.add_argument("task", metavar="TASK", help=TASK_HELP)
@@ -282,6 +231,7 @@ def _install(commands: Commands) -> None:
         help="install milo in the plugin directory of a Nomad agent",
         description="Write the executable milo into the plugin directory of a Nomad agent. Run by "
         "root, it refuses if other users could change what the agent would run.",
+        epilog=examples("milo install /opt/nomad/plugins"),
     )
     install.set_defaults(run=_do_install)
     install.add_argument("plugin_dir", metavar="PLUGIN_DIR", help="created if it does not exist")
@@ -299,6 +249,7 @@ def _uninstall(commands: Commands) -> None:
         help="remove milo from the plugin directory of a Nomad agent",
         description="Remove the executable that milo install wrote, and nothing else, and list "
         "the tasks that still run.",
+        epilog=examples("milo uninstall /opt/nomad/plugins"),
     )
     uninstall.set_defaults(run=_do_uninstall)
     uninstall.add_argument(
@@ -320,6 +271,7 @@ def _doctor(commands: Commands) -> None:
         description="Check the kernel, cgroups, crun, Java, seccomp and directories of this host, "
         "and the configuration, plugin directory, node and systemd unit of its Nomad agent. The "
         "exit status is 1 if a check failed. Without root, some checks are left out.",
+        epilog=examples("milo doctor", "milo doctor --config /etc/nomad.d --json"),
     )
     doctor.set_defaults(run=_do_doctor)
     doctor.add_argument(
@@ -358,7 +310,10 @@ def _job(commands: Commands) -> None:
         description="Print a Nomad job file that runs a JAR. A local JAR is inspected for its main "
         "class and the Java version it needs; nothing is downloaded. Everything after -- becomes "
         "args, the arguments of the application.",
-        epilog="Example: milo job app.jar --memory 1g -- --port 8080 > app.nomad.hcl",
+        epilog=examples(
+            "milo job app.jar > app.nomad.hcl",
+            "milo job app.jar --service --memory 1g -- --port 8080 > app.nomad.hcl",
+        ),
     )
     job.set_defaults(run=_do_job)
     job.add_argument("jar", metavar="APP.JAR", help="path or http(s) URL of the JAR")
@@ -392,7 +347,11 @@ def _completion(commands: Commands) -> None:
         "completion",
         help="print a completion script for a shell",
         description="Print a script that lets a shell complete the commands and options of milo.",
-        epilog="Example, for bash: milo completion bash > /etc/bash_completion.d/milo",
+        epilog=examples(
+            "milo completion bash > /etc/bash_completion.d/milo",
+            "milo completion zsh > /usr/local/share/zsh/site-functions/_milo",
+            "milo completion fish > /etc/fish/completions/milo.fish",
+        ),
     )
     completion.set_defaults(run=_do_completion)
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=" or ".join(SHELLS))
@@ -401,7 +360,7 @@ def _completion(commands: Commands) -> None:
 def _do_completion(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.completion import print_completion
 
-    return print_completion(build_parser(), options.shell)
+    return print_completion(options.shell)
 
 
 def _gc(commands: Commands) -> None:
@@ -409,8 +368,9 @@ def _gc(commands: Commands) -> None:
         "gc",
         help="find what crashes left behind, and remove it",
         description="List the containers, task processes, cgroups, mounts and state directories "
-        "that belong to no living allocation. As an ordinary "
-        "user: what a killed milo run of yours has left.",
+        "that belong to no living allocation, and what a killed milo run has left; as an "
+        "ordinary user, what one of yours has left.",
+        epilog=examples("milo gc", "milo gc --yes"),
     )
     gc.set_defaults(run=_do_gc)
     gc.add_argument("--yes", action="store_true", help="remove what was found")
@@ -421,6 +381,18 @@ def _do_gc(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.gc import collect_garbage
 
     return collect_garbage(options.state_dir, remove=options.yes)
+
+
+def _version(commands: Commands) -> None:
+    version = commands.add_parser("version", help="print the version of milo")
+    version.set_defaults(run=_do_version)
+
+
+def _do_version(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.output import say
+
+    say(f"milo {milo.__version__}")
+    return 0
 
 
 def _state_dir(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ from milo.cli.log_files import RotatingFile
 from milo.cli.output import OutputError, ReaderGoneError, warn, write_all
 from milo.core import control
 from milo.core.describe import exit_sentence
-from milo.core.launch import Launch
+from milo.core.launch import Launch, Network
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, PathError
 from milo.host.fingerprint import find_program
@@ -91,7 +91,7 @@ async def _run(
         limits = attrs.evolve(limits, oom_score_adj=proc.oom_score_adj())
     config = run_options.task_config(options, application)
     plugin = run_options.plugin_options(options)
-    env = run_options.environment(options.env)
+    env = run_options.environment(options)
     name = _task_name(options)
     files = _log_files(options, name)
     base = tempfile.mkdtemp(prefix="", dir=caller.run_directory)
@@ -121,6 +121,7 @@ async def _run(
             env=env,
             user=options.user or caller.user,
             resources=limits,
+            network=Network(mode=options.network),
             plugin=plugin,
             rights=caller.rights,
             log_dir=absolute(options.log_dir) if options.log_dir else "",

@@ -15,6 +15,7 @@ from milo.core.launch import Resources
 from milo.errors import ConfigError
 
 DEFAULT_MEMORY: Final = "512m"
+MAX_ENV_FILE: Final = 1 << 20
 MIN_MEMORY: Final = 16 * MIB
 """No JVM starts in less."""
 
@@ -66,15 +67,17 @@ def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any
         "args": list(application),
         "jvm_options": options.jvm_option,
         "cpu_hard_limit": options.cpus is not None,
-        "mounts": [_mount(text) for text in options.mount],
+        "mounts": [
+            *(_mount("--volume", text, "rw") for text in options.volume),
+            *(_mount("--mount", text, "ro") for text in options.mount),
+        ],
     }
     if options.main_class:
         config["class"] = options.main_class
     if options.java:
-        if "/" in options.java:
-            config["java_home"] = absolute(options.java)
-        else:
-            config["java_version"] = options.java
+        config["java_home" if "/" in options.java else "java_version"] = options.java
+    if "java_home" in config:
+        config["java_home"] = absolute(config["java_home"])
     return config
 
 
@@ -94,31 +97,69 @@ def plugin_options(options: Namespace) -> PluginOptions:
         insecure_java_driver_privileges=True,
         pids_limit=max(PluginOptions().pids_limit, keys.get("pids_limit", 0)),
         volumes=Volumes(enabled=True, paths=("/",)),
-        java_home=absolute(options.java) if "/" in options.java else "",
+        java_home=_java_home(options, keys),
     )
 
 
-def environment(pairs: Sequence[str]) -> dict[str, str]:
+def _java_home(options: Namespace, keys: dict[str, Any]) -> str:
+    home = keys.get("java_home") or (options.java if "/" in options.java else "")
+    return absolute(home) if home else ""
+
+
+def environment(options: Namespace) -> dict[str, str]:
     """Return the application's environment; raises `ConfigError`."""
     env = {"NOMAD_TASK_DIR": "/local", "NOMAD_ALLOC_DIR": "/alloc", "NOMAD_SECRETS_DIR": "/secrets"}
+    for path in options.env_file:
+        env |= _variables("--env-file", _lines(path))
+    return env | _variables("--env", options.env)
+
+
+def _lines(path: str) -> list[str]:
+    """Return the lines of an environment file that say something."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read(MAX_ENV_FILE)
+    except OSError as exc:
+        raise ConfigError(
+            "--env-file", f"{path}: {exc.strerror}", "a file that can be read"
+        ) from exc
+    lines = (line.rstrip("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _variables(argument: str, pairs: Sequence[str]) -> dict[str, str]:
+    env = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name:
-            raise ConfigError("--env", repr(pair), "NAME=VALUE, or NAME for this shell's value")
+            raise ConfigError(argument, repr(pair), "NAME=VALUE, or NAME for this shell's value")
         if not equals:
             if name not in os.environ:
-                raise ConfigError("--env", f"{name} is not set in this shell", "NAME=VALUE")
+                raise ConfigError(argument, f"{name} is not set in this shell", "NAME=VALUE")
             value = os.environ[name]
-            if not is_text(value):
-                raise ConfigError("--env", f"{name} of this shell is not UTF-8", "text in UTF-8")
+        if not (is_text(name) and is_text(value)):
+            raise ConfigError(argument, f"{name!r} is not UTF-8", "text in UTF-8")
         env[name] = value
     return env
 
 
-def _mount(text: str) -> dict[str, Any]:
-    """Return a mount for ``SOURCE:TARGET[:ro|rw]``."""
+def _mount(argument: str, text: str, mode: str) -> dict[str, Any]:
+    """Return a mount for ``SOURCE:TARGET[:ro|rw]``; ``mode`` is what it is without the last."""
+    if argument == "--mount" and text.startswith("type="):
+        return _mount_of_pairs(text)
     parts = text.split(":")
-    mode = parts.pop() if len(parts) == 3 else "ro"
+    mode = parts.pop() if len(parts) == 3 else mode
     if len(parts) != 2 or mode not in ("ro", "rw") or not all(parts):
-        raise ConfigError("--mount", f"got {text!r}", "SOURCE:TARGET, :ro (default) or :rw after")
+        raise ConfigError(argument, f"got {text!r}", "SOURCE:TARGET, :ro or :rw after")
     return {"source": absolute(parts[0]), "target": parts[1], "readonly": mode == "ro"}
+
+
+def _mount_of_pairs(text: str) -> dict[str, Any]:
+    """Return a mount as docker and podman spell it: ``type=bind,source=…,target=…[,ro]``."""
+    found = dict(word.partition("=")[::2] for word in text.split(","))
+    source = found.pop("source", "") or found.pop("src", "")
+    target = found.pop("target", "") or found.pop("dst", "") or found.pop("destination", "")
+    flags = {word for word in ("ro", "readonly") if found.pop(word, None) in ("", "true")}
+    if found != {"type": "bind"} or not source or not target:
+        raise ConfigError("--mount", f"got {text!r}", "type=bind,source=SOURCE,target=TARGET[,ro]")
+    return {"source": absolute(source), "target": target, "readonly": bool(flags)}

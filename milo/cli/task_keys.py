@@ -11,11 +11,22 @@ from milo.core.config.options import Option, options_of
 from milo.core.config.task_options import TaskOptions
 from milo.errors import ConfigError
 
-SPELT_OTHERWISE: Final = (
-    *("jar_path", "class", "args", "jvm_options", "java_version", "java_home"),
-    *("mounts", "cpu_hard_limit"),
-)
-"""Keys that ``milo run`` has other arguments for."""
+SPELT_OTHERWISE: Final = {
+    "jar_path": "APP.JAR",
+    "args": "ARGUMENT",
+    "class": "--class",
+    "jvm_options": "--jvm-option",
+    "mounts": "--volume",
+    "cpu_hard_limit": "--cpus",
+}
+"""Keys that ``milo run`` has other arguments for, and these."""
+ALSO: Final = {
+    "work_dir": ("-w", "--workdir"),
+    "pid_mode": ("--pid",),
+    "ipc_mode": ("--ipc",),
+    "extra_hosts": ("--add-host",),
+}
+"""As docker and podman spell the options of some keys."""
 
 _DEST: Final = "key_"
 
@@ -39,7 +50,7 @@ def add_task_keys(parser: argparse.ArgumentParser, kind: type = TaskOptions) -> 
             else:
                 pairs = option.value.hcl == "list(map(string))"
                 words |= {"action": "append", "metavar": "NAME=VALUE" if pairs else "WORD"}
-            group.add_argument("--" + key.replace("_", "-"), **words)
+            group.add_argument(*ALSO.get(key, ()), option_of(key), **words)
 
 
 def read_task_keys(options: argparse.Namespace, kind: type = TaskOptions) -> dict[str, Any]:
@@ -49,8 +60,13 @@ def read_task_keys(options: argparse.Namespace, kind: type = TaskOptions) -> dic
         value = getattr(options, _DEST + key, None)
         if value is not None:
             pairs = option.value.hcl == "list(map(string))"
-            config[key] = _pairs("--" + key.replace("_", "-"), value) if pairs else value
+            config[key] = _pairs(option_of(key), value) if pairs else value
     return config
+
+
+def option_of(key: str) -> str:
+    """Return the argument that stands for a key of a job."""
+    return SPELT_OTHERWISE.get(key) or "--" + key.replace("_", "-")
 
 
 def _pairs(argument: str, words: Sequence[str]) -> dict[str, str]:

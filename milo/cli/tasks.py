@@ -28,6 +28,8 @@ from milo.host.tasks import HostTask, find_task, list_tasks
 ANSWER_S: Final = 2.0
 """A task process that is busy or stuck is shown without its counters."""
 POLL_S: Final = 0.02
+SHOWN_ID: Final = 8
+"""Characters of an id in a table; every command takes its beginning."""
 NO_TASKS: Final = """\
 No Milo tasks are running on this host. To include ended tasks: milo ps --all"""
 NO_OWN_TASKS: Final = "You have no Milo tasks running. For those of Nomad: sudo milo ps"
@@ -55,8 +57,9 @@ def show_tasks(options: Namespace) -> int:
         none = "No Milo tasks on this host." if options.all else NO_TASKS
         say(none if os.geteuid() == 0 else NO_OWN_TASKS)
         return 0
-    columns = ("ID", "TASK", "ALLOC", "STATE", "SINCE", "PID", "STDOUT", "STDERR", "LOST")
-    print_table(columns, [_row(task, counters.get(task.state_dir)) for task in tasks])
+    columns = ("ID", "JOB", "GROUP", "TASK", "ALLOC", "STATE", "SINCE", "PID", "OUTPUT", "LOST")
+    rows = [_row(task, counters.get(task.state_dir)) for task in tasks]
+    print_table(columns, rows, folded=("JOB", "GROUP", "TASK"))
     return 0
 
 
@@ -85,14 +88,16 @@ def _row(task: HostTask, counters: tuple[StreamCounters, StreamCounters] | None)
     record = task.record
     since = task.exit.ended_at_s if task.exit else record.started_at_s if record else 0.0
     pid = record.container.pid if record and record.container and task.running else None
-    moved = ["?", "?", "?"]
+    moved = ["?", "?"]
     if counters is not None:
-        lost = sum(stream.bytes_dropped for stream in counters)
-        moved = [size(counters[0].bytes_moved), size(counters[1].bytes_moved), size(lost)]
+        output = sum(stream.bytes_moved for stream in counters)
+        moved = [size(output), size(sum(stream.bytes_dropped for stream in counters))]
     return [
-        task.id,
+        task.id[:SHOWN_ID],
+        task.job_name or "-",
+        task.group or "-",
         task.name,
-        task.alloc_id[:8],
+        task.alloc_id[:SHOWN_ID],
         task.state,
         span(time.time() - since) if since else "-",
         str(pid or "-"),
@@ -107,7 +112,10 @@ def _as_json(
     result: dict[str, Any] = {
         "id": task.id,
         "task": task.name,
+        "job": task.job_name or None,
+        "group": task.launch.group_name or None if task.launch else None,
         "allocation": task.alloc_id,
+        "allocation_name": task.alloc_name or None,
         "state": task.state,
         "state_dir": task.state_dir,
         "started_at": record.started_at_s if record else None,
@@ -229,8 +237,8 @@ def _print_stats(
         limit = task.launch.resources.memory_bytes if task.launch and limited else 0
         rows.append(
             [
-                task.id,
-                task.name,
+                task.id[:SHOWN_ID],
+                task.full_name,
                 f"{cpu.percent:.1f}%",
                 f"{cpu.user_percent:.1f}%",
                 f"{cpu.system_percent:.1f}%",
@@ -244,6 +252,7 @@ def _print_stats(
             {
                 "id": task.id,
                 "task": task.name,
+                "job": task.job_name or None,
                 "allocation": task.alloc_id,
                 "cpu_percent": cpu.percent,
                 "cpu_user_percent": cpu.user_percent,
@@ -260,4 +269,4 @@ def _print_stats(
     if options.follow and sys.stdout.isatty():
         clear_screen()
     columns = ("ID", "TASK", "CPU", "USER", "SYSTEM", "THROTTLED", "MEMORY", "RSS", "LIMIT")
-    print_table(columns, rows)
+    print_table(columns, rows, folded=("TASK",))

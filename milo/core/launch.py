@@ -113,6 +113,11 @@ class TaskRequest:
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
     network: Network = attrs.field(factory=Network)
+    job_name: str = ""
+    """Empty outside of Nomad, as is what follows; and of a task that an older Milo has started."""
+    group_name: str = ""
+    alloc_name: str = ""
+    """Of the allocation: ``job.group[index]``."""
     log_dir: str = ""
     """Where ``milo run`` keeps what the task prints; empty under Nomad, which has a place."""
 

@@ -11,8 +11,9 @@ from typing import Final
 import attrs
 
 from milo.core import records
+from milo.core.container.crun import CONTAINER_PREFIX
 from milo.core.launch import Launch
-from milo.core.text import printable
+from milo.core.text import did_you_mean, printable
 from milo.errors import MiloError, StateError
 from milo.host.state_store import StateStore
 from milo.proc import lives
@@ -24,15 +25,19 @@ YOUNG_S: Final = 60.0
 class NoSuchTaskError(MiloError):
     """No task of this host, or more than one, is meant."""
 
-    def __init__(self, wanted: str, found: Iterable[HostTask]) -> None:
+    def __init__(self, wanted: str, found: Iterable[HostTask], known: Iterable[str] = ()) -> None:
         self.wanted = wanted
         names = [
-            f"{task.id} ({printable(task.name)}, allocation {task.alloc_id[:8]})" for task in found
+            f"{task.id} ({printable(task.full_name)}, allocation {task.alloc_id[:8]})"
+            for task in found
         ]
         if names:
-            text = f"{wanted!r} matches more than one task: {', '.join(names)}. Give more of the id"
+            text = f"{wanted!r} matches more than one task: {', '.join(names)}. Give one of the ids"
         else:
-            text = f"no task on this host matches {wanted!r}. To list all tasks: milo ps --all"
+            near = did_you_mean(wanted, known)
+            text = (
+                f"no task on this host matches {wanted!r}. To list all tasks: milo ps --all{near}"
+            )
         super().__init__(f"Error: {text}")
 
 
@@ -54,6 +59,35 @@ class HostTask:
     def name(self) -> str:
         """The task's name in its job."""
         return self.record.task_name if self.record is not None else ""
+
+    @property
+    def job_name(self) -> str:
+        """Empty outside of Nomad."""
+        return self.launch.job_name if self.launch is not None else ""
+
+    @property
+    def alloc_name(self) -> str:
+        """The allocation's name, ``job.group[index]``; empty where it is not known."""
+        return self.launch.alloc_name if self.launch is not None else ""
+
+    @property
+    def group(self) -> str:
+        """The group's name, with the allocation's index where that is known."""
+        if self.launch is None:
+            return ""
+        return self.alloc_name.removeprefix(f"{self.job_name}.") or self.launch.group_name
+
+    @property
+    def full_name(self) -> str:
+        """The names of allocation and task, as far as there are any."""
+        return f"{self.alloc_name}/{self.name}" if self.alloc_name else self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people may call it, besides its ids."""
+        container = f"{CONTAINER_PREFIX}{self.id}"
+        known = (self.name, self.job_name, self.alloc_name, self.full_name, container)
+        return tuple(name for name in dict.fromkeys(known) if name)
 
     @property
     def alloc_id(self) -> str:
@@ -120,17 +154,18 @@ def abandoned_runs(directories: Iterable[str]) -> list[str]:
 
 
 def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
-    """Return the task that a person means: by its name, or by the beginning of its id.
+    """Return the task that a person means: by a name, or by the beginning of its id.
 
-    Its id is Milo's own or that of its allocation. One that has ended is only meant when no
-    other of that name, or with that id, fits. A name is the job author's to choose, and may be
-    what an id of somebody else's begins with: then neither is taken for the other.
+    The names are those of `HostTask.names`: its own, its job's, its allocation's and its
+    container's. Its id is Milo's own or that of its allocation. One that has ended is only meant
+    when no other of that name, or with that id, fits. A name is the job author's to choose, and may
+    be what an id of somebody else's begins with: then neither is taken for the other.
 
     Raises:
         NoSuchTaskError: none is, or several are.
     """
     everything = list(tasks)
-    named = _running_first(task for task in everything if task.name == wanted)
+    named = _running_first(task for task in everything if wanted in task.names)
     ids = [task for task in everything if wanted in (task.id, task.alloc_id)] or [
         task
         for task in everything
@@ -138,7 +173,8 @@ def find_task(wanted: str, tasks: Iterable[HostTask]) -> HostTask:
     ]
     matches = list({task.state_dir: task for task in named + _running_first(ids)}.values())
     if len(matches) != 1:
-        raise NoSuchTaskError(wanted, matches)
+        known = [name for task in everything for name in task.names]
+        raise NoSuchTaskError(wanted, matches, known)
     return matches[0]
 
 

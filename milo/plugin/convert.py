@@ -73,7 +73,22 @@ def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
             Device(d.host_path, d.task_path, d.cgroup_permissions or "rwm") for d in task.devices
         ),
         network=_network(task),
+        job_name=task.job_name,
+        group_name=task.task_group_name,
+        alloc_name=_alloc_name(task),
     )
+
+
+def _alloc_name(task: drivers.TaskConfig) -> str:
+    """Return the allocation's name, which stands in the environment alone.
+
+    A job may set that to anything, so that only the index is taken from it.
+    """
+    head, _, index = task.env.get("NOMAD_ALLOC_NAME", "").rpartition("[")
+    prefix = f"{task.job_name}.{task.task_group_name}"
+    number = index.removesuffix("]")
+    known = head == prefix and number.isascii() and number.isdigit()
+    return f"{prefix}[{number}]" if known else ""
 
 
 def decode_config(data: bytes, key: str) -> dict[str, Any]:

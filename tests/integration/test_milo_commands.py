@@ -59,10 +59,10 @@ async def test_ps_lists_what_runs_and_what_has_run(jar_dir: Path) -> None:
         plain = await milo(rig, "ps")
         assert plain.returncode == 0, plain.stderr
         head, *lines = plain.stdout.decode().splitlines()
-        assert head.split()[:4] == ["ID", "TASK", "ALLOC", "STATE"]
-        mine = [line.split() for line in lines if short(rig, one) in line]
-        assert [line[1:4] for line in mine] == [["app", one.request.alloc_id[:8], "running"]]
-        assert short(rig, two) not in plain.stdout.decode()
+        assert head.split()[:6] == ["ID", "JOB", "GROUP", "TASK", "ALLOC", "STATE"]
+        mine = [line.split() for line in lines if line.startswith(f"{short(rig, one)[:8]} ")]
+        assert [line[3:6] for line in mine] == [["app", one.request.alloc_id[:8], "running"]]
+        assert short(rig, two)[:8] not in plain.stdout.decode()
         everything = json.loads((await milo(rig, "ps", "--json", "--all")).stdout)
         states = {task["id"]: task for task in everything}
         assert states[short(rig, one)]["stdout"]["bytes_moved"] > 0
@@ -123,8 +123,10 @@ async def test_logs_are_read_from_the_collectors_files(jar_dir: Path) -> None:
         (logs / "app.stdout.10").write_text("three\n")
         (logs / "app.stderr.0").write_text("trouble\n")
         (logs / "app.stdout.11").symlink_to("/etc/hostname")
-        assert (await milo(rig, "logs", short(rig, task))).stdout == b"one\ntwo\nthree\n"
-        assert (await milo(rig, "logs", "-n", "2", short(rig, task))).stdout == b"two\nthree\n"
+        name = short(rig, task)
+        assert (await milo(rig, "logs", "--stdout", name)).stdout == b"one\ntwo\nthree\n"
+        done = await milo(rig, "logs", "--stdout", "-n", "2", name)
+        assert done.stdout == b"two\nthree\n"
         assert (await milo(rig, "logs", "--stderr", short(rig, task))).stdout == b"trouble\n"
         (logs / "app.stderr.0").unlink()
         done = await milo(rig, "logs", "--stderr", short(rig, task))
@@ -195,3 +197,45 @@ async def test_logs_are_followed_to_the_end(jar_dir: Path) -> None:
         with fail_after(30):
             assert await process.wait() == 0
         assert seen == b"one\ntwo\nthree\n"
+
+
+async def test_both_streams_are_one_log(jar_dir: Path) -> None:
+    """In order of time, with marks of the task process, and in part with --since and -n."""
+    async with open_rig() as rig:
+        script = "for i in 1 2 3; do echo out $i; sleep 0.1; echo err $i >&2; sleep 0.1; done"
+        task = rig.task(jar_dir / "shell.jar", args=[f"{script}; sleep 60"])
+        await rig.registry.start(task.request)
+        await trio.to_thread.run_sync(task.err.wait_for, b"err 3\n")
+        logs = Path(task.request.alloc_dir) / "alloc/logs"
+        (logs / "app.stdout.0").write_bytes(b"earlier\n" + task.out.text)
+        (logs / "app.stderr.0").write_bytes(task.err.text)
+        expected = b"".join(b"out %d\nerr %d\n" % (i, i) for i in (1, 2, 3))
+        name = short(rig, task)
+        assert (await milo(rig, "logs", name)).stdout == b"earlier\n" + expected
+        assert (await milo(rig, "logs", "-n", "3", name)).stdout == b"err 2\nout 3\nerr 3\n"
+        assert (await milo(rig, "logs", "--since", "5m", name)).stdout.endswith(expected)
+        assert (await milo(rig, "logs", "--since", "1ms", name)).stdout == b""
+
+
+async def test_dumps(tmp_path: Path, jar_dir: Path) -> None:
+    """Of threads, heap and a recording, where the caller wants them, and nothing stays behind."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        name = short(rig, task)
+        done = await milo(rig, "dump", "threads", name)
+        assert done.returncode == 0 and b'"main"' in done.stdout, done.stderr
+        heap, recording = tmp_path / "heap.hprof", tmp_path / "a.jfr"
+        done = await milo(rig, "dump", "heap", name, str(heap))
+        assert done.returncode == 0, done.stderr
+        assert (
+            heap.read_bytes().startswith(b"JAVA PROFILE") and heap.stat().st_mode & 0o777 == 0o600
+        )
+        done = await milo(rig, "dump", "heap", name, str(heap))
+        assert done.returncode == 1 and b"File exists" in done.stderr
+        done = await milo(rig, "dump", "jfr", "--duration", "2", name, str(recording))
+        assert done.returncode == 0, done.stderr
+        assert recording.read_bytes().startswith(b"FLR\0")
+        assert not list((Path(task.request.alloc_dir) / "alloc/data").glob("milo-dump*"))
+        await rig.registry.stop(task.id, "SIGKILL", 0)
+        await rig.registry.wait(task.id)
+        assert b"has ended" in (await milo(rig, "dump", "heap", name)).stderr

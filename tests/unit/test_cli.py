@@ -76,9 +76,9 @@ def test_commands_print_through_one_module() -> None:
     """What others have chosen is made printable there; no command writes to a stream by itself."""
     texts = {path.name: path.read_text() for path in (ROOT / "milo/cli").rglob("*.py")}
     printing = {name for name, text in texts.items() if re.search(r"(?<![\w.])print\(", text)}
-    assert printing == {"output.py", "completion.py"}
+    assert printing == {"output.py"}
     writing = {name for name, text in texts.items() if re.search(r"std(out|err)\.(buf|wri)", text)}
-    assert writing == {"job.py", "logs.py"}
+    assert writing == {"completion.py", "dump.py", "job.py", "logs.py"}
 
 
 HOSTILE = "a\x1b]0;title\x07\nb\u202e\udcff"
@@ -275,12 +275,12 @@ def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
 def test_the_environment_has_nomads_directories(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the command line gives; each has a name and a value."""
     monkeypatch.setenv("HERE", "there")
-    env = run_options.environment(["A=b=c", "EMPTY=", "HERE"])
+    env = run_options.environment(parsed("-e", "A=b=c", "--env", "EMPTY=", "-e", "HERE"))
     assert (env["A"], env["EMPTY"], env["NOMAD_TASK_DIR"]) == ("b=c", "", "/local")
     assert env["HERE"] == "there"
     for pair in ("NOT_SET_ANYWHERE", "=b"):
         with pytest.raises(ConfigError, match="NAME=VALUE"):
-            run_options.environment([pair])
+            run_options.environment(parsed("--env", pair))
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -326,10 +326,11 @@ def test_sizes_have_one_reader() -> None:
             parse_size(text)
 
 
-@pytest.mark.parametrize("text", ["1", "-1s", "2h", "soon"])
-def test_times_are_durations_with_a_unit(text: str) -> None:
-    """As those of a job are; a bare number is refused, and so is what makes no sense."""
+@pytest.mark.parametrize("text", ["-1s", "2h", "soon", "-1", "1e3", "٣"])
+def test_times_are_durations(text: str) -> None:
+    """As those of a job are, or a number of seconds; what makes no sense is refused."""
     assert seconds_of("--interval", "500ms", 0.1, 3600) == 0.5
+    assert [seconds_of("--interval", one) for one in ("5", "5s", "1.5", "1m")] == [5, 5, 1.5, 60]
     with pytest.raises(ConfigError, match="--interval"):
         seconds_of("--interval", text, 0.1, 3600)
 

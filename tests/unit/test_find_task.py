@@ -110,3 +110,18 @@ def test_no_command_runs_in_a_task_that_has_ended(monkeypatch: pytest.MonkeyPatc
     options = Namespace(task="web", tty=False, words=[])
     with pytest.raises(TaskEndedError, match="Task 'web' has ended, so no command runs in it"):
         execute(options, ["true"])
+
+
+def test_job_allocation_and_container_are_names() -> None:
+    """Each of them means the task, as long as it means no other."""
+    record = TaskRecord("id", "web", VICTIM, "/nowhere", ProcessId(2**22, 1))
+    launch = make_launch(job_name="shop", group_name="app", alloc_name="shop.app[2]")
+    one = HostTask("/run/milo/c706fe93ffd8dca5", record, None, launch)
+    other = make_task("0123456789abcdef", "web")
+    for wanted in ("shop", "shop.app[2]", "shop.app[2]/web", "milo-c706fe93ffd8dca5"):
+        assert find_task(wanted, [one, other]) is one
+    with pytest.raises(NoSuchTaskError, match=r"c706fe93ffd8dca5 \(shop.app\[2\]/web"):
+        find_task("web", [one, other])
+    with pytest.raises(NoSuchTaskError, match="Did you mean shop"):
+        find_task("shp", [one, other])
+    assert (one.group, one.job_name, other.group) == ("app[2]", "shop", "")

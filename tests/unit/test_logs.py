@@ -52,7 +52,9 @@ class Host:
         return path
 
     def show(self, lines: int | None = None, *, follow: bool = False, stderr: bool = False) -> None:
-        options = argparse.Namespace(task="app", lines=lines, follow=follow, stderr=stderr)
+        options = argparse.Namespace(
+            task="app", lines=lines, follow=follow, stderr=stderr, stdout=not stderr, since=""
+        )
         assert logs.show_logs(options) == 0
 
 

@@ -95,12 +95,16 @@ def test_bash_completes(
     assert {word.strip().rstrip("/") for word in done.stdout.split("\n")} >= expected, done.stderr
 
 
-def test_without_the_extra_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The package is no dependency of the driver."""
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    assert run_command(["completion", "bash"]) == 1
-    assert "pip install 'nomad-driver-milo[completion]'" in capsys.readouterr().err
+def test_the_scripts_are_fresh(tmp_path: Path) -> None:
+    """`python tools/gen_completion.py` was run after the last change of the parser."""
+    command = [sys.executable, str(ROOT / "tools/gen_completion.py"), str(tmp_path)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for path in tmp_path.iterdir():
+        committed = ROOT / "milo/cli/completions" / path.name
+        assert path.read_text() == committed.read_text(), "run: python tools/gen_completion.py"
+
+
+def test_a_shell_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are known are named."""
     assert run_command(["completion", "powershell"]) == 2
     assert "invalid choice" in capsys.readouterr().err

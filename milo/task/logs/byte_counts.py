@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from typing import Final
 
 from milo.errors import StateError
@@ -18,6 +18,8 @@ class ByteCounts:
     """The counts of one stream, in ``cells`` of its own or of a `ByteCountsFile`."""
 
     def __init__(self, cells: MutableSequence[int] | memoryview[int] | None = None) -> None:
+        self.moving: Callable[[], None] | None = None
+        """Called before bytes are counted as moved."""
         self._cells: MutableSequence[int] | memoryview[int] = (
             [0] * CELLS if cells is None else cells
         )
@@ -34,6 +36,8 @@ class ByteCounts:
 
     def count(self, *, moved: int = 0, dropped: int = 0) -> None:
         """Add to the counts; a negative number takes back."""
+        if moved > 0 and self.moving is not None:
+            self.moving()
         self._cells[0] += moved
         self._cells[1] += dropped
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import Final
 
 import attrs
@@ -13,13 +14,14 @@ from milo import cgroup_files
 from milo.core import control
 from milo.core.java import out_of_memory
 from milo.core.launch import Launch
-from milo.core.records import COUNTERS_FILE, StreamCounters, TaskRecord
+from milo.core.records import COUNTERS_FILE, TIMELINE_FILE, StreamCounters, TaskRecord
 from milo.task.containment import keep_running
 from milo.task.journal import Journal
 from milo.task.logs.byte_counts import ByteCountsFile
 from milo.task.logs.fifo import FifoSink, LogTarget, check_log_path, write_text
 from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
+from milo.task.logs.timeline import Timeline
 from milo.task.oci.non_child import reopen_pipe
 
 NAMES: Final = ("stdout", "stderr")
@@ -52,9 +54,13 @@ class _Stream:
 class Streams:
     """The streams of one task. `close` has to be called, in the end, by whoever opened them."""
 
-    def __init__(self, journal: Journal, counts_file: ByteCountsFile) -> None:
+    def __init__(self, journal: Journal, state_dir: str) -> None:
         self._journal = journal
-        self._counts_file = counts_file
+        self._counts_file = ByteCountsFile(os.path.join(state_dir, COUNTERS_FILE))
+        self._counts = [self._counts_file.counts(number) for number, _ in enumerate(NAMES)]
+        self._timeline = Timeline(os.path.join(state_dir, TIMELINE_FILE), self._counts)
+        for number, counts in enumerate(self._counts):
+            counts.moving = partial(self._timeline.moving, number)
         self._streams: list[_Stream] = []
         self._null: int | None = None
         self._draining = False
@@ -80,7 +86,7 @@ class Streams:
             (name, path, check_log_path(path, beneath=launch.alloc_dir))
             for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path))
         ]
-        streams = cls(journal, ByteCountsFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
+        streams = cls(journal, launch.state_dir)
         try:
             ends = [streams._add(launch, policy, *target) for target in targets]
         except BaseException:
@@ -98,7 +104,7 @@ class Streams:
         What was not handed over is opened anew, where it can be; a stream whose pipe nobody
         has any more is told of, and is over.
         """
-        streams = cls(journal, ByteCountsFile(os.path.join(launch.state_dir, COUNTERS_FILE)))
+        streams = cls(journal, launch.state_dir)
         for name, path in (("stdout", launch.stdout_path), ("stderr", launch.stderr_path)):
             if path == os.devnull:
                 continue
@@ -119,7 +125,7 @@ class Streams:
         self, name: str, source: int, container_end: int | None, sink: FifoSink, policy: PumpPolicy
     ) -> None:
         sink.on_open = lambda: self._journal.publish(control.DescriptorsChanged())
-        counts = self._counts_file.counts(NAMES.index(name))
+        counts = self._counts[NAMES.index(name)]
         pump = Pump(name, source, sink, policy, self._report, counts)
         self._streams.append(_Stream(name, source, container_end, sink, pump))
 
@@ -205,6 +211,7 @@ class Streams:
         for stream in self._streams:
             os.close(stream.source)
         self._streams.clear()
+        self._timeline.close()
         self._counts_file.close()
         if self._null is not None:
             os.close(self._null)
