@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,6 +25,9 @@ NO_MACHINE = "NO TEST ON CGROUP V2 IS RUN"
 """How the one skipped test of the suite `vm` says that no virtual machine can be run here."""
 MAX_FAILURES = 40
 """How many failed tests the last lines name: whoever sees only the end of the output sees them."""
+SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
+"""How a whole suite is run: each of two processes begins with one half of it. What measures is
+marked `alone`."""
 PRIVATE = ("-m", "tests.support.private_mounts")
 """Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
 
@@ -236,13 +240,15 @@ def _pytest(session: nox.Session, suite: str) -> None:
     report = WORK / f"reports/{suite}.xml"
     for path in (report, *WORK.glob(f"{data.name}*")):
         path.unlink(missing_ok=True)
-    session.run(
-        *(PYTHON, "-m", "coverage", "run", "-m", "pytest", f"tests/{suite}"),
-        f"--junitxml={report}",
-        *session.posargs,
-        env={"COVERAGE_FILE": str(data)},
-        external=True,
-    )
+    # Of a short name: pytest's own leaves too little of the 107 bytes of a unix socket's path.
+    with tempfile.TemporaryDirectory(prefix="m", ignore_cleanup_errors=True) as place:
+        session.run(
+            *(PYTHON, "-m", "coverage", "run", "-m", "pytest", f"tests/{suite}"),
+            *(f"--junitxml={report}", f"--basetemp={place}/t"),
+            *(session.posargs or SIDE_BY_SIDE),
+            env={"COVERAGE_FILE": str(data)},
+            external=True,
+        )
 
 
 def _failures(path: Path) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from milo import proc
-from tests.support import jars, private_mounts
+from tests.support import jars, private_mounts, turns
 
 
 def pytest_configure() -> None:
@@ -27,6 +27,8 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
     if os.geteuid() == 0:
         private_mounts.enter_if_hybrid()
+        if turns.IS_SHARED:
+            private_mounts.enter()
     if config := os.environ.get("COVERAGE_PROCESS_CONFIG"):
         _measure_spawners(config)
 
@@ -44,6 +46,13 @@ def _measure_spawners(config: str) -> None:
         return spawn(path, argv, env, **options)
 
     os.posix_spawn = measured  # type: ignore[assignment]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that is marked `alone` have the machine to itself."""
+    with turns.taken(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -173,6 +173,7 @@ async def test_oom_score(tmp_path: Path, jar_dir: Path) -> None:
 # ---- CPU --------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 async def test_cpu_hog_is_held_to_its_hard_limit(tmp_path: Path, jar_dir: Path) -> None:
     """Two busy processes get what cpu_hard_limit gives, to within a tenth."""
     wanted = 0.3
@@ -193,6 +194,7 @@ async def test_cpu_hog_is_held_to_its_hard_limit(tmp_path: Path, jar_dir: Path) 
         assert sampling.sample(source).throttled_periods
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("nomads", [True, False], ids=["in-nomads-groups", "alone"])
 async def test_two_hogs_share_by_weight(
     tmp_path: Path, jar_dir: Path, scopes: tuple[str, str], nomads: bool

@@ -347,6 +347,7 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.alone
 async def test_a_splice_that_blocks_is_one_tasks_own(jar_dir: Path, stuck_crun: Path) -> None:
     """A task that blocks its own pump in the kernel holds up no other task and no RPC."""
     options = PluginOptions(crun_path=str(stuck_crun))

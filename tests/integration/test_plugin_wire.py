@@ -441,6 +441,7 @@ async def _pending(channel: Channel) -> list[asyncio.Task[object]]:
     return tasks
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["controller", "driver", "sigterm"])
 def test_shutdown_ends_within_a_second_and_answers_nothing_pending(start: Start, way: str) -> None:
     """Asked to end, the process is gone at once, its socket too, and no WaitTask was answered."""
@@ -490,6 +491,7 @@ def test_the_plugin_survives_its_host(start: Start) -> None:
         assert info.name == "milo"
 
 
+@pytest.mark.alone
 def test_handshake_within_300_ms(start: Start) -> None:
     """From exec to the handshake line it takes at most 300 ms, median of 20.
 

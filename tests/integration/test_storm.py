@@ -71,6 +71,7 @@ async def at_once(rig: DriverRig, tasks: list[Task], what: str, latencies: Laten
     return time.perf_counter() - begun
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(420)
 async def test_a_hundred_tasks_at_once(jar_dir: Path) -> None:
     """Every RPC of a hundred tasks is answered; with all of them streaming p99 is below 50 ms."""

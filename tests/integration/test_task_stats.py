@@ -246,6 +246,7 @@ async def test_figures_are_the_kernels(tmp_path: Path, jar_dir: Path) -> None:
     assert memory.usage > HELD_BYTES + WRITTEN_BYTES
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(scaled(120))
 async def test_a_hundred_tasks_cost_little() -> None:
     """The statistics of 100 tasks, once a second, take the driver less than 2 % of a core.

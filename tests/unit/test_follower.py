@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -54,13 +55,16 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene() -> Iterator[Scene]:
     """A task whose process and container are sleeping."""
     processes = [sleeper(), sleeper()]
     supervisor, container = processes
-    past = PastTask(VERSIONS[-1], tmp_path, identity(supervisor.pid), identity(container.pid))
-    past.write(records.LAUNCH_FILE, records.TASK_FILE)
-    yield Scene(past, supervisor, container)
+    # The path of a unix socket may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="milo-", dir="/tmp") as name:
+        root = Path(name)
+        past = PastTask(VERSIONS[-1], root, identity(supervisor.pid), identity(container.pid))
+        past.write(records.LAUNCH_FILE, records.TASK_FILE)
+        yield Scene(past, supervisor, container)
     for process in processes:
         process.kill()
         process.wait()

@@ -117,7 +117,7 @@ async def _offers() -> AsyncIterable[plugin.ConnInfo]:
 
 
 async def _wait(event: trio.Event) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await event.wait()
 
 
