@@ -6,7 +6,10 @@ import contextlib
 import http.server
 import json
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +30,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="files of another user ar
 
 
 @contextmanager
-def api(answers: dict[str, tuple[int, object]]) -> Iterator[str]:
+def api(answers: dict[str, tuple[int, object]], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve ``answers`` by path; yields the address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -41,6 +44,9 @@ def api(answers: dict[str, tuple[int, object]]) -> Iterator[str]:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            server.handle_error = lambda *_: None  # type: ignore[method-assign]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -245,3 +251,22 @@ def test_nothing_of_others_is_run_or_read(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_relative_directory_has_an_end() -> None:
     """An agent may name any data_dir."""
     assert host_facts.look_at("no/such/directory").exists is False
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
+def test_an_agent_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NOMAD_CACERT says whom to trust; without it the reason is the certificate."""
+    key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    words = "-nodes -newkey rsa:2048 -days 2 -subj /CN=own -addext subjectAltName=IP:127.0.0.1"
+    made = ["openssl", "req", "-x509", *words.split(), "-keyout", key, "-out", cert]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    own = {"config": {"Version": {"Version": "2.0.5"}}}
+    with api({SELF: (200, own)}, context) as address:
+        secure = address.replace("http:", "https:")
+        assert "self-signed certificate" in agent_api.ask_agent(secure).problem
+        monkeypatch.setenv("NOMAD_CACERT", cert)
+        assert agent_api.ask_agent(secure).version == "2.0.5"
+        monkeypatch.setenv("NOMAD_CACERT", str(tmp_path / "none.pem"))
+        assert agent_api.ask_agent(secure).problem == "No such file or directory"
