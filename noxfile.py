@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ SUITES = ("unit", "integration", "acceptance")
 REPORTED = (*SUITES, "vm")
 NO_MACHINE = "NO TEST ON CGROUP V2 IS RUN"
 """How the one skipped test of the suite `vm` says that no virtual machine can be run here."""
+MACHINE_LOG = WORK / "vm.log"
 MAX_FAILURES = 40
 """How many failed tests the last lines name: whoever sees only the end of the output sees them."""
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
@@ -34,6 +36,9 @@ PRIVATE = ("-m", "tests.support.private_mounts")
 TOTAL_PERCENT = 90
 WHOLE = ("milo/task/logs/fifo.py", "milo/task/logs/pump.py")
 """The modules that move log bytes: every line and branch of them is tested."""
+
+_machine: list[subprocess.Popen[bytes]] = []
+"""The virtual machine that `test` has started."""
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", *SUITES]
@@ -57,13 +62,13 @@ def protos(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Tests that need neither root nor other programs."""
-    _pytest(session, "unit")
+    _pytest(session, "unit", *SIDE_BY_SIDE)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Tests with the real crun, real FIFOs and real JVMs."""
-    _pytest(session, "integration")
+    _pytest(session, "integration", *SIDE_BY_SIDE)
 
 
 @nox.session
@@ -75,6 +80,13 @@ def acceptance(session: nox.Session) -> None:
 @nox.session
 def vm(session: nox.Session) -> None:
     """Integration and acceptance tests on cgroup v2, in a virtual machine: [short] [TEST ...]."""
+    if _machine:
+        with _machine.pop() as process:
+            status = process.wait()
+        sys.stdout.write(MACHINE_LOG.read_text(errors="replace"))
+        if status:
+            session.error(f"tests.vm.run ended with {status}")
+        return
     command = (PYTHON, "-m", "tests.vm.run", *session.posargs)
     # Long enough for the machine and its files to be put away.
     session.run(*command, external=True, interrupt_timeout=30, terminate_timeout=30)
@@ -184,10 +196,13 @@ def demo(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """All that this machine can run, then a plain account of it."""
     shutil.rmtree(WORK / "reports", ignore_errors=True)
-    for name in ("lint", "docs", *SUITES, "coverage"):
+    WORK.mkdir(exist_ok=True)
+    # It takes little more than one core, and the unit tests measure no time.
+    with MACHINE_LOG.open("wb") as log:
+        command = (PYTHON, "-m", "tests.vm.run", "short")
+        _machine.append(subprocess.Popen(command, stdout=log, stderr=log))
+    for name in ("lint", "docs", "unit", "vm", "integration", "acceptance", "coverage", "summary"):
         session.notify(name)
-    session.notify("vm", ["short"])
-    session.notify("summary")
 
 
 @nox.session
@@ -234,7 +249,8 @@ def _nomad() -> str | None:
     return shutil.which(os.environ.get("NOMAD_BIN") or "nomad")
 
 
-def _pytest(session: nox.Session, suite: str) -> None:
+def _pytest(session: nox.Session, suite: str, *words: str) -> None:
+    """Run a suite, with pytest's ``words`` unless the command line has some."""
     WORK.mkdir(exist_ok=True)
     data = WORK / f"coverage-{suite}"
     report = WORK / f"reports/{suite}.xml"
@@ -245,7 +261,7 @@ def _pytest(session: nox.Session, suite: str) -> None:
         session.run(
             *(PYTHON, "-m", "coverage", "run", "-m", "pytest", f"tests/{suite}"),
             *(f"--junitxml={report}", f"--basetemp={place}/t"),
-            *(session.posargs or SIDE_BY_SIDE),
+            *(session.posargs or words),
             env={"COVERAGE_FILE": str(data)},
             external=True,
         )
