@@ -121,6 +121,7 @@ def _add_surroundings(run: Parser) -> None:
     )
     run.add_argument(
         *("--net", "--network"),
+        dest="network",
         default="host",
         choices=("host", "none"),
         help="the network of the host, which is the default, or none",

@@ -147,7 +147,7 @@ _shtab_milo_run_options=(
   {-u,--user}"[run as this user of the host, or USER\:GROUP\; default nobody, without root yourself]:USER:"
   "*"{-v,--volume}"[mount a file or directory of the host, for reading and writing unless \:ro is given]:SOURCE:TARGET[:ro]:"
   "*--mount[the same, read-only unless \:rw is given\; or type\=bind,source\=...,target\=...,ro]:SOURCE:TARGET[:rw]:"
-  {--net,--network}"[the network of the host, which is the default, or none]:net:(host none)"
+  {--net,--network}"[the network of the host, which is the default, or none]:network:(host none)"
   "--read-only[no effect\: the root file system is always read-only]"
   "--rm[no effect\: what has ended is removed]"
   "--log-dir[also write the output to files in this directory]:DIR:_files -/"
