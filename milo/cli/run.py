@@ -57,7 +57,7 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     run_options.require_text(options, application)
     plugin = run_options.plugin_options(options)
     # Before there is an event loop, and the search before an ordinary user's namespaces.
-    with contextlib.closing(JavaSearch.fork(plugin.java_home, os.environ)) as javas:
+    with contextlib.closing(JavaSearch(plugin.java_home, os.environ)) as javas:
         caller = enter()
         with contextlib.closing(Preparer.fork()) as preparer:
             outcome, complete, stopped = trio.run(
@@ -116,7 +116,7 @@ async def _run(
             stderr_path=fifos[1],
             state_dir=store.task_dir(task_id),
             crun_path=find_program("crun", os.environ) or "crun",
-            javas=await search.result(),
+            javas=await search.javas(),
             config=config,
             env=env,
             user=options.user or caller.user,

@@ -13,7 +13,7 @@ from milo import cgroup_files, proc, walk
 from milo.cli.doctor import host_verdicts
 from milo.cli.doctor.directory_verdicts import Directory, check_state_dir
 from milo.cli.doctor.finding import Finding
-from milo.cli.doctor.trial import Trial, try_container
+from milo.cli.doctor.trial import Trial, try_container, try_without_root
 from milo.core import cgroup
 from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
@@ -53,6 +53,9 @@ def check_host(options: PluginOptions) -> list[Finding]:
     if root and crun and not changeable:
         trial: Trial = try_container(crun, options)
         findings.append(host_verdicts.check_trial(trial.error, trial.seconds))
+    elif crun:
+        trial = try_without_root(crun)
+        findings.append(host_verdicts.check_without_root(trial.error, trial.seconds))
     findings += _check_java(options)
     findings.append(_check_seccomp(options))
     findings += check_state_dir(look_at(options.state_dir))

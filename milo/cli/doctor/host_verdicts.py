@@ -210,13 +210,28 @@ def check_seccomp(asked: str, default: str, error: str) -> Finding:
     return ok("seccomp", "Milo's own list of system calls, because no default profile is installed")
 
 
+def check_without_root(error: str | None, seconds: float) -> Finding:
+    """Whether this ordinary user can run JARs: ``error`` as of `check_trial`."""
+    if error is not None:
+        return Finding(
+            "milo run",
+            Verdict.WARNING,
+            f"not without root: {_sentence(error)}",
+            "sudo milo run, or see docs/howto/without-root.md",
+        )
+    return ok(
+        "milo run",
+        f"works without root, without limits; a container took {seconds * 1000:.0f} ms",
+    )
+
+
 def check_privileges(uid: int, capabilities: int) -> Finding:
     """``capabilities``: CapEff of /proc/self/status."""
     if uid != 0:
         return Finding(
             "privileges",
             Verdict.SKIPPED,
-            "not root: no container was tried, and some files could not be read",
+            "not root: no container of Nomad's was tried, and some files could not be read",
             "sudo milo doctor",
         )
     if not capabilities >> CAP_SYS_ADMIN & 1:

@@ -10,14 +10,17 @@ import time
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 from milo import walk
+from milo.cli.caller import Caller, enter
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Application, JavaRuntime, Launch, Resources
 from milo.core.records import short_id
 from milo.errors import CrunError, MiloError, PathError
+from milo.host.fork import Fork
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
 from milo.task.oci.bundle import cgroup_path, write_bundle
@@ -25,6 +28,7 @@ from milo.task.oci.container import Container, create, discard_bundle
 from milo.task.root.mount_check import MountCheck
 
 TASK_NAME: Final = "doctor"
+ROOT: Final = Caller("/run")
 WAIT_S: Final = 30.0
 """For ``true`` to end; all else that may hang has a bound of its own."""
 
@@ -37,21 +41,36 @@ class Trial:
     seconds: float
 
 
-def try_container(crun_path: str, options: PluginOptions) -> Trial:
+def try_without_root(crun_path: str) -> Trial:
+    """Do as `try_container` does, as ``milo run`` of an ordinary user would: as this one."""
+
+    def work() -> bytes:
+        try:
+            trial = try_container(crun_path, PluginOptions(), enter())
+        except MiloError as exc:
+            trial = Trial(str(exc), 0.0)
+        return msgspec.json.encode(trial)
+
+    with contextlib.closing(Fork("milo-doctor", work)) as fork:
+        data = trio.run(fork.result)
+    return msgspec.json.decode(data, type=Trial) if data else Trial("it was killed", 0.0)
+
+
+def try_container(crun_path: str, options: PluginOptions, caller: Caller = ROOT) -> Trial:
     """Make, run and remove a container with the privileges that ``options`` give to tasks.
 
-    Leaves nothing behind. Needs root.
+    Leaves nothing behind. ``caller`` makes it.
     """
     begin = time.monotonic()
     error: str | None = None
     try:
-        base = tempfile.mkdtemp(prefix="milo-doctor-", dir="/run")
+        base = tempfile.mkdtemp(prefix="milo-doctor-", dir=caller.run_directory)
     except OSError as exc:
-        return Trial(f"no directory can be made in /run: {exc.strerror}", 0.0)
+        return Trial(f"no directory can be made in {caller.run_directory}: {exc.strerror}", 0.0)
     try:
         umask = os.umask(0o022)  # as in a task process, see `milo.spawner`
         try:
-            trio.run(_run, base, crun_path, options)
+            trio.run(_run, base, crun_path, options, caller)
         finally:
             os.umask(umask)
     except* (MiloError, OSError) as errors:
@@ -65,7 +84,7 @@ def try_container(crun_path: str, options: PluginOptions) -> Trial:
     return Trial(error, time.monotonic() - begin)
 
 
-async def _run(base: str, crun_path: str, options: PluginOptions) -> None:
+async def _run(base: str, crun_path: str, options: PluginOptions, caller: Caller) -> None:
     become_subreaper()
     task_id = f"{TASK_NAME}/{os.path.basename(base)}"
     launch = Launch(
@@ -80,6 +99,8 @@ async def _run(base: str, crun_path: str, options: PluginOptions) -> None:
         javas=(),
         resources=Resources(memory_bytes=64 << 20, cpu_shares=100),
         plugin=options,
+        user=caller.user,
+        rights=caller.rights,
     )
     os.chmod(base, 0o711)  # noqa: S103 - a container in a user namespace has to pass
     for path in (launch.state_dir, launch.shared_dir):

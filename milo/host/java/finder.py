@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -48,10 +49,14 @@ class JavaFinder:
         places: Sequence[tuple[str, str]] = PLACES,
         rules: Rules | None = None,
         timeout_s: float = RUN_TIMEOUT_S,
+        *,
+        runs: bool = True,
     ) -> None:
+        """``runs``: ask each runtime itself, rather than its ``release`` file where it has one."""
         self._places = places
         self._rules = rules or Rules()
         self._timeout_s = timeout_s
+        self._runs = runs
         self._known: dict[str, _Known] = {}
         self._lock = trio.Lock()
         self.problems: tuple[str, ...] = ()
@@ -123,20 +128,28 @@ class JavaFinder:
             trusted=not tree.distrust,
         )
 
+    async def _ask_trusted(self, home: str) -> JavaVersion:
+        if not self._runs:
+            with contextlib.suppress(ValueError):  # older ones of Debian have no such file
+                return await _ask_release(home)
+        return version_from_output(await _run(home, self._timeout_s))
+
     async def _look(self, home: str, tree: Survey, identity: tuple[object, ...]) -> _Known:
         try:
-            if tree.distrust:
-                version = version_from_release(
-                    await trio.to_thread.run_sync(_read_release, home, abandon_on_cancel=True)
-                )
-            else:
-                version = version_from_output(await _run(home, self._timeout_s))
+            version = await (_ask_release(home) if tree.distrust else self._ask_trusted(home))
         except (OSError, ValueError) as error:
             problem = (isinstance(error, OSError) and error.strerror) or str(error)
             if tree.distrust:
                 problem += f" (it is not run, because {tree.distrust})"
             return _Known(identity, None, problem)
         return _Known(identity, version, "")
+
+
+async def _ask_release(home: str) -> JavaVersion:
+    """Return the version in a runtime's ``release`` file; raises `ValueError`."""
+    return version_from_release(
+        await trio.to_thread.run_sync(_read_release, home, abandon_on_cancel=True)
+    )
 
 
 async def _run(home: str, timeout_s: float) -> str:
