@@ -16,6 +16,10 @@ from milo import proc
 from milo.core.cgroup import CRUN_CGROUP_ROOT, NO_LIMIT_BYTES, Hierarchy, Mode
 from milo.core.records import ProcessId
 
+NEEDED: Final = ("memory", "pids")
+"""Controllers without which a group of a container's own would limit nothing."""
+SUPERVISOR: Final = "milo-run"
+"""The group of ``milo run`` itself, beside its container's."""
 NOT_CONTROLLERS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "none")
 """What else stands among the options of a v1 cgroup file system; cgroups(7)."""
 
@@ -50,6 +54,46 @@ def hierarchy_in(mounts: Iterable[proc.Mount]) -> Hierarchy:
     if directories:
         return Hierarchy(Mode.HYBRID if hybrid else Mode.V1, directories)
     return Hierarchy(Mode.NONE, {})
+
+
+def is_v2() -> bool:
+    """Whether the host has the unified hierarchy alone."""
+    return detect().mode is Mode.V2
+
+
+def delegated() -> str:
+    """Return the cgroup that is this process's alone, to make others in; empty without one.
+
+    Relative to the hierarchy's root, on v2 alone. systemd makes such a group (`milo.cli.scope`);
+    a shell's own holds the shell too.
+    """
+    path = proc.unified_cgroup()
+    directory = detect().directory("", path) if path.strip("/") and is_v2() else None
+    if directory is None or not set(NEEDED) <= {*read_words(directory, "cgroup.controllers")}:
+        return ""
+    files = ("", "/cgroup.procs", "/cgroup.subtree_control")
+    own = all(os.access(directory + name, os.W_OK) for name in files)
+    return path if own and processes(path) == {os.getpid()} else ""
+
+
+def settle_below(path: str) -> None:
+    """Let containers have groups of their own in ``path``, which `delegated` has returned.
+
+    v2 knows no group with both processes and limits for others, so this process makes room.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    directory = f"{CRUN_CGROUP_ROOT}{path}"
+    os.mkdir(f"{directory}/{SUPERVISOR}")
+    proc.write(f"{directory}/{SUPERVISOR}/cgroup.procs", "0")
+    handed = {*read_words(directory, "cgroup.controllers")} & {*NEEDED, "cpu"}
+    proc.write(f"{directory}/cgroup.subtree_control", " ".join(f"+{one}" for one in sorted(handed)))
+
+
+def hands_down(path: str, controller: str) -> bool:
+    """Whether the groups in ``path`` have a controller; v2."""
+    return controller in read_words(f"{CRUN_CGROUP_ROOT}{path}", "cgroup.subtree_control")
 
 
 def parse_number(data: bytes | None) -> int | None:

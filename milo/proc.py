@@ -328,6 +328,14 @@ def reopen(fd: int, flags: int) -> int:
     return os.open(descriptor_path(fd), flags | os.O_CLOEXEC)
 
 
+def unified_cgroup() -> str:
+    """Return the v2 cgroup of this process, relative to the hierarchy's root; cgroups(7)."""
+    for line in lines(read("/proc/self/cgroup")):
+        if line.startswith(b"0::"):
+            return os.fsdecode(line[3:])
+    return ""
+
+
 # ---- capabilities
 
 

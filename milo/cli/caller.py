@@ -8,7 +8,8 @@ from typing import Final, NoReturn
 
 import attrs
 
-from milo import namespaces, proc
+from milo import cgroup_files, namespaces, proc
+from milo.cli.scope import enter_scope
 from milo.core.container.rights import ROOT, Rights, ordinary
 from milo.errors import MiloError
 from milo.host import state_dirs
@@ -38,15 +39,33 @@ class Caller:
     user: str = ""
     """Who the application runs as, unless --user names another."""
     rights: Rights = ROOT
+    cgroup: str = ""
+    """Where its container's is made, relative to the hierarchy's root; empty: there."""
+    limits_cpu: bool = True
+    """Whether that can hold it to an amount of CPU."""
     owners: tuple[int, ...] = (0,)
     """Whom this process trusts, as it sees them; `milo.host.state_store.StateStore`."""
 
 
-def enter() -> Caller:
+def own_cgroup() -> str:
+    """Return a cgroup of this process's own in which a container's can be made, or nothing.
+
+    To be called while it has no child: these would be in it too.
+    """
+    path = "" if os.geteuid() == 0 else enter_scope()
+    if path:
+        try:
+            cgroup_files.settle_below(path)
+        except OSError:
+            return ""  # as without one: milo run says that there are no limits
+    return path
+
+
+def enter(cgroup: str = "") -> Caller:
     """Be able to make containers from here on: an ordinary user enters namespaces for that.
 
     To be called while there is one thread, and after everything that has to tell root's files from
-    another user's.
+    another user's. ``cgroup`` is what `own_cgroup` has returned.
 
     Raises:
         NoUserNamespaceError: the host does not permit it.
@@ -60,15 +79,18 @@ def enter() -> Caller:
     try:
         namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
         namespaces.map_own_user(uid, gid)
-        # Whatever the host has there: none is used, and crun 1.8 refuses some.
-        namespaces.hide_cgroups()
+        if not cgroup:
+            # Whatever the host has there: none is used, and crun 1.8 refuses some.
+            namespaces.hide_cgroups()
     except OSError as exc:
         _refuse(exc)
     return Caller(
         run_directory,
         data_directory,
         user=f"{uid}:{gid}",
-        rights=ordinary(uid, gid),
+        rights=ordinary(uid, gid, cgroups=bool(cgroup)),
+        cgroup=cgroup,
+        limits_cpu=not cgroup or cgroup_files.hands_down(cgroup, "cpu"),
         owners=(0, OVERFLOW_ID),
     )
 

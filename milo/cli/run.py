@@ -19,7 +19,7 @@ import trio
 from milo import proc, walk
 from milo.cli import run_options
 from milo.cli.arguments import absolute, size_of
-from milo.cli.caller import Caller, enter
+from milo.cli.caller import Caller, enter, own_cgroup
 from milo.cli.log_files import RotatingFile
 from milo.cli.output import OutputError, ReaderGoneError, warn, write_all
 from milo.core import control
@@ -56,9 +56,10 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     os.umask(0o022)  # as in a task process, see `milo.spawner`
     run_options.require_text(options, application)
     plugin = run_options.plugin_options(options)
+    cgroup = own_cgroup()
     # Before there is an event loop, and the search before an ordinary user's namespaces.
     with contextlib.closing(JavaSearch(plugin.java_home, os.environ)) as javas:
-        caller = enter()
+        caller = enter(cgroup)
         with contextlib.closing(Preparer.fork()) as preparer:
             outcome, complete, stopped = trio.run(
                 _run, options, application, caller, javas, preparer
@@ -85,6 +86,12 @@ async def _run(
     """
     become_subreaper()
     limits = run_options.resources(options)
+    if options.cpus is not None and not caller.limits_cpu:
+        raise ConfigError(
+            "--cpus",
+            "the cgroup that systemd gives to this user has no cpu controller",
+            "no --cpus, or Delegate=yes in [Service] by: sudo systemctl edit user@.service",
+        )
     if (missing := missing_limits(caller.rights)) and run_options.limits_are_asked(options):
         warn(f"milo: {missing}")
     if not caller.rights.limits:
@@ -124,6 +131,7 @@ async def _run(
             network=Network(mode=options.network),
             plugin=plugin,
             rights=caller.rights,
+            cgroup_parent=caller.cgroup,
             log_dir=absolute(options.log_dir) if options.log_dir else "",
         )
         store.make(launch)

@@ -80,6 +80,15 @@ async def test_a_host_without_java_has_none(host: Host) -> None:
     assert host.finder.problems == ()
 
 
+async def test_for_one_start_a_release_file_will_do(host: Host) -> None:
+    """To run each runtime takes longer; one without such a file is run all the same."""
+    host.runtime(host.jvm / "a-17")
+    host.finder = JavaFinder(places=((str(host.jvm), "*"),), rules=host.rules, runs=False)
+    assert [java.version for java in await host.find()] == ["17.0.15"] and host.runs == 0
+    (host.jvm / "a-17/release").unlink()
+    assert [java.version for java in await host.find()] == ["17.0.15"] and host.runs == 1
+
+
 async def test_the_order_of_preference(host: Host) -> None:
     """java_home, JAVA_HOME, the directories (default-java, then the newest), java on PATH."""
     for name, version in (

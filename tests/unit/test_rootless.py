@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from milo import namespaces, proc
-from milo.cli import caller
+from milo import cgroup_files, namespaces, proc
+from milo.cli import caller, scope
+from milo.core.cgroup import Hierarchy, Mode
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import rights, spec, userns
 from milo.core.container.confinement import Confinement
@@ -142,3 +143,96 @@ def test_a_directory_of_another_users_is_not_used(
     assert state_dirs.run_directories()[-1] == str(tmp_path / "milo-1")
     with pytest.raises(StateError):
         state_dirs.make_run_directory()
+
+
+FAKE_BUSCTL = """#!/bin/sh
+printf '%s\\n' "$@" > {words}
+exit {status}
+"""
+"""This machine has no systemd: what busctl is asked for, and that a refusal costs only limits."""
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, "/own.scope"), (1, "")])
+def test_systemd_is_asked_for_a_scope(
+    status: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this very process, delegated; it is there a moment after the answer."""
+    words = tmp_path / "words"
+    (tmp_path / "busctl").write_text(FAKE_BUSCTL.format(words=words, status=status))
+    (tmp_path / "busctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(cgroup_files, "is_v2", lambda: True)
+    looks = iter(["", "", "/own.scope"])
+    monkeypatch.setattr(cgroup_files, "delegated", lambda: next(looks))
+    assert scope.enter_scope() == expected
+    asked = words.read_text().splitlines()
+    at = asked.index("StartTransientUnit")
+    pid = str(os.getpid())
+    assert asked[0] == "--user" and asked[at + 1 : at + 3] == [
+        "ssa(sv)a(sa(sv))",
+        f"milo-run-{pid}.scope",
+    ]
+    assert asked[at + 4] == "4" and asked[-1] == "0"
+    assert asked[-11:-1] == [
+        *("PIDs", "au", "1", pid, "Delegate", "b", "true"),
+        *("CollectMode", "s", "inactive-or-failed"),
+    ]
+
+
+def test_without_a_bus_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor on cgroup v1, where nothing can be delegated."""
+    monkeypatch.setattr(cgroup_files, "delegated", lambda: "")
+    monkeypatch.setattr(scope, "subprocess", None)
+    monkeypatch.setattr(cgroup_files, "is_v2", lambda: True)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert scope.enter_scope() == ""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
+    monkeypatch.setattr(cgroup_files, "is_v2", lambda: False)
+    assert scope.enter_scope() == ""
+
+
+@pytest.mark.parametrize(
+    ("controllers", "procs", "expected"),
+    [
+        ("cpu memory pids", "{pid}", "/a.scope"),
+        ("cpu pids", "{pid}", ""),
+        ("memory pids", "{pid}\n1", ""),
+    ],
+)
+def test_a_cgroup_is_ones_own_if_nobody_else_is_in_it(
+    controllers: str,
+    procs: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It can be written, limits something, and v2 lets no group have processes and groups."""
+    group = tmp_path / "a.scope"
+    group.mkdir()
+    (group / "cgroup.controllers").write_text(controllers)
+    (group / "cgroup.procs").write_text(procs.format(pid=os.getpid()))
+    (group / "cgroup.subtree_control").write_text("")
+    monkeypatch.setattr(cgroup_files, "CRUN_CGROUP_ROOT", str(tmp_path))
+    monkeypatch.setattr(cgroup_files, "detect", lambda: Hierarchy(Mode.V2, {"": str(tmp_path)}))
+    monkeypatch.setattr(proc, "unified_cgroup", lambda: "/a.scope")
+    assert cgroup_files.delegated() == expected
+    if expected:
+        (group / cgroup_files.SUPERVISOR).mkdir()
+        (group / cgroup_files.SUPERVISOR / "cgroup.procs").write_text("")
+        (group / cgroup_files.SUPERVISOR).rename(tmp_path / "made")
+        monkeypatch.setattr(os, "mkdir", lambda path: (tmp_path / "made").rename(path))
+        cgroup_files.settle_below(expected)
+        assert (group / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+        assert (group / cgroup_files.SUPERVISOR / "cgroup.procs").read_text() == "0"
+        monkeypatch.setattr(
+            cgroup_files, "read_words", lambda directory, name: [directory, name, "cpu"]
+        )
+        assert cgroup_files.hands_down(expected, "cpu")
+
+
+def test_devices_are_not_the_users_to_limit() -> None:
+    """But memory and processes are, in a cgroup that he was given."""
+    linux = built(Confinement(rights=rights.ordinary(1000, 1001, cgroups=True)))["linux"]
+    assert isinstance(linux, dict)
+    assert linux["resources"] == {"pids": {"limit": 4096}}

@@ -101,6 +101,7 @@ async def _run(base: str, crun_path: str, options: PluginOptions, caller: Caller
         plugin=options,
         user=caller.user,
         rights=caller.rights,
+        cgroup_parent=caller.cgroup,
     )
     os.chmod(base, 0o711)  # noqa: S103 - a container in a user namespace has to pass
     for path in (launch.state_dir, launch.shared_dir):

@@ -26,7 +26,7 @@ class Rights:
     terminal_group: bool = True
     """Whether terminals can belong to the group that Debian has for them."""
     devices: bool = True
-    """Whether a device of the host's can be given back to root."""
+    """Whether there is a say over the host's devices: who owns one, and who opens it."""
     returns: bool = True
     """Whether a process that makes a PID namespace for its children can undo that."""
     limits: bool = True
@@ -36,11 +36,14 @@ class Rights:
 ROOT: Final = Rights()
 
 
-def ordinary(uid: int, gid: int) -> Rights:
-    """Return what an ordinary user has, in a user namespace in which only he is there, as 0."""
+def ordinary(uid: int, gid: int, *, cgroups: bool = False) -> Rights:
+    """Return what an ordinary user has, in a user namespace in which only he is there, as 0.
+
+    ``cgroups``: a part of the hierarchy is his.
+    """
     return Rights(
         ids=only(uid, gid),
-        cgroups=False,
+        cgroups=cgroups,
         sysfs=False,
         terminal_group=False,
         devices=False,

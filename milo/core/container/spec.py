@@ -255,6 +255,7 @@ def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
 
 def _resources(plan: ContainerPlan) -> dict[str, Any]:
     resources = plan.resources
+    result: dict[str, Any] = {"pids": {"limit": plan.confinement.pids_limit}}
     # crun adds the minimal devices of /dev to the permitted ones itself.
     devices: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
     devices += [
@@ -267,7 +268,8 @@ def _resources(plan: ContainerPlan) -> dict[str, Any]:
         }
         for device in plan.devices
     ]
-    result: dict[str, Any] = {"devices": devices, "pids": {"limit": plan.confinement.pids_limit}}
+    if plan.confinement.rights.devices:
+        result["devices"] = devices
     memory = cgroup.memory_limits(resources.memory_bytes, resources.memory_max_bytes)
     if memory:
         result["memory"] = memory

@@ -75,8 +75,8 @@ def missing_limits(rights: Rights) -> str:
     if rights.cgroups:
         return ""
     return (
-        "Without root the application has no cgroup of its own: its heap is sized for its memory, "
-        "but nothing else holds it to its limits"
+        "Without root, and without a cgroup from systemd, nothing holds the application to its "
+        "limits; its heap is sized for its memory all the same"
     )
 
 
