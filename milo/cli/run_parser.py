@@ -19,7 +19,7 @@ def add_run(commands: Commands) -> None:
         "run",
         help="run a JAR as Nomad would, without Nomad",
         description="Run a JAR in a container and print its output as it comes. All words after "
-        "the JAR are the application's. An ordinary user's runs as himself, without limits.",
+        "the JAR are the application's. Without root it runs as the user who starts it.",
         epilog=examples(
             "milo run app.jar --port 8080",
             "milo run -m 1g -v ./data:/data -e MODE=test app.jar",

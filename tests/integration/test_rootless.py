@@ -231,3 +231,11 @@ def test_a_host_that_refuses_is_told(user: OrdinaryUser, jars: Path) -> None:
     assert done.returncode == 1 and done.stdout == ""
     assert "the kernel refuses one: Operation not permitted" in done.stderr
     wait_for("the end of the search for Java", lambda: not user.processes())
+
+
+def test_the_doctor_says_what_works_here(user: OrdinaryUser) -> None:
+    """A container is tried as the user's own."""
+    checks = json.loads(user.milo("doctor", "--json").stdout)["checks"]
+    (found,) = [one for one in checks if one["check"] == "milo run"]
+    assert found["verdict"] == "ok" and "works without root" in found["found"]
+    assert user.processes() == []

@@ -159,6 +159,14 @@ def test_privileges() -> None:
     holds(host_verdicts.check_privileges(1000, 0), SKIPPED, "sudo milo doctor")
 
 
+def test_an_ordinary_user_learns_what_works() -> None:
+    """A host that permits no user namespaces is no failure of Nomad's."""
+    check = host_verdicts.check_without_root
+    holds(check(None, 0.1, limited=True), OK, "without root, with limits")
+    holds(check(None, 0.1, limited=False), OK, "but without limits")
+    holds(check("Error: no namespaces", 0.1, limited=False), WARNING, "no namespaces")
+
+
 GIB = 1 << 30
 STATE = Directory(
     path="/run/milo",

@@ -58,7 +58,7 @@ complete -c milo -f
 
 complete -c milo -n _shtab_milo_using -s h -l help -d 'show this help message and exit'
 complete -c milo -n _shtab_milo_using -l version -d 'show program'"'"'s version number and exit'
-complete -c milo -n '_shtab_milo_using; and test $_shtab_milo_npos -eq 0' -a run -d 'Run a JAR in a container and print its output as it comes. All words after the JAR are the application'"'"'s. An ordinary user'"'"'s runs as himself, without limits.'
+complete -c milo -n '_shtab_milo_using; and test $_shtab_milo_npos -eq 0' -a run -d 'Run a JAR in a container and print its output as it comes. All words after the JAR are the application'"'"'s. Without root it runs as the user who starts it.'
 complete -c milo -n '_shtab_milo_using run' -s h -l help -d 'show this help message and exit'
 complete -c milo -n '_shtab_milo_using run' -l name -x -d 'name to show in milo ps; default: the name of the JAR'
 complete -c milo -n '_shtab_milo_using run' -s m -l memory -x -d 'memory limit, such as 512m or 1.5g; default 512m'

@@ -19,7 +19,7 @@ _shtab_milo_commands() {
     job:'Print a Nomad job file that runs a JAR. A local JAR is inspected for its main class and the Java version it needs; nothing is downloaded. Everything after -- becomes args, the arguments of the application.'
     logs:'Print standard output and standard error of a task in order of time, from the files that Nomad'"'"'s log collector or milo run --log-dir wrote. On a terminal, control characters are escaped, except for colours.'
     ps:'List all Milo tasks on this host, started by Nomad or by milo run; as an ordinary user, those of your own milo run.'
-    run:'Run a JAR in a container and print its output as it comes. All words after the JAR are the application'"'"'s. An ordinary user'"'"'s runs as himself, without limits.'
+    run:'Run a JAR in a container and print its output as it comes. All words after the JAR are the application'"'"'s. Without root it runs as the user who starts it.'
     stats:'Show the CPU and memory use of tasks, as the kernel counts it.'
     stop:'Send a signal to a task, and SIGKILL if it does not end in time. Nomad restarts its own tasks as the restart block of the job says; to end one for good, stop the job. A task without its task process is stopped, too, and cleaned up.'
     uninstall:'Remove the executable that milo install wrote, and nothing else, and list the tasks that still run.'

@@ -55,7 +55,9 @@ def check_host(options: PluginOptions) -> list[Finding]:
         findings.append(host_verdicts.check_trial(trial.error, trial.seconds))
     elif crun:
         trial = try_without_root(crun)
-        findings.append(host_verdicts.check_without_root(trial.error, trial.seconds))
+        findings.append(
+            host_verdicts.check_without_root(trial.error, trial.seconds, limited=trial.limited)
+        )
     findings += _check_java(options)
     findings.append(_check_seccomp(options))
     findings += check_state_dir(look_at(options.state_dir))

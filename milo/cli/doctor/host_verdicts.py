@@ -210,8 +210,8 @@ def check_seccomp(asked: str, default: str, error: str) -> Finding:
     return ok("seccomp", "Milo's own list of system calls, because no default profile is installed")
 
 
-def check_without_root(error: str | None, seconds: float) -> Finding:
-    """Whether this ordinary user can run JARs: ``error`` as of `check_trial`."""
+def check_without_root(error: str | None, seconds: float, *, limited: bool) -> Finding:
+    """Whether this ordinary user can run JARs, and within limits; ``error`` as of `check_trial`."""
     if error is not None:
         return Finding(
             "milo run",
@@ -219,10 +219,8 @@ def check_without_root(error: str | None, seconds: float) -> Finding:
             f"not without root: {_sentence(error)}",
             "sudo milo run, or see docs/howto/without-root.md",
         )
-    return ok(
-        "milo run",
-        f"works without root, without limits; a container took {seconds * 1000:.0f} ms",
-    )
+    limits = "with limits" if limited else "but without limits: there is no cgroup from systemd"
+    return ok("milo run", f"works without root, {limits}; a container took {seconds * 1000:.0f} ms")
 
 
 def check_privileges(uid: int, capabilities: int) -> Finding:

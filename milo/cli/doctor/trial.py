@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from milo import walk
-from milo.cli.caller import Caller, enter
+from milo.cli.caller import Caller, enter, own_cgroup
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Application, JavaRuntime, Launch, Resources
@@ -39,6 +39,8 @@ class Trial:
 
     error: str | None
     seconds: float
+    limited: bool = True
+    """Whether it had a cgroup of its own."""
 
 
 def try_without_root(crun_path: str) -> Trial:
@@ -46,7 +48,7 @@ def try_without_root(crun_path: str) -> Trial:
 
     def work() -> bytes:
         try:
-            trial = try_container(crun_path, PluginOptions(), enter())
+            trial = try_container(crun_path, PluginOptions(), enter(own_cgroup()))
         except MiloError as exc:
             trial = Trial(str(exc), 0.0)
         return msgspec.json.encode(trial)
@@ -81,7 +83,7 @@ def try_container(crun_path: str, options: PluginOptions, caller: Caller = ROOT)
     finally:
         with contextlib.suppress(PathError), walk.hold_directory(os.path.dirname(base)) as run:
             run.remove_tree(os.path.basename(base))
-    return Trial(error, time.monotonic() - begin)
+    return Trial(error, time.monotonic() - begin, caller.rights.cgroups)
 
 
 async def _run(base: str, crun_path: str, options: PluginOptions, caller: Caller) -> None:
