@@ -37,6 +37,15 @@ class ArtifactError(MiloError):
         super().__init__(f"Error: {text}")
 
 
+class AccessError(MiloError):
+    """The task's user may not use what its application needs."""
+
+    def __init__(self, text: str, *, path: str) -> None:
+        self.path = path
+        """What is in the way, in the container."""
+        super().__init__(f"Error: {text}")
+
+
 class JavaError(MiloError):
     """No Java runtime fits."""
 

@@ -18,6 +18,7 @@ import os
 import re
 import resource
 import signal
+import struct
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -30,11 +31,14 @@ if sys.platform != "linux":  # pragma: no cover
     raise ImportError("Milo runs on Linux only")
 
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_KEEPCAPS: Final = 8
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 CLONE_NEWNET: Final = 0x40000000
 PF_EXITING: Final = 0x4
 """linux/sched.h, include/linux/sched.h"""
+CAPABILITY_VERSION_3: Final = 0x20080522
+"""linux/capability.h"""
 IN_MODIFY: Final = 0x2
 """sys/inotify.h"""
 
@@ -358,6 +362,16 @@ def number_inside(pid: int) -> int:
     """Return the number that a process has in its own PID namespace; 0 when it has gone."""
     found = _status_field(b"NSpid", pid)
     return int(found.split()[-1]) if found else 0
+
+
+def set_capabilities(mask: int) -> None:
+    """Have just the capabilities of a bit mask, which this process has to have; capset(2).
+
+    They are effective and permitted, and no program inherits them. Raises OSError.
+    """
+    low, high = mask & 0xFFFF_FFFF, mask >> 32
+    header = struct.pack("=II", CAPABILITY_VERSION_3, 0)
+    _checked(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)))
 
 
 def _status_field(name: bytes, pid: int | str = "self") -> bytes | None:

@@ -41,10 +41,13 @@ from milo.proc import (
 from milo.task.children import Reaper
 from milo.task.containment import fault
 from milo.task.java.application import resolve_application
+from milo.task.java.class_path import missing_sentence
 from milo.task.java.jvm import JvmPlan, plan_jvm
+from milo.task.java.needs import needs
 from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.oci import privileges
 from milo.task.oci.bundle import Bundle, write_bundle
+from milo.task.root import access
 from milo.task.root.mount_check import MountCheck
 from milo.unix_sockets import close_all, passed_descriptors, passing
 
@@ -74,6 +77,8 @@ class Prepared:
     """Without its binds."""
     held: tuple[tuple[str, str], ...] = ()
     """Of each descriptor that is passed on: see `MountCheck.pairs`."""
+    warnings: tuple[str, ...] = ()
+    """Sentences for the task's user, to be told before the application says anything."""
     inspect_s: float = 0.0
     bundle_s: float = 0.0
     version: records.Int32 = records.RECORD_VERSION
@@ -214,6 +219,9 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
     inspected_s = time.monotonic()
     arguments = java_arguments(app, options, plan.tuning.arguments)
     bundle = write_bundle(launch, options, app, arguments)
+    wanted = needs(launch, app, bundle.binds, bundle.work_dir)
+    access.check(wanted, bundle.binds, launch, options, bundle.user)
+    missing = missing_sentence(launch, app.jar, bundle.binds) if app.jar else ""
     check = MountCheck(
         bundle.binds,
         alloc_dir=launch.alloc_dir,
@@ -226,6 +234,7 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
         jvm=attrs.evolve(plan, remarks=(*plan.remarks, *bundle.notes)),
         bundle=attrs.evolve(bundle, binds=()),
         held=check.pairs,
+        warnings=(missing,) if missing else (),
         inspect_s=inspected_s - began_s,
         bundle_s=time.monotonic() - inspected_s,
     )

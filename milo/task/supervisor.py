@@ -177,6 +177,9 @@ class Supervisor:
                 streams = Streams.open(self.launch, prepared.policy, self._journal)
                 self._streams = streams
                 undo.callback(streams.close)
+                for warning in prepared.warnings:
+                    self._journal.event(warning)
+                    streams.print_first(warning)
                 container = await self._create(prepared.bundle, mount_check, streams)
             try:
                 if self._ladder.requested:

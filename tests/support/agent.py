@@ -70,6 +70,8 @@ class Agent:
     nomad: Nomad
     own_mounts: bool = False
     """Whether it runs in a mount namespace of its own, see `in_mounts`."""
+    umask: int = -1
+    """Its own; -1 is that of the tests."""
     process: subprocess.Popen[bytes] | None = None
     allocations: set[str] = attrs.field(factory=set)
     """Every allocation seen, to look for what is left of it at the end."""
@@ -110,6 +112,7 @@ class Agent:
             stdout=self._output,
             stderr=self._output,
             cwd=self.base,
+            umask=self.umask,
         )
         try:
             wait_for("the agent's node to be ready", self._ready, READY_S, pause_s=0.1)
@@ -225,6 +228,7 @@ def agent(
     strict: bool = True,
     stub: bool = False,
     own_mounts: bool = False,
+    umask: int = -1,
     client: str = "",
     telemetry: str = TELEMETRY,
     more: str = "",
@@ -234,9 +238,9 @@ def agent(
     ``milo`` adds keys to the plugin's configuration and ``env`` to the agent's environment.
     Without ``dev`` the agent keeps its state and can be ended and started again. Its log is
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller, and
-    ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own.
-    ``client`` is more text for the block of that name, ``telemetry`` the text of that block, and
-    ``more`` text for the whole file.
+    ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own,
+    and ``umask`` a umask. ``client`` is more text for the block of that name, ``telemetry`` the
+    text of that block, and ``more`` text for the whole file.
     """
     base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
@@ -250,6 +254,7 @@ def agent(
         log=LOGS / f"{name}.log",
         ports=ports,
         own_mounts=own_mounts,
+        umask=umask,
         env={**os.environ, **(env or {})},
         nomad=Nomad(
             binary=shutil.which(os.environ.get("NOMAD_BIN") or "nomad") or "nomad",

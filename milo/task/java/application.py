@@ -227,7 +227,7 @@ def _named_jar(launch: Launch, options: TaskOptions) -> str:
         if above:
             return there
         with contextlib.suppress(PathError):
-            _hold(launch, there).close()
+            hold_named(launch, there).close()
             return there
     return jar
 
@@ -236,21 +236,24 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _hold(launch: Launch, path: str) -> walk.Held:
-    """Hold a file in the task's directories or in one of its volumes; see `milo.walk`."""
+def hold_named(launch: Launch, path: str, kind: walk.Kind | None = walk.Kind.FILE) -> walk.Held:
+    """Hold what is at a path of the container, in the task's directories or one of its volumes.
+
+    Raises `PathError`, as `milo.walk.hold_in_container` does.
+    """
     volumes = {}
     around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
     if around:
         mount = max(around, key=lambda mount: len(mount.task_path))
         volumes["volume"] = walk.real_path(mount.host_path)
         path = f"/volume{path[len(normalized(mount.task_path)) :]}"
-    return brought.hold(launch, path, OWN, volumes)
+    return brought.hold(launch, path, OWN, volumes, kind)
 
 
 def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
     """Open the JAR at the container's path ``jar``; ``shown`` is what texts call it."""
     try:
-        with _hold(launch, jar) as held:
+        with hold_named(launch, jar) as held:
             return os.fdopen(held.open(), "rb")
     except PathError as error:
         similar = _similar(launch, jar)

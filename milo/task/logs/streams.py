@@ -15,6 +15,7 @@ from milo.core import control
 from milo.core.java import out_of_memory
 from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, TIMELINE_FILE, StreamCounters, TaskRecord
+from milo.core.text import printable
 from milo.task.containment import keep_running
 from milo.task.journal import Journal
 from milo.task.logs.byte_counts import ByteCountsFile
@@ -142,6 +143,11 @@ class Streams:
         sink = FifoSink(path, beneath=launch.alloc_dir)
         self._begin(name, source, container_end, sink, policy)
         return container_end
+
+    def print_first(self, text: str) -> None:
+        """Put a line on stderr before the container is there to print anything."""
+        with contextlib.suppress(OSError):
+            os.write(self.container_stderr, f"{printable(text)}\n".encode())
 
     def release_container_ends(self) -> None:
         """Close the ends that the container has its own copies of: its exit is then an end."""

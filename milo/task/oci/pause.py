@@ -29,7 +29,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -46,6 +45,7 @@ from milo.proc import (
     open_descriptors,
     open_pid_namespace,
     prctl,
+    set_capabilities,
     set_process_name,
 )
 from milo.task.children import Reaper, WaitStatus, fork, reset_signals
@@ -75,8 +75,6 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 """linux/prctl.h"""
-CAPABILITY_VERSION_3: Final = 0x20080522
-"""linux/capability.h"""
 NOBODY: Final = 65534
 
 ROOT_OPTIONS: Final = b"mode=0555,size=64k,nr_inodes=4"
@@ -316,7 +314,7 @@ def _drop_privileges(*, keeps_groups: bool) -> None:
     _become(PAUSE_ID) or _become(NOBODY)
     with contextlib.suppress(OSError):  # Linux before 4.3
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    _call("capset", struct.pack("=II", CAPABILITY_VERSION_3, 0), bytes(24))
+    set_capabilities(0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 

@@ -151,8 +151,9 @@ def hold(
     path: str,
     own: Sequence[str] = OWN,
     volumes: Mapping[str, str] = types.MappingProxyType({}),
+    kind: Kind | None = Kind.FILE,
 ) -> walk.Held:
-    """Hold the file that the task finds at the absolute ``path`` in its own directories.
+    """Hold what the task finds at the absolute ``path`` in its own directories.
 
     Of those at the root only ``own`` are looked into. ``volumes`` are more places of
     `milo.walk.hold_in_container`. Raises `PathError`.
@@ -162,7 +163,7 @@ def hold(
         del parts[0]
     elif parts and parts[0] not in volumes and has(launch, parts[0]):
         parts.insert(0, TASK_ROOT[1:])
-    held = walk.hold_in_container({**places(launch, own), **volumes}, "/".join(parts), Kind.FILE)
+    held = walk.hold_in_container({**places(launch, own), **volumes}, "/".join(parts), kind)
     if not is_inside(held.path, f"{launch.task_dir}/{PRIVATE}"):
         return held
     with held:
