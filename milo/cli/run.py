@@ -65,6 +65,11 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
                 _run, options, application, caller, javas, preparer
             )
     if isinstance(outcome, control.StartFailed):
+        if caller.rights.ids and "mount `proc`" in outcome.text:
+            warn(
+                "Without root a container gets no /proc where parts of the host's are hidden. In a "
+                "container of docker: --security-opt systempaths=unconfined"
+            )
         return 1  # its text has come out of the task's stderr already
     if outcome.signal or outcome.error or outcome.oom_killed:
         warn(exit_sentence(outcome, stopped=stopped))

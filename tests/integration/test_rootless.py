@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.ordinary_user import PYTHON, OrdinaryUser, ordinary_user
-from tests.support.waiting import wait_for
+from tests.support.waiting import scaled, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a user")
 
@@ -239,3 +239,26 @@ def test_the_doctor_says_what_works_here(user: OrdinaryUser) -> None:
     (found,) = [one for one in checks if one["check"] == "milo run"]
     assert found["verdict"] == "ok" and "works without root" in found["found"]
     assert user.processes() == []
+
+
+def test_a_proc_of_which_parts_are_hidden_is_told(user: OrdinaryUser, jars: Path) -> None:
+    """As in a container of docker, where the kernel gives no other /proc."""
+    script = 'mount -t tmpfs none /proc/irq && exec "$@"'
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            *user.argv("run", str(jars / "hello.jar")),
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=False,
+        timeout=scaled(60),
+    )
+    assert done.returncode == 1 and "systempaths=unconfined" in done.stderr

@@ -23,7 +23,7 @@ from tests.support.launches import make_launch
 USER = rights.ordinary(1000, 1001)
 
 
-def built(confinement: Confinement) -> dict[str, object]:
+def built(confinement: Confinement, network_mode: str = "host") -> dict[str, object]:
     """Return the spec of a container with these privileges."""
     plan = spec.ContainerPlan(
         rootfs="/r",
@@ -32,6 +32,7 @@ def built(confinement: Confinement) -> dict[str, object]:
         user=spec.User(1000, 1001),
         hostname="h",
         cgroup_path="",
+        network_mode=network_mode,
         confinement=confinement,
     )
     return spec.build_spec(plan)
@@ -55,6 +56,9 @@ def test_what_the_kernel_refuses_is_not_mounted() -> None:
     assert by_place["/sys"]["type"] == "bind" and "rro" in by_place["/sys"]["options"]
     assert "gid=5" not in by_place["/dev/pts"]["options"]
     assert "/sys/fs/cgroup" not in by_place
+    alone = built(Confinement(rights=USER), network_mode="none")["mounts"]
+    assert isinstance(alone, list)
+    assert [mount["type"] for mount in alone if mount["destination"] == "/sys"] == ["sysfs"]
     assert not any("idmap" in mount["options"] for mount in mounts)
 
 

@@ -129,7 +129,7 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
         "mounts": [
             *(_bind_mount(bind, plan.confinement) for bind in first),
             *(mounts.mask_mount(path) for path, is_own in masks.items() if is_own),
-            *_system_mounts(plan.confinement),
+            *_system_mounts(plan),
             *(_bind_mount(bind, plan.confinement) for bind in others),
             *(mounts.mask_mount(path) for path, is_own in masks.items() if not is_own),
         ],
@@ -206,11 +206,13 @@ def _rlimits(confinement: Confinement) -> dict[str, tuple[int, int]]:
     return own | confinement.rlimits
 
 
-def _system_mounts(confinement: Confinement) -> list[dict[str, Any]]:
+def _system_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:
     """Return the mounts of every container, changed as its privileges say."""
-    rights = confinement.rights
+    confinement, rights = plan.confinement, plan.confinement.rights
     result = mounts.system_mounts(
-        sysfs=rights.sysfs, cgroups=rights.cgroups, terminal_group=rights.terminal_group
+        sysfs=rights.sysfs or plan.network_mode == "none",
+        cgroups=rights.cgroups,
+        terminal_group=rights.terminal_group,
     )
     for mount in result:
         if mount["destination"] == "/proc" and rights.ids:
