@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Final
+
+import attrs
 
 from milo import proc
 
@@ -16,6 +19,16 @@ MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
 """linux/mount.h"""
+
+
+@attrs.frozen
+class Subordinate:
+    """Ids that a user may give away, and the program with the right to map them."""
+
+    program: str
+    first: int
+    count: int
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,14 +47,45 @@ def unshare(kinds: int) -> None:
     _checked(_libc.unshare(kinds))
 
 
-def map_own_user(uid: int, gid: int) -> None:
-    """Make this process 0 in its new user namespace, where no other id is; user_namespaces(7).
+def make_user_namespace(more: Sequence[Subordinate]) -> tuple[int, int]:
+    """Make this process 0 in a user and a mount namespace of its own; user_namespaces(7).
 
-    ``uid`` and ``gid`` are its own outside. Raises OSError.
+    ``more`` are the program and the ids for subordinate users and groups, as /etc/subuid has them;
+    where its program fails, these ids are not there. Returns how many there are of both.
+
+    Raises:
+        OSError: the kernel refuses.
     """
-    proc.write("/proc/self/setgroups", "deny")
-    proc.write("/proc/self/uid_map", f"0 {uid} 1")
-    proc.write("/proc/self/gid_map", f"0 {gid} 1")
+    uid, gid = os.geteuid(), os.getegid()
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    helper = os.fork() if more else 0
+    if more and helper == 0:
+        os.close(writer)
+        if os.read(reader, 1):
+            for one, own in zip(more, (uid, gid), strict=True):
+                ids = ("0", str(own), "1", "1", str(one.first), str(one.count))
+                argv = (one.program, str(os.getppid()), *ids)
+                os.spawnv(os.P_WAIT, one.program, argv)  # noqa: S606
+        os._exit(0)
+    try:
+        unshare(CLONE_NEWUSER | CLONE_NEWNS)
+        if helper:
+            os.write(writer, b"x")
+    finally:
+        os.close(writer)
+        os.close(reader)
+        if helper:
+            os.waitpid(helper, 0)
+    if not proc.read("/proc/self/uid_map"):
+        proc.write("/proc/self/uid_map", f"0 {uid} 1")
+    if not proc.read("/proc/self/gid_map"):
+        proc.write("/proc/self/setgroups", "deny")
+        proc.write("/proc/self/gid_map", f"0 {gid} 1")
+    return _count_more("/proc/self/uid_map"), _count_more("/proc/self/gid_map")
+
+
+def _count_more(path: str) -> int:
+    return sum(int(line.split()[2]) for line in proc.lines(proc.read(path))) - 1
 
 
 def hide_cgroups() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import shutil
 from typing import Final, NoReturn
 
 import attrs
@@ -11,8 +13,11 @@ import attrs
 from milo import cgroup_files, namespaces, proc
 from milo.cli.scope import enter_scope
 from milo.core.container.rights import ROOT, Rights, ordinary
+from milo.core.container.userns import own_ids, subordinate
 from milo.errors import MiloError
+from milo.files import read_file
 from milo.host import state_dirs
+from milo.namespaces import Subordinate
 
 OVERFLOW_ID: Final = 65534
 """Who everybody is that has no id in a user namespace; /proc/sys/kernel/overflowuid."""
@@ -77,8 +82,7 @@ def enter(cgroup: str = "") -> Caller:
     data_directory = state_dirs.make_data_directory()
     uid, gid = os.geteuid(), os.getegid()
     try:
-        namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-        namespaces.map_own_user(uid, gid)
+        more_uids, more_gids = namespaces.make_user_namespace(_subordinate_ids(uid))
         if not cgroup:
             # Whatever the host has there: none is used, and crun 1.8 refuses some.
             namespaces.hide_cgroups()
@@ -88,11 +92,27 @@ def enter(cgroup: str = "") -> Caller:
         run_directory,
         data_directory,
         user=f"{uid}:{gid}",
-        rights=ordinary(uid, gid, cgroups=bool(cgroup)),
+        rights=ordinary(own_ids(uid, gid, more_uids, more_gids), cgroups=bool(cgroup)),
         cgroup=cgroup,
         limits_cpu=not cgroup or cgroup_files.hands_down(cgroup, "cpu"),
         owners=(0, OVERFLOW_ID),
     )
+
+
+def _subordinate_ids(uid: int) -> list[Subordinate]:
+    """Return the users and the groups that this user may have beside himself, or nothing."""
+    found = []
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return []
+    for program, path in (("newuidmap", "/etc/subuid"), ("newgidmap", "/etc/subgid")):
+        tool = shutil.which(program)
+        ids = subordinate((read_file(path) or b"").decode(errors="replace"), name, uid)
+        if tool is None or ids is None:
+            return []
+        found.append(Subordinate(tool, *ids))
+    return found
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 import trio
 
 from milo import walk
 from milo.cli.arguments import absolute
+from milo.cli.caller import enter
 from milo.cli.output import progress, say
 from milo.core.records import ProcessId
 from milo.errors import PathError, StateError
@@ -44,19 +46,25 @@ def collect_garbage(state_dir: str, *, remove: bool) -> int:
     Raises:
         MiloError: it cannot be looked at.
     """
+    runs = state_dirs.of_runs().trusted
     if os.geteuid() != 0:  # an ordinary user's are those of his own `milo run`
-        return trio.run(_runs, remove)
+        if remove:
+            enter()  # what his tasks leave may belong to subordinate users
+        return trio.run(_runs, runs, remove, True)
     path = absolute(state_dir)
     state_dirs.require_roots(path)
-    return trio.run(_collect, path, remove) | trio.run(_runs, remove)
+    return trio.run(_collect, path, remove) | trio.run(_runs, runs, remove, False)
 
 
-async def _runs(remove: bool) -> int:
-    """Show, or remove, what a killed ``milo run`` has left: nobody else would."""
+async def _runs(runs: Sequence[str], remove: bool, ordinary: bool) -> int:
+    """Show, or remove, what a killed ``milo run`` has left in ``runs``: nobody else would.
+
+    ``ordinary``: they are not root's.
+    """
     status = 0
     spawner = SpawnerClient()
     try:
-        for base in abandoned_runs(state_dirs.of_runs().trusted):
+        for base in abandoned_runs(runs):
             orphan = orphans.Orphan(base, _abandoned_words(base))
             if not remove:
                 say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
@@ -64,14 +72,14 @@ async def _runs(remove: bool) -> int:
             store = StateStore(base)
             data = {_data(store, path) for path in store.directories()} - {base}
             for path in store.directories():
-                if os.geteuid() == 0:
-                    await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
-                else:
+                if ordinary:
                     await _end_own(store, path)
+                else:
+                    await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
             ended = not any(task.running for task in list_tasks([base]))
             for path in (*data, base) if ended else ():
-                with contextlib.suppress(PathError), walk.follow(os.path.dirname(path)) as runs:
-                    runs.remove_tree(os.path.basename(path))
+                with contextlib.suppress(PathError), walk.follow(os.path.dirname(path)) as above:
+                    above.remove_tree(os.path.basename(path))
             status |= _report(orphan, not os.path.lexists(base))
     finally:
         spawner.close()

@@ -193,11 +193,24 @@ def test_a_killed_run_can_be_ended_and_removed(user: OrdinaryUser, jars: Path) -
         assert os.listdir(user.home / ".local/state/milo") == []
 
 
+def test_another_user_by_subordinate_ids(user: OrdinaryUser, jars: Path) -> None:
+    """Where /etc/subuid has some: root in there, and a stranger to the host's files outside."""
+    if shutil.which("newuidmap") is None:
+        pytest.skip("there is no newuidmap here (package uidmap)")
+    shared = _made(user, "others")
+    shared.chmod(0o777)
+    mount = ("--user", "root", "-v", f"{shared}:/data")
+    assert shell(user, jars, "id -u; id -G; touch /data/new", *mount).split() == ["0", "0"]
+    assert (shared / "new").stat().st_uid > 65536
+    assert shell(user, jars, "id -u; id -G").split() == [str(user.uid)] * 2
+    assert os.listdir(user.home / ".local/state/milo") == []
+
+
 def test_what_it_cannot_have_is_told(user: OrdinaryUser, jars: Path) -> None:
     """Another user, a namespace of the host's, a JAR that only others can read, limits."""
     hello = str(jars / "hello.jar")
     for words, expected in (
-        (["--user", "root", hello], "without root, the application can only run as the user"),
+        (["--user", "400000:400000", hello], "without root, the application runs as the user"),
         (["--pid-mode", "host", hello], "no rights in the host's"),
         (["--ipc-mode", "host", hello], "no rights in the host's"),
     ):

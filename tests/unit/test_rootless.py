@@ -20,7 +20,7 @@ from milo.host import state_dirs
 from milo.task.oci import bundle, privileges
 from tests.support.launches import make_launch
 
-USER = rights.ordinary(1000, 1001)
+USER = rights.ordinary(userns.own_ids(1000, 1001))
 
 
 def built(confinement: Confinement, network_mode: str = "host") -> dict[str, object]:
@@ -46,6 +46,23 @@ def test_both_namespaces_together_change_no_id() -> None:
     assert linux["gidMappings"] == [{"containerID": 1001, "hostID": 0, "size": 1}]
     assert {"type": "user"} in linux["namespaces"]
     assert linux["resources"] == {}
+
+
+def test_subordinate_ids_are_all_others() -> None:
+    """The user stays himself; the rest of the container's ids are those that he may give away."""
+    ids = userns.own_ids(1000, 70_000, 65_536, 65_536)
+    assert ids.uids == (
+        userns.IdRange(0, 1, 1000),
+        userns.IdRange(1000, 0, 1),
+        userns.IdRange(1001, 1001, 64_536),
+    )
+    assert ids.gids == (userns.IdRange(0, 1, 65_536), userns.IdRange(70_000, 0, 1))
+    assert [userns.outside(ids.uids, one) for one in (0, 999, 1000, 1001)] == [1, 1000, 0, 1001]
+    assert userns.maps(ids.uids, 65_534) and not userns.maps(ids.gids, 65_536)
+    assert rights.ordinary(ids).terminal_group and not USER.terminal_group
+    text = "other:1:2\nme:100000:65536\n7:5:6\nbad:x:y\n"
+    assert userns.subordinate(text, "me", 7) == (100_000, 65_536)
+    assert userns.subordinate(text, "bad", 8) is None
 
 
 def test_what_the_kernel_refuses_is_not_mounted() -> None:
@@ -129,6 +146,7 @@ def test_a_refusal_is_told_with_what_permits_it(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(namespaces, "unshare", refuse)
+    monkeypatch.setattr(caller, "_subordinate_ids", lambda uid: [])
     with pytest.raises(caller.NoUserNamespaceError) as caught:
         caller.enter()
     assert expected in str(caught.value)
@@ -237,6 +255,8 @@ def test_a_cgroup_is_ones_own_if_nobody_else_is_in_it(
 
 def test_devices_are_not_the_users_to_limit() -> None:
     """But memory and processes are, in a cgroup that he was given."""
-    linux = built(Confinement(rights=rights.ordinary(1000, 1001, cgroups=True)))["linux"]
+    linux = built(Confinement(rights=rights.ordinary(userns.own_ids(1000, 1001), cgroups=True)))[
+        "linux"
+    ]
     assert isinstance(linux, dict)
     assert linux["resources"] == {"pids": {"limit": 4096}}

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from milo.core.container.userns import Ids, only
+from milo.core.container.userns import Ids, maps
 
 
 @attrs.frozen
@@ -33,19 +33,21 @@ class Rights:
     """Whether hard limits can be raised, and the OOM score lowered."""
 
 
+TERMINALS: Final = 5
+"""Debian's group of terminals, which crun gives them."""
 ROOT: Final = Rights()
 
 
-def ordinary(uid: int, gid: int, *, cgroups: bool = False) -> Rights:
-    """Return what an ordinary user has, in a user namespace in which only he is there, as 0.
+def ordinary(ids: Ids, *, cgroups: bool = False) -> Rights:
+    """Return what an ordinary user has, with the ``ids`` that his containers are to have.
 
     ``cgroups``: a part of the hierarchy is his.
     """
     return Rights(
-        ids=only(uid, gid),
+        ids=ids,
         cgroups=cgroups,
         sysfs=False,
-        terminal_group=False,
+        terminal_group=maps(ids.gids, TERMINALS),
         devices=False,
         returns=False,
         limits=False,

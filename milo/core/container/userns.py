@@ -49,12 +49,44 @@ def block(first: int) -> Ids:
     return Ids(ranges, ranges, idmapped=True)
 
 
-def only(uid: int, gid: int) -> Ids:
-    """Return the ids of an ordinary user, who is 0 where the container is made, and no others.
+def own_ids(uid: int, gid: int, more_uids: int = 0, more_gids: int = 0) -> Ids:
+    """Return the ids of an ordinary user, who is 0 where the container is made.
 
-    Both namespaces together map the user to himself, so that files need no mapping.
+    Both namespaces together map him to himself, so that files need no mapping. ``more_uids`` and
+    ``more_gids``: so many subordinate ids follow there, for the other users of the container.
     """
-    return Ids((IdRange(uid, 0),), (IdRange(gid, 0),))
+    return Ids(_around(uid, more_uids), _around(gid, more_gids))
+
+
+def _around(own: int, more: int) -> tuple[IdRange, ...]:
+    below = min(own, more)
+    ranges = (
+        IdRange(0, 1, below),
+        IdRange(own, 0),
+        IdRange(own + 1, below + 1, more - below),
+    )
+    return tuple(one for one in ranges if one.size)
+
+
+def maps(ranges: tuple[IdRange, ...], number: int) -> bool:
+    """Whether an id exists in a user namespace."""
+    return any(one.inside <= number < one.inside + one.size for one in ranges)
+
+
+def outside(ranges: tuple[IdRange, ...], number: int) -> int:
+    """Return what an id that exists in a user namespace is outside of it."""
+    one = next(one for one in ranges if one.inside <= number < one.inside + one.size)
+    return one.outside + number - one.inside
+
+
+def subordinate(text: str, name: str, uid: int) -> tuple[int, int] | None:
+    """Return the first id and the number of a user's in /etc/subuid or /etc/subgid; subuid(5)."""
+    for line in text.splitlines():
+        user, _, rest = line.partition(":")
+        first, _, count = rest.partition(":")
+        if user in (name, str(uid)) and first.isdecimal() and count.isdecimal() and int(count):
+            return int(first), int(count)
+    return None
 
 
 def first_id(task_id: str) -> int:

@@ -72,18 +72,20 @@ def _check_rights(launch: Launch, options: TaskOptions) -> None:
 def _mapped(user: User, launch: Launch) -> User:
     """Return ``user`` as an ordinary user's container can have it; raises `UserError`.
 
-    That has no right to groups, so that all but the first are left out.
+    Groups that are not there are left out.
     """
     ids = launch.rights.ids
     if ids is None:
         return user
-    if user.uid not in {one.inside for one in ids.uids}:
+    if not userns.maps(ids.uids, user.uid) or not userns.maps(ids.gids, user.gid):
         raise UserError(
             launch.user,
-            "without root, the application can only run as the user who starts it. Leave --user "
-            "out, or run it as root: sudo milo run",
+            "without root, the application runs as the user who starts it, or as another where "
+            "/etc/subuid and /etc/subgid have ids and newuidmap is installed (package uidmap). "
+            "Leave --user out, or run it as root: sudo milo run",
         )
-    return attrs.evolve(user, gid=ids.gids[0].inside, groups=())
+    groups = (one for one in user.groups if len(ids.gids) > 1 and userns.maps(ids.gids, one))
+    return attrs.evolve(user, groups=tuple(groups))
 
 
 def confine(launch: Launch, options: TaskOptions) -> Confinement:

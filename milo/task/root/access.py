@@ -27,6 +27,7 @@ from milo.core.container.spec import User
 from milo.core.launch import Launch
 from milo.core.text import shortened
 from milo.errors import AccessError, PathError
+from milo.namespaces import groups_are_kept
 from milo.task.oci import users
 from milo.walk import Held, Kind
 
@@ -88,7 +89,8 @@ class Identity:
     def assume(self) -> None:
         """Become that, for ever. Raises OSError."""
         proc.prctl(proc.PR_SET_KEEPCAPS, 1)
-        os.setgroups(self.groups)
+        if not groups_are_kept():  # those that an ordinary user's application keeps as well
+            os.setgroups(self.groups)
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
         proc.set_capabilities(self.capabilities)
@@ -112,6 +114,7 @@ def check(
         return
     granted = capabilities.granted(options.cap_add, options.cap_drop, proc.bounding_capabilities())
     first_id = userns.first_id(launch.task_id) if launch.plugin.userns else 0
+    own = _outside(user, launch.rights.ids) if launch.rights.ids else user
     # In a user namespace crun maps the ids of what is not the host's own.
     groups: dict[Identity, list[tuple[Need, Bind]]] = {}
     for need in needs:
@@ -119,11 +122,21 @@ def check(
         if around:
             bind = max(around, key=lambda bind: len(bind.source))
             mapped = first_id if bind.origin == "host" else 0
-            groups.setdefault(Identity.of(user, granted, mapped), []).append((need, bind))
+            groups.setdefault(Identity.of(own, granted, mapped), []).append((need, bind))
     for identity, pairs in groups.items():
         for (need, bind), part in zip(pairs, _ask(identity, pairs, launch), strict=True):
             if part:
                 raise _error(need, bind, part, launch, user)
+
+
+def _outside(user: User, ids: userns.Ids) -> User:
+    """Return who an ordinary user's container has as ``user`` is where Milo itself is."""
+    return attrs.evolve(
+        user,
+        uid=userns.outside(ids.uids, user.uid),
+        gid=userns.outside(ids.gids, user.gid),
+        groups=tuple(userns.outside(ids.gids, group) for group in user.groups),
+    )
 
 
 def _ask(identity: Identity, pairs: Sequence[tuple[Need, Bind]], launch: Launch) -> list[str]:
