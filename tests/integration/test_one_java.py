@@ -59,14 +59,6 @@ def options() -> PluginOptions:
     return PluginOptions(java_home=HOME)
 
 
-def tool(java: JavaRuntime, name: str) -> str:
-    """Return the JDK's own tool; skips where this Java is only a runtime."""
-    path = f"{java.home}/bin/{name}"
-    if not os.path.exists(path):
-        pytest.skip(f"this Java has no {name}")
-    return path
-
-
 def test_discovery(java: JavaRuntime) -> None:
     """It is found with the version that it prints, by running it."""
     printed = subprocess.run(
@@ -144,9 +136,9 @@ async def test_dumps(java: JavaRuntime, jar_8: Path) -> None:
         assert dump.read_bytes().startswith(b"JAVA PROFILE")
 
 
+@pytest.mark.skipif(not os.path.exists(f"{HOME}/bin/jcmd"), reason="this Java has no jcmd")
 async def test_tools(java: JavaRuntime, jar_8: Path) -> None:
     """The JDK's jcmd, run in the task, finds the JVM and talks to it."""
-    tool(java, "jcmd")
     async with open_rig(options()) as rig:
         task = rig.task(jar_8 / "clock.jar", args=["20", "0"])
         await rig.registry.start(task.request)
@@ -156,10 +148,13 @@ async def test_tools(java: JavaRuntime, jar_8: Path) -> None:
         assert b"Full thread dump" in output.stdout
 
 
+BOUND = os.path.exists(f"{HOME}/libc")
+"""Whether its programs name the C library beside it by a path of this host."""
+
+
+@pytest.mark.skipif(BOUND, reason="its C library is named by a path of this host")
 async def test_artifact(java: JavaRuntime, jar_8: Path) -> None:
     """The same Java runs when it came with the task."""
-    if os.path.exists(f"{HOME}/libc"):
-        pytest.skip("its programs name the C library beside it by a path of this host")
     async with open_rig(options()) as rig:
         task = rig.task(jar_8 / "jvm-view.jar", args=["0"], java_home="local/jdk")
         _copy(java, task.local / "jdk")

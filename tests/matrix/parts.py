@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from milo.core.java.versions import version_from_output
-from tests.matrix.table import JAVA_FEATURES, NOMAD_FEATURES, Dimension, Part
+from tests.matrix.table import CLUSTER_FEATURES, JAVA_FEATURES, NOMAD_FEATURES, Dimension, Part
 from tests.support import debian_jdks, jdks, nomads
 from tests.support.java_homes import all_homes
 
 
-def found_nomads() -> list[Part]:
-    """Return every Nomad, each with the next newer one."""
+def found_nomads(download: bool) -> list[Part]:
+    """Return every Nomad, each with the next newer one; none can be downloaded."""
     paths = nomads.found()
     following = dict(itertools.pairwise(paths))
     parts = []
@@ -29,15 +29,16 @@ def found_nomads() -> list[Part]:
     return parts
 
 
-def found_javas() -> list[Part]:
+def found_javas(download: bool) -> list[Part]:
     """Return every Java of /usr/lib/jvm, of ``$JAVA_HOMES``, and those that can be downloaded."""
     parts = [_java("packaged", home) for home in all_homes()]
     for home in os.environ.get("JAVA_HOMES", "").split(os.pathsep):
         parts += [_java("named", home)] if home else []
-    for release in debian_jdks.SUITES:
-        parts += _downloaded("archive", debian_jdks.fetch, release)
-    for release in jdks.RELEASES:
-        parts += _downloaded("jlinked", jdks.fetch, release)
+    if download:
+        for release in debian_jdks.SUITES:
+            parts += _downloaded("archive", debian_jdks.fetch, release)
+        for release in jdks.RELEASES:
+            parts += _downloaded("jlinked", jdks.fetch, release)
     return sorted(parts, key=lambda part: (int(part.name.split()[0]), part.name))
 
 
@@ -74,5 +75,13 @@ DIMENSIONS = (
         JAVA_FEATURES,
         ("8 archive", "11 jlinked", "17 packaged", "21 archive", "21 jlinked", "25 packaged"),
         found_javas,
+    ),
+    Dimension(
+        "cluster",
+        "A cluster",
+        "Acceptance tests with three servers and two clients on one machine, with ACLs.",
+        CLUSTER_FEATURES,
+        ("2.0.5",),
+        found_nomads,
     ),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from pathlib import Path
 
 import attrs
@@ -51,8 +53,13 @@ def load() -> dict[Key, Cell]:
 
 
 def store(cells: dict[Key, Cell]) -> None:
-    """Add these cells to the file, or replace them there."""
-    tree: dict[str, dict[str, dict[str, object]]] = {}
-    for (dimension, part, feature), cell in {**load(), **cells}.items():
-        tree.setdefault(dimension, {}).setdefault(part, {})[feature] = attrs.asdict(cell)
-    FILE.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n")
+    """Add these cells to the file, or replace them there, also while another run does the same."""
+    directory = os.open(FILE.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        tree: dict[str, dict[str, dict[str, object]]] = {}
+        for (dimension, part, feature), cell in {**load(), **cells}.items():
+            tree.setdefault(dimension, {}).setdefault(part, {})[feature] = attrs.asdict(cell)
+        FILE.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n")
+    finally:
+        os.close(directory)

@@ -4,7 +4,8 @@
     ./dev matrix -- --page
 
 Each of the first three may be repeated and leaves out all others of its kind. ``--today N`` takes N
-of the cells, others each day, and ``--dry`` writes nothing. The exit status is 1 when a cell is red
+of the cells that are green and cheap and need no download, others each day, and ``--dry`` writes
+nothing. The exit status is 1 when a cell is red
 without a limit in `tests.matrix.limits`.
 """
 
@@ -51,12 +52,12 @@ def main() -> int:
         return 0
     chosen = [
         (key, part, feature)
-        for key, part, feature in _possible(options.dimension)
+        for key, part, feature in _possible(options.dimension, options.today is None)
         if (not options.part or part.name in options.part)
         and (not options.feature or feature.name in options.feature)
     ]
     if options.today is not None:
-        chosen = _of_today(chosen, options.today)
+        chosen = of_today(chosen, options.today)
     if not chosen:
         print("There is nothing to try here. NOMAD_BINS names Nomads; see CONTRIBUTING.md.")
     bad = 0
@@ -72,17 +73,15 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def _possible(names: list[str] | None) -> Iterator[tuple[Key, Part, Feature]]:
+def _possible(names: list[str] | None, download: bool) -> Iterator[tuple[Key, Part, Feature]]:
     for dimension in (one for one in DIMENSIONS if not names or one.name in names):
-        for part in dimension.find():
+        for part in dimension.find(download):
             for feature in dimension.features:
                 if not feature.needs or feature.needs in part.env:
                     yield (dimension.name, part.name, feature.name), part, feature
 
 
-def _of_today(
-    cells: list[tuple[Key, Part, Feature]], count: int
-) -> list[tuple[Key, Part, Feature]]:
+def of_today(cells: list[tuple[Key, Part, Feature]], count: int) -> list[tuple[Key, Part, Feature]]:
     """Return ``count`` of the cells that are known to be green and cheap, in turn by the date."""
     known = load()
     cheap = [one for one in cells if (cell := known.get(one[0])) and _is_cheap(cell)]

@@ -42,8 +42,8 @@ class Dimension:
     features: tuple[Feature, ...]
     wanted: tuple[str, ...]
     """Parts that have a row even if they were never tried."""
-    find: Callable[[], list[Part]]
-    """Look for the parts on this machine."""
+    find: Callable[[bool], list[Part]]
+    """Look for the parts on this machine; True: download those that can be."""
 
 
 NOMAD_FEATURES = (
@@ -112,4 +112,37 @@ JAVA_FEATURES = (
     _one_java("dump", "threads by SIGQUIT, the heap when it is full", "test_dumps"),
     _one_java("tools", "its `jcmd` works in the task", "test_tools"),
     _one_java("artifact", "the same files as an artifact of the job", "test_artifact"),
+)
+
+
+def _in_a_cluster(name: str, means: str, test: str) -> Feature:
+    return Feature(name, means, (f"tests/acceptance/test_cluster.py::{test}",))
+
+
+CLUSTER_FEATURES = (
+    _in_a_cluster(
+        "drain",
+        "a drained task moves, with its `ephemeral_disk { migrate, sticky }`",
+        "test_drain_migrates_the_data",
+    ),
+    _in_a_cluster(
+        "update", "a canary is promoted and rolled out", "test_canary_and_rolling_update"
+    ),
+    _in_a_cluster(
+        "death",
+        "a client dies and comes back, with and without `disconnect { lost_after }`",
+        "test_death_of_a_client",
+    ),
+    _in_a_cluster("dispatch", "200 short batch jobs are dispatched at once", "test_dispatch"),
+    _in_a_cluster("system", "a system job and a periodic job", "test_system_and_periodic_jobs"),
+    _in_a_cluster(
+        "ACL",
+        "namespaces that permit or forbid the driver, and a token that may not `exec`",
+        "test_namespaces_and_tokens",
+    ),
+    _in_a_cluster(
+        "variables",
+        "templates with Nomad's variables, and the task's identity",
+        "test_variables_and_identity",
+    ),
 )

@@ -29,14 +29,29 @@ class Nomad:
 
     binary: str
     address: str
+    token: str = ""
+    """The secret of an ACL token, where the agent wants one."""
 
     def open(self, path: str, /, **query: object) -> HTTPResponse:
         """Send GET ``path`` with ``query``; the response streams when the API does.
 
         Raises urllib.error.HTTPError for any status but 2xx.
         """
-        url = f"{self.address}{path}?{urllib.parse.urlencode(query)}"
-        response: HTTPResponse = _OPENER.open(url, timeout=scaled(READ_S))
+        return self._send(f"{path}?{urllib.parse.urlencode(query)}", None)
+
+    def put(self, path: str, body: object) -> Any:
+        """Send PUT ``path`` with ``body`` as JSON, and return what it answers."""
+        with self._send(path, json.dumps(body).encode()) as response:
+            return json.load(response)
+
+    def _send(self, path: str, body: bytes | None) -> HTTPResponse:
+        request = urllib.request.Request(
+            self.address + path,
+            data=body,
+            headers={"X-Nomad-Token": self.token} if self.token else {},
+            method="GET" if body is None else "PUT",
+        )
+        response: HTTPResponse = _OPENER.open(request, timeout=scaled(READ_S))
         return response
 
     def get(self, path: str, /, **query: object) -> Any:
@@ -47,6 +62,8 @@ class Nomad:
     def command(self, *words: str) -> tuple[list[str], dict[str, str]]:
         """Return the words and the environment that run ``nomad`` against this agent."""
         env = {**os.environ, "NOMAD_ADDR": self.address, "NOMAD_CLI_NO_COLOR": "1"}
+        if self.token:
+            env["NOMAD_TOKEN"] = self.token
         return [self.binary, *words], env
 
     def cli(self, *words: str, timeout_s: float = 60, check: bool = True) -> str:

@@ -7,12 +7,14 @@ import os
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.matrix import page, results, run
 from tests.matrix.limits import LIMITS
 from tests.matrix.parts import DIMENSIONS
 from tests.matrix.results import Cell
+from tests.matrix.table import Feature, Part
 from tests.support import nomads
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +99,16 @@ def test_nomads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMAD_BINS", "/bin/true")
     with pytest.raises(RuntimeError, match="is no Nomad"):
         nomads.found()
+
+
+def test_cells_of_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only cells that were green and cheap are chosen, no more than there are, each once."""
+    dear = attrs.evolve(GREEN, seconds=run.CHEAP_S + 1)
+    known = {name: ("nomad", "2.0.5", name) for name in ("exec", "errors", "stats", "signals")}
+    outcomes = zip(known.values(), (GREEN, RED, dear, GREEN), strict=True)
+    monkeypatch.setattr(run, "load", lambda: dict(outcomes))
+    part = Part("2.0.5", {})
+    possible = [(key, part, Feature(name, "", ())) for name, key in known.items()]
+    chosen = [key for key, _, _ in run.of_today(possible, 5)]
+    assert sorted(chosen) == [known["exec"], known["signals"]]
+    assert run.of_today([], 1) == []
