@@ -66,6 +66,17 @@ OpenJDK Runtime Environment Temurin-25.0.3+9 (build 25.0.3+9-LTS)
         (PROPERTIES, "25.0.3"),
         ('java version "1.8.0_402"\nJava(TM) SE Runtime Environment\n', "1.8.0_402"),
         ('Picked up nothing\nopenjdk version "21-ea" 2023-09-19\n', "21-ea"),
+        (
+            'openjdk version "1.8.0_392"\n'
+            "IBM Semeru Runtime Open Edition (build 1.8.0_392-b08)\n"
+            "Eclipse OpenJ9 VM (build openj9-0.41.0, JRE 1.8.0 Linux amd64-64-Bit)\n",
+            "1.8.0_392",
+        ),
+        (
+            'java version "21.0.1" 2023-10-17\n'
+            "Java(TM) SE Runtime Environment Oracle GraalVM 21.0.1+12.1\n",
+            "21.0.1",
+        ),
     ],
 )
 def test_the_version_is_found_in_the_output(output: str, text: str) -> None:
@@ -82,6 +93,8 @@ def test_the_version_is_found_in_the_output(output: str, text: str) -> None:
         ),
         ("JAVA_VERSION=21\r\n", "21"),
         ('JAVA_VERSION="1.8.0_402"', "1.8.0_402"),
+        ('JVM_VARIANT="Openj9"\nJVM_VERSION="0.41.0"\nJAVA_VERSION="17.0.9"\n', "17.0.9"),
+        ('JAVA_VERSION="21.0.1"\nGRAALVM_VERSION="23.1.1"\n', "21.0.1"),
     ],
 )
 def test_the_version_is_found_in_the_release_file(content: str, text: str) -> None:
