@@ -97,7 +97,7 @@ def test_canary_and_rolling_update(town: Cluster, jar_url: str) -> None:
     wait_for("three old ones", lambda: words() == ["old"] * 3, 120, pause_s=0.5)
     submit("new")
     wait_for("a canary", lambda: words() == ["new", "old", "old", "old"], 120, pause_s=0.5)
-    [deployment] = town.nomad.get("/v1/job/web/deployments")[:1]
+    deployment = town.nomad.get("/v1/job/web/deployment")
 
     def healthy() -> bool:
         state = town.nomad.get(f"/v1/deployment/{deployment['ID']}")
@@ -157,8 +157,7 @@ def test_death_of_a_client(town: Cluster, jar_url: str, kept: bool) -> None:
 
 
 def _deployed(town: Cluster, job: str) -> bool:
-    deployments = town.nomad.get(f"/v1/job/{job}/deployments")
-    return [one["Status"] for one in deployments][:1] == ["successful"]
+    return bool(town.nomad.get(f"/v1/job/{job}/deployment")["Status"] == "successful")
 
 
 def _may_disconnect(town: Cluster) -> str:
