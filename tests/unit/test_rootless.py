@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
+import trio
 
 from milo import cgroup_files, namespaces, proc
 from milo.cli import caller, scope
@@ -17,8 +20,12 @@ from milo.core.container.confinement import Confinement
 from milo.core.launch import Launch
 from milo.errors import StateError, UserError
 from milo.host import state_dirs
+from milo.host.fork import Fork
+from milo.host.stats import sampling
+from milo.host.stats.process_meter import ProcessMeter
 from milo.task.oci import bundle, privileges
 from tests.support.launches import make_launch
+from tests.support.waiting import scaled
 
 USER = rights.ordinary(userns.own_ids(1000, 1001))
 
@@ -260,3 +267,37 @@ def test_devices_are_not_the_users_to_limit() -> None:
     ]
     assert isinstance(linux, dict)
     assert linux["resources"] == {"pids": {"limit": 4096}}
+
+
+def test_a_fork_hands_back_bytes() -> None:
+    """All of them, nothing when it fails, and it ends with `close`."""
+    with contextlib.closing(Fork("milo-test", lambda: b"x" * 200_000)) as fork:
+        assert trio.run(fork.result) == b"x" * 200_000
+
+    def fail() -> bytes:
+        raise ValueError
+
+    with contextlib.closing(Fork("milo-test", fail)) as fork:
+        assert trio.run(fork.result) == b""
+
+    def linger() -> bytes:
+        time.sleep(60)
+        return b""
+
+    began_s = time.monotonic()
+    Fork("milo-test", linger).close()
+    assert time.monotonic() - began_s < scaled(30)
+
+
+def test_a_container_without_a_cgroup_is_measured_by_its_processes() -> None:
+    """Here by this one, whose namespace is the host's: then no other counts."""
+    meter = ProcessMeter(os.getpid())
+    before = meter.sample()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    cpu, memory = sampling.usage(before, meter.sample(), 1000.0)
+    meter.close()
+    assert cpu.percent > 5 and memory.rss > 1 << 20
+    gone = ProcessMeter(2**22 + 1).sample()
+    assert (gone.cpu_ns, gone.memory["rss"]) == (0, 0)
