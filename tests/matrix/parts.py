@@ -83,5 +83,6 @@ DIMENSIONS = (
         CLUSTER_FEATURES,
         ("2.0.5",),
         found_nomads,
+        together=True,
     ),
 )

@@ -17,10 +17,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
+
+import attrs
 
 from tests.matrix import page
 from tests.matrix.limits import LIMITS
@@ -30,8 +31,9 @@ from tests.matrix.table import Feature, Part
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / ".nox/matrix"
-CELL_S = 900
-"""How long one cell may take; the longest takes about two minutes on two cores."""
+RUN_S = 1200
+"""How long one run of pytest may take; the longest takes about six minutes on two cores."""
+Try = tuple[Key, Part, Feature]
 CHEAP_S = 60
 """What a cell may have taken to be chosen by ``--today``."""
 REASON_CHARS = 300
@@ -61,19 +63,30 @@ def main() -> int:
     if not chosen:
         print("There is nothing to try here. NOMAD_BINS names Nomads; see CONTRIBUTING.md.")
     bad = 0
-    for key, part, feature in chosen:
-        cell = _try(part, feature, LOGS / f"{'-'.join(key).replace(' ', '-')}.log")
+    for together in _runs(chosen):
+        cells = _try(together)
         if not options.dry:
-            store({key: cell})
+            store(cells)
             page.write()
-        said = f"{cell.passed} passed, {cell.failed} failed, {cell.skipped} skipped"
-        word = "green" if cell.green else "RED" if cell.red else "skipped"
-        print(f"{' / '.join(key)}: {word}, {said}, {cell.seconds} s {cell.reason}", flush=True)
-        bad += cell.red and key not in LIMITS
+        for key, cell in cells.items():
+            said = f"{cell.passed} passed, {cell.failed} failed, {cell.skipped} skipped"
+            word = "green" if cell.green else "RED" if cell.red else "skipped"
+            print(f"{' / '.join(key)}: {word}, {said}, {cell.seconds} s {cell.reason}", flush=True)
+            bad += cell.red and key not in LIMITS
     return 1 if bad else 0
 
 
-def _possible(names: list[str] | None, download: bool) -> Iterator[tuple[Key, Part, Feature]]:
+def _runs(chosen: list[Try]) -> list[list[Try]]:
+    """Return what each run of pytest tries: one cell, or all of a part where that is cheaper."""
+    shared = {one.name for one in DIMENSIONS if one.together}
+    groups: dict[Key, list[Try]] = {}
+    for key, part, feature in chosen:
+        name = (*key[:2], "all") if key[0] in shared else key
+        groups.setdefault(name, []).append((key, part, feature))
+    return list(groups.values())
+
+
+def _possible(names: list[str] | None, download: bool) -> Iterator[Try]:
     for dimension in (one for one in DIMENSIONS if not names or one.name in names):
         for part in dimension.find(download):
             for feature in dimension.features:
@@ -81,7 +94,7 @@ def _possible(names: list[str] | None, download: bool) -> Iterator[tuple[Key, Pa
                     yield (dimension.name, part.name, feature.name), part, feature
 
 
-def of_today(cells: list[tuple[Key, Part, Feature]], count: int) -> list[tuple[Key, Part, Feature]]:
+def of_today(cells: list[Try], count: int) -> list[Try]:
     """Return ``count`` of the cells that are known to be green and cheap, in turn by the date."""
     known = load()
     cheap = [one for one in cells if (cell := known.get(one[0])) and _is_cheap(cell)]
@@ -93,50 +106,66 @@ def _is_cheap(cell: Cell) -> bool:
     return cell.green and cell.seconds <= CHEAP_S
 
 
-def _try(part: Part, feature: Feature, log: Path) -> Cell:
+def _try(together: list[Try]) -> dict[Key, Cell]:
+    """Run the tests of these cells, all of one part, and return how each cell ended."""
     LOGS.mkdir(parents=True, exist_ok=True)
+    key, part, _ = together[0]
+    name = "-".join(key if len(together) == 1 else key[:2])
+    log = LOGS / f"{name.replace(' ', '-')}.log"
     commit = _commit()
-    started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary, log.open("wb") as output:
         report = Path(temporary) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
-        command += ["-p", "no:cacheprovider", *feature.tests]
+        command += ["-p", "no:cacheprovider"]
+        command += [test for _, _, feature in together for test in feature.tests]
         env = {**os.environ, **part.env}
         try:
-            subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=output, timeout=CELL_S)
+            subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=output, timeout=RUN_S)
             words = f"pytest made no report; see {log.relative_to(ROOT)}"
         except subprocess.TimeoutExpired:
-            words = f"it took more than {CELL_S} s"
-        passed, failed, skipped, reason = counts(report, words)
-    return Cell(
-        passed=passed,
-        failed=failed,
-        skipped=skipped,
-        seconds=round(time.monotonic() - started),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        commit=commit,
-        reason=reason or part.notes.get(feature.name, ""),
-    )
+            words = f"it took more than {RUN_S} s"
+        cells = {}
+        for key, _, feature in together:
+            cell = outcome(report, feature.tests, words)
+            reason = cell.reason or part.notes.get(feature.name, "")
+            cells[key] = attrs.evolve(cell, commit=commit, reason=reason)
+    return cells
 
 
-def counts(report: Path, otherwise: str) -> tuple[int, int, int, str]:
-    """Return passed, failed, skipped, and the first reason; without a report one failure."""
+def outcome(report: Path, tests: tuple[str, ...], otherwise: str) -> Cell:
+    """Return how these tests ended; without a report that is one failure."""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
     if not report.exists():
-        return 0, 1, 0, otherwise
+        return Cell(0, 1, 0, 0, date, "", otherwise)
     passed = failed = skipped = 0
+    seconds = 0.0
     reasons: list[str] = []
     for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name = case.get("name", "")
+        if not any(_names(test, case.get("classname", ""), name) for test in tests):
+            continue
+        seconds += float(case.get("time", 0))
         bad = [*case.iter("failure"), *case.iter("error")]
         left_out = case.find("skipped")
         if bad:
             failed += 1
-            reasons.insert(0, f"`{case.get('name')}`: {_first_line(bad[0].get('message', ''))}")
+            reasons.insert(0, f"`{name}`: {_first_line(bad[0].get('message', ''))}")
         elif left_out is not None:
             skipped += 1
-            reasons.append(f"skipped `{case.get('name')}`: {left_out.get('message', '')}")
+            reasons.append(f"skipped `{name}`: {left_out.get('message', '')}")
         else:
             passed += 1
-    return passed, failed, skipped, reasons[0] if reasons else ""
+    if not passed + failed + skipped:
+        return Cell(0, 1, 0, 0, date, "", "no test was run")
+    return Cell(passed, failed, skipped, round(seconds), date, "", reasons[0] if reasons else "")
+
+
+def _names(test: str, module: str, name: str) -> bool:
+    """Return whether an id of pytest's names a case of a report."""
+    path, _, function = test.partition("::")
+    return path.removesuffix(".py").replace("/", ".") == module and (
+        not function or function in (name, name.partition("[")[0])
+    )
 
 
 def _first_line(message: str) -> str:

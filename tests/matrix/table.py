@@ -44,6 +44,8 @@ class Dimension:
     """Parts that have a row even if they were never tried."""
     find: Callable[[bool], list[Part]]
     """Look for the parts on this machine; True: download those that can be."""
+    together: bool = False
+    """Whether all features of a part are tried by one run of pytest, which shares fixtures."""
 
 
 NOMAD_FEATURES = (

@@ -73,15 +73,21 @@ def test_limits_are_of_red_cells() -> None:
 
 
 def test_report(tmp_path: Path) -> None:
-    """Failures come before skips, errors of fixtures count, and no report is a failure."""
+    """Each cell has its own cases; failures come before skips; no report is a failure."""
     report = tmp_path / "report.xml"
-    assert run.counts(report, "it took too long") == (0, 1, 0, "it took too long")
+    late = run.outcome(report, ("tests/t.py",), "it took too long")
+    assert (late.failed, late.reason) == (1, "it took too long")
     report.write_text(
-        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><skipped message="no"/>'
-        '</testcase><testcase name="c"><error message="x | y&#10;more"/></testcase></testsuite>'
-        "</testsuites>"
+        '<testsuites><testsuite><testcase classname="tests.t" name="a[x]" time="1.6"/>'
+        '<testcase classname="tests.t" name="b"><skipped message="no"/></testcase>'
+        '<testcase classname="tests.t" name="c" time="2"><error message="x | y&#10;more"/>'
+        '</testcase><testcase classname="tests.u" name="a"/></testsuite></testsuites>'
     )
-    assert run.counts(report, "") == (1, 1, 1, "`c`: x / y")
+    whole = run.outcome(report, ("tests/t.py",), "")
+    assert (whole.passed, whole.failed, whole.skipped, whole.seconds) == (1, 1, 1, 4)
+    assert whole.reason == "`c`: x / y"
+    assert run.outcome(report, ("tests/t.py::a",), "").green
+    assert run.outcome(report, ("tests/t.py::a[y]",), "").red
 
 
 def test_nomads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
