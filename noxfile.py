@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent
 VENV_PYTHON = ROOT / ".venv/bin/python"
 PYTHON = str(VENV_PYTHON if VENV_PYTHON.exists() else sys.executable)
 WORK = ROOT / ".nox"
-SUITES = ("unit", "integration", "acceptance")
+SUITES = ("unit", "integration", "conformance", "acceptance")
 REPORTED = (*SUITES, "vm")
 NO_MACHINE = "NO TEST ON CGROUP V2 IS RUN"
 """How the one skipped test of the suite `vm` says that no virtual machine can be run here."""
@@ -69,6 +69,12 @@ def unit(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Tests with the real crun, real FIFOs and real JVMs."""
     _pytest(session, "integration", *SIDE_BY_SIDE)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The behaviours of Nomad's own drivers: see tests/conformance/README.md."""
+    _pytest(session, "conformance")
 
 
 @nox.session

@@ -49,7 +49,8 @@ def selection(short: bool, with_agent: bool) -> list[str]:
         chosen = listed("short.txt")
         return [one for one in chosen if with_agent or not one.startswith("tests/acceptance")]
     left_out = [f"--deselect={one}" for one in listed("left_out.txt")]
-    return ["tests/integration", *(["tests/acceptance"] if with_agent else []), *left_out]
+    with_one = ["tests/conformance", "tests/acceptance"] if with_agent else []
+    return ["tests/integration", *with_one, *left_out]
 
 
 def main() -> int:
