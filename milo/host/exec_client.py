@@ -120,9 +120,11 @@ async def stream_command(
     argv: tuple[str, ...],
     *,
     tty: bool,
-    inputs: AsyncIterator[ExecInput],
+    inputs: AsyncGenerator[ExecInput, None],
 ) -> AsyncGenerator[ExecOutput, None]:
     """Run a command and yield its output, then its end. Closing the generator kills it.
+
+    ``inputs`` is closed with the command.
 
     The command runs in ``nursery``, which outlives the generator: one that yields may hold no
     nursery of its own. Raises what `run_command` does.
@@ -134,7 +136,8 @@ async def stream_command(
     async def run() -> None:
         with scope, send:
             try:
-                end = await run_command(state_dir, argv, tty=tty, inputs=inputs, emit=send.send)
+                async with contextlib.aclosing(inputs):
+                    end = await run_command(state_dir, argv, tty=tty, inputs=inputs, emit=send.send)
                 await send.send(end)
             except Exception as exc:
                 failure.append(exc)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING
 
 from grpclib.const import Status
@@ -50,7 +50,7 @@ async def exec_task_streaming(
 
 async def _inputs(
     requests: AsyncIterable[drivers.ExecTaskStreamingRequest],
-) -> AsyncIterator[ExecInput]:
+) -> AsyncGenerator[ExecInput, None]:
     async for request in requests:
         # A message with neither is a heartbeat.
         size, stdin = request.tty_size, request.stdin
