@@ -114,7 +114,7 @@ class PauseProcess:
         with theirs:
             try:
                 forked = _fork if returns else _fork_apart
-                pid = forked(lambda: _pause(theirs, state_dir, network, program))
+                pid = forked(lambda: _pause(theirs, state_dir, network, program, alone=not returns))
                 self._child = reaper.adopt(pid)
                 self.namespace = open_pid_namespace(pid)
                 """A descriptor of the PID namespace, until it is handed over."""
@@ -236,18 +236,20 @@ def _fork_apart(child: Callable[[], NoReturn]) -> int:
     return answer
 
 
-def _pause(sock: socket.socket, state_dir: str, network: Network, program: bytes) -> NoReturn:
+def _pause(
+    sock: socket.socket, state_dir: str, network: Network, program: bytes, *, alone: bool
+) -> NoReturn:
     """Be the pause process, and tell the task process of what fails."""
     try:
         _leave_parent(sock.fileno())
-        keeps_groups = groups_are_kept()  # an ordinary user's: asked while there is a /proc
+        keeps_groups = alone and groups_are_kept()  # asked while there is a /proc
         executable = _leave_host(state_dir, network, program)
         data, ancillary, _, _ = sock.recvmsg(16, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         if not data:
             os._exit(0)  # without a container
         with contextlib.suppress(OSError):  # Linux before 4.6
             _call("unshare", CLONE_NEWCGROUP)
-        _drop_privileges(keeps_groups=keeps_groups)
+        _drop_privileges(keeps_groups=keeps_groups, alone=alone)
         # Without a pidfd something that never becomes readable: its other end stays open here.
         pidfds = passed_descriptors(ancillary) or os.pipe()
         os.dup2(pidfds[0], 0)
@@ -303,15 +305,17 @@ def _leave_host(place: str, network: Network, program: bytes) -> int:
     return executable
 
 
-def _drop_privileges(*, keeps_groups: bool) -> None:
+def _drop_privileges(*, keeps_groups: bool, alone: bool) -> None:
+    """Give up all that there is; ``alone``: there may be no other user to become."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not keeps_groups:
         os.setgroups(())
     with contextlib.suppress(OSError):
         for capability in range(64):  # until there is no such
             prctl(PR_CAPBSET_DROP, capability)
-    # In a user namespace there may be less: an agent's has not so many, an ordinary user's one.
-    _become(PAUSE_ID) or _become(NOBODY)
+    # An agent in a user namespace has not so many ids, an ordinary user perhaps his own alone.
+    if not (_become(PAUSE_ID) or _become(NOBODY) or alone):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     with contextlib.suppress(OSError):  # Linux before 4.3
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     set_capabilities(0)
