@@ -111,8 +111,8 @@ async def test_children_hold_stdout(jar_dir: Path, tmp_path: Path) -> None:
     async with open_rig(scripted(tmp_path, script)) as rig:
         with fail_after(40):
             task = rig.task(jar_dir / "hello.jar")
-            begun = time.monotonic()
             await rig.registry.start(task.request)
+            begun = time.monotonic()
             result = await rig.registry.wait(task.id)
             assert result == ExitResult(exit_code=3)
             assert time.monotonic() - begun < 5
