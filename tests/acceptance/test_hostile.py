@@ -21,10 +21,13 @@ FORK_BOMB = "trap '' TERM INT; b() { b | b & sleep 4102; }; (while :; do b; done
 FLOOD = "head -c 100000000 /dev/zero | tr '\\0' x & head -c 100000000 /dev/zero | tr '\\0' y; wait"
 FILL = "cat /dev/zero >/dev/shm/fill; i=0; while [ $i -lt 300 ]; do i=$((i+1)); mkdir /tmp/$i; done"
 PLANT = """
-for d in /local /secrets /tmp /alloc/data /alloc/tmp; do
+for d in /local /secrets /tmp /alloc/data /alloc/tmp /task; do
   cd $d
   for f in *; do mv "$f" "away-$f"; done
   for f in shell.jar hsperfdata_nobody passwd data; do ln -s CANARY/local/hello.jar $f; done
+done
+for n in alloc dev local private proc secrets tmp; do
+  rmdir /task/$n; ln -sT CANARY /task/$n && echo PLANTED $n
 done
 cd /alloc/logs
 rm .app.stdout.fifo .app.stderr.fifo

@@ -12,6 +12,7 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Mount
 from milo.errors import TaskStartError
+from milo.task.root import minimal_root, rootfs
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes
 
@@ -74,15 +75,21 @@ async def test_files_beside_local_are_where_the_job_expects_them(jar_dir: Path, 
 @pytest.mark.parametrize("form", FORMS)
 async def test_what_public_libraries_look_for(jar_dir: Path, form: str) -> None:
     """The host's /etc/os-release, /etc/localtime and others are there, where the host has them."""
-    names = ["os-release", "localtime", "nsswitch.conf", "ssl/certs", "mime.types", "krb5.conf"]
-    names += ["services", "protocols", "timezone", "host.conf", "resolv.conf", "fonts/fonts.conf"]
+    left_out = minimal_root.NOT_NEEDED if form == "minimal" else ()
+    names = [name for name in rootfs.HOST_ETC if os.path.exists(name) and name not in left_out]
+    names += [
+        "/etc/nsswitch.conf",
+        "/etc/host.conf",
+        "/etc/resolv.conf",
+        "/usr/lib/ssl/openssl.cnf",
+    ]
+    assert "/etc/os-release" in names and "/etc/localtime" in names
     async with open_rig() as rig:
-        task = rig.task(jar_dir / "look.jar", args=[f"exists /etc/{name}" for name in names])
+        task = rig.task(jar_dir / "look.jar", args=[f"exists {name}" for name in names])
         task.request.config["rootfs"] = form
         found = await look(rig, task)
-    for name in names:
-        if os.path.exists(f"/etc/{name}") or name in ("nsswitch.conf", "host.conf", "resolv.conf"):
-            assert found[f"exists /etc/{name}"] == "true", name
+    missing = [name for name in names if found[f"exists {name}"] != "true"]
+    assert [name for name in missing if os.path.exists(name)] == []
 
 
 GROUPS = (

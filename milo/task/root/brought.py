@@ -40,31 +40,45 @@ SHOWN: Final = 3
 
 
 def guard(launch: Launch) -> None:
-    """Keep the task's directory from its own task where Nomad goes by path, before it starts.
+    """Keep a task from what Nomad goes to by path in its directories, before it starts.
 
-    All may make files in it, and each user rename or remove its own; Nomad's are root's. So what
-    is in `NOMADS` holds also against who got a descriptor of the directory and has no mount there.
+    All may make files in them, and each user rename or remove its own; Nomad's are root's. So what
+    is in `NOMADS`, and the log directory, also hold against who got a descriptor of the directory
+    and has no mount in it, as another allocation's task.
 
     Raises:
         ConfigError: an artifact or a template lies where it could not be seen.
         StateError: one of Nomad's directories is not one, or the file system refuses.
     """
     try:
-        with walk.hold(launch.task_dir, beneath=launch.alloc_dir, kind=Kind.DIRECTORY) as held:
-            fd = held.open(os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fchown(fd, os.geteuid(), os.getegid())
-                os.fchmod(fd, 0o1777)
-            finally:
-                os.close(fd)
+        with _hold_own(launch.task_dir, launch) as held:
+            _own(held, 0o1777)
             for name in (SHARED_DIRECTORY, *PINNED, PRIVATE):
                 with enter_or_make(held, name, Kind.DIRECTORY) as made:
                     if name == SHARED_DIRECTORY:
                         _check_shared(made)
+        with _hold_own(launch.shared_dir, launch) as held:
+            _own(held, 0o1777)
+            with enter_or_make(held, "logs", Kind.DIRECTORY) as logs:
+                _own(logs, logs.status.st_mode & 0o777)
     except PathError as exc:
         raise _unusable(exc) from exc
+
+
+def _hold_own(path: str, launch: Launch) -> Held:
+    return walk.hold(path, beneath=launch.alloc_dir, kind=Kind.DIRECTORY)
+
+
+def _own(held: Held, mode: int) -> None:
+    """Make a directory this process's user's, who is root under Nomad."""
+    fd = held.open(os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fchown(fd, os.geteuid(), os.getegid())
+        os.fchmod(fd, mode)
     except OSError as exc:
-        raise StateError(launch.task_dir, f"the task's directory: {exc.strerror}") from exc
+        raise StateError(held.path, f"the task's directory: {exc.strerror}") from exc
+    finally:
+        os.close(fd)
 
 
 def _check_shared(held: Held) -> None:
@@ -190,7 +204,7 @@ def link_into(tree: RootTree, launch: Launch) -> str:
         StateError: the task's directory cannot be read.
     """
     try:
-        with walk.hold(launch.task_dir, beneath=launch.alloc_dir, kind=Kind.DIRECTORY) as held:
+        with _hold_own(launch.task_dir, launch) as held:
             left = [shortened(path) for path in _Linker(tree).link(held, "", 0)]
     except PathError as exc:
         raise _unusable(exc) from exc

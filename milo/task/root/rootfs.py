@@ -24,28 +24,48 @@ HOST_ETC: Final = (
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/ca-certificates.conf",
+    "/etc/centos-release",
+    "/etc/crypto-policies/back-ends",
+    "/etc/crypto-policies/config",
+    "/etc/debian_version",
+    "/etc/fedora-release",
     "/etc/fonts",
+    "/etc/gai.conf",
+    "/etc/gss/mech.d",
     "/etc/krb5.conf",
     "/etc/krb5.conf.d",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
+    "/etc/locale.alias",
     "/etc/localtime",
+    "/etc/lsb-release",
+    "/etc/mailcap",
     "/etc/mime.types",
+    "/etc/networks",
     "/etc/os-release",
+    "/etc/papersize",
     "/etc/pki/ca-trust/extracted",
     "/etc/pki/java",
     "/etc/pki/tls/cert.pem",
     "/etc/pki/tls/certs",
+    "/etc/pki/tls/ct_log_list.cnf",
+    "/etc/pki/tls/openssl.cnf",
     "/etc/protocols",
+    "/etc/redhat-release",
+    "/etc/rpc",
     "/etc/services",
     "/etc/ssl/cert.pem",
     "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/system-release",
     "/etc/timezone",
     "/var/lib/ca-certificates",
 )
-"""Public everywhere: certificates (Debian, Fedora, SUSE), time zone, fonts, linker cache.
-/etc/pki and /etc/ssl hold private keys beside them, so only these parts are named."""
+"""Public everywhere: certificates (Debian, Fedora, SUSE), time zone, fonts, linker cache, what the
+distribution is, Kerberos realms: what the JDK, glibc, OpenSSL, OSHI and fontconfig open (by strace,
+and HotSpot's os_linux.cpp). /etc has private keys, a keytab and the machine's id beside these, so
+only they are named."""
 
 SKELETON_DIRS: Final = ("/dev", "/etc", "/proc", "/run", "/sys", "/usr", "/var")
 SKELETON_LINKS: Final = {"/etc/mtab": "/proc/self/mounts", "/var/run": "/run", "/var/tmp": "/tmp"}  # noqa: S108
