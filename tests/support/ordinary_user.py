@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, wait_for
 
 ROOT = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python{}.{}".format(*sys.version_info[:2])
@@ -100,7 +100,8 @@ def ordinary_user(name: str) -> Iterator[OrdinaryUser]:
         if (tried := user.milo("--version")).returncode != 0:
             pytest.skip(f"an ordinary user cannot run this Milo: {tried.stderr.strip()[-200:]}")
         yield user
-        assert user.processes() == []
+        # What a run that failed has started may take a moment to end.
+        wait_for("the end of the user's processes", lambda: not user.processes())
     finally:
         for pid in subprocess.run(
             ["ps", "-o", "pid=", "-U", name], capture_output=True, text=True, check=False
