@@ -18,6 +18,10 @@ MS_RDONLY: Final = 1
 MS_NOSUID: Final = 2
 MS_NODEV: Final = 4
 MS_NOEXEC: Final = 8
+MS_REC: Final = 16384
+MS_SLAVE: Final = 1 << 19
+MNT_DETACH: Final = 2
+UMOUNT_NOFOLLOW: Final = 8
 """linux/mount.h"""
 
 
@@ -96,6 +100,26 @@ def hide_cgroups() -> None:
     target = b"/sys/fs/cgroup"
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
     _checked(_libc.mount(b"tmpfs", target, b"tmpfs", ctypes.c_ulong(flags), b"size=4k,mode=555"))
+
+
+def keep_mounts_private() -> None:
+    """Have no mount of this namespace appear in another one; those of the host still appear here.
+
+    Raises OSError.
+    """
+    _checked(_libc.mount(None, b"/", None, ctypes.c_ulong(MS_SLAVE | MS_REC), None))
+
+
+def mount_memory(target: str, size_bytes: int) -> None:
+    """Mount a file system in memory, which everybody may write to. Raises OSError."""
+    flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV)
+    words = f"size={size_bytes},mode=1777".encode()
+    _checked(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", flags, words))
+
+
+def unmount(target: str) -> None:
+    """Detach what is mounted at ``target``, following no symlink. Raises OSError."""
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW))
 
 
 def groups_are_kept() -> bool:

@@ -77,9 +77,11 @@ def enter(cgroup: str = "") -> Caller:
         StateError: a directory for records or data cannot be used.
     """
     run_directory = state_dirs.make_run_directory()
-    if os.geteuid() == 0:
-        return Caller(run_directory)
     data_directory = state_dirs.make_data_directory()
+    if os.geteuid() == 0:
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        namespaces.keep_mounts_private()
+        return Caller(run_directory, data_directory)
     uid, gid = os.geteuid(), os.getegid()
     try:
         more_uids, more_gids = namespaces.make_user_namespace(_subordinate_ids(uid))

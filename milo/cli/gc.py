@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -11,21 +10,21 @@ from typing import Final
 
 import trio
 
-from milo import walk
 from milo.cli.arguments import absolute
 from milo.cli.caller import enter
 from milo.cli.output import progress, say
+from milo.cli.run_leftovers import remove_run
+from milo.cli.run_place import remove_directory
 from milo.core.records import ProcessId
-from milo.errors import PathError, StateError
+from milo.errors import TaskRunningError
 from milo.host import state_dirs
 from milo.host.leftovers import orphans
 from milo.host.leftovers.orphans import Findings
 from milo.host.leftovers.removal import Leftovers
 from milo.host.leftovers.traces import mounts_below
 from milo.host.spawner_client import SpawnerClient
-from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses
-from milo.host.tasks import abandoned_runs, list_tasks
+from milo.host.tasks import abandoned_runs, find_task, list_tasks
 from milo.proc import lives, signal_process
 from milo.task.oci import cgroup_placement, cgroup_state
 
@@ -38,80 +37,68 @@ MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 
 
-def collect_garbage(state_dir: str, *, remove: bool) -> int:
+def collect_garbage(state_dir: str, *, remove: bool, name: str = "") -> int:
     """Show the orphans below ``state_dir``, and with ``remove`` remove them.
 
+    ``name`` is that of a task of ``milo run``: then nothing else is looked at.
     Returns the exit status: 0, or 1 when something could not be removed.
 
     Raises:
         MiloError: it cannot be looked at.
     """
     runs = state_dirs.of_runs().trusted
-    if os.geteuid() != 0:  # an ordinary user's are those of his own `milo run`
-        if remove:
-            enter()  # what his tasks leave may belong to subordinate users
-        return trio.run(_runs, runs, remove, True)
-    path = absolute(state_dir)
-    state_dirs.require_roots(path)
-    return trio.run(_collect, path, remove) | trio.run(_runs, runs, remove, False)
+    data = () if name else state_dirs.left_data()
+    ordinary = os.geteuid() != 0
+    if ordinary and remove:
+        enter()  # what his tasks leave may belong to subordinate users
+    status = 0
+    if not (name or ordinary):  # an ordinary user's are those of his own `milo run`
+        path = absolute(state_dir)
+        state_dirs.require_roots(path)
+        status = trio.run(_collect, path, remove)
+    return status | trio.run(_runs, runs, data, remove, name, ordinary)
 
 
-async def _runs(runs: Sequence[str], remove: bool, ordinary: bool) -> int:
-    """Show, or remove, what a killed ``milo run`` has left in ``runs``: nobody else would.
+async def _runs(
+    runs: Sequence[str], data: Sequence[str], remove: bool, name: str, ordinary: bool
+) -> int:
+    """Show, or remove, what a ``milo run`` has left that was killed or in the background.
 
-    ``ordinary``: they are not root's.
+    Nobody else would. ``data`` are directories that only have files. ``name`` is that of the only
+    task that is meant, if there is one. ``ordinary``: they are not root's.
     """
     status = 0
-    spawner = SpawnerClient()
-    try:
-        for base in abandoned_runs(runs):
-            orphan = orphans.Orphan(base, _abandoned_words(base))
-            if not remove:
-                say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
-                continue
-            store = StateStore(base)
-            data = {_data(store, path) for path in store.directories()} - {base}
-            for path in store.directories():
-                if ordinary:
-                    await _end_own(store, path)
-                else:
-                    await Leftovers(TaskProcesses(spawner)).remove(path, keep_exit=False)
-            ended = not any(task.running for task in list_tasks([base]))
-            for path in (*data, base) if ended else ():
-                with contextlib.suppress(PathError), walk.follow(os.path.dirname(path)) as above:
-                    above.remove_tree(os.path.basename(path))
-            status |= _report(orphan, not os.path.lexists(base))
-    finally:
-        spawner.close()
+    bases = abandoned_runs(runs)
+    if name:
+        task = find_task(name, list_tasks(runs))
+        bases = [base for base in bases if base == os.path.dirname(task.state_dir)]
+        if not bases:
+            raise TaskRunningError(task.name, f"stop it first: milo stop {task.name}")
+    for base in bases:
+        orphan = orphans.Orphan(base, _abandoned_words(base))
+        if remove:
+            status |= _report(orphan, await remove_run(base, ordinary=ordinary))
+        else:
+            say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+    for path in data:
+        orphan = orphans.Orphan(path, "dumps, or other files, that an ended milo run has left")
+        if remove:
+            remove_directory(path)
+            status |= _report(orphan, not os.path.lexists(path))
+        else:
+            say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
     return status
 
 
 def _abandoned_words(base: str) -> str:
-    words = "left by a milo run that was killed"
-    for task in list_tasks([base]):
+    tasks = list_tasks([base])
+    ended = tasks and all(task.exit is not None for task in tasks)
+    words = "an ended milo run" if ended else "left by a milo run that was killed"
+    for task in tasks:
         words += f", task {task.name!r}"
         if task.running and task.record is not None and task.record.container is not None:
             words += f"; its application is running (process {task.record.container.pid})"
     return words
-
-
-async def _end_own(store: StateStore, state_dir: str) -> None:
-    """Kill an ordinary user's application, with which its container ends: there is no cgroup."""
-    record = store.read_task(state_dir)
-    if record is not None and record.container is not None:
-        signal_process(record.container, signal.SIGKILL)
-        with trio.move_on_after(GONE_S):
-            while lives(record.container):  # noqa: ASYNC110 - the kernel has no event for it
-                await trio.sleep(0.02)
-
-
-def _data(store: StateStore, state_dir: str) -> str:
-    """Return where a ``milo run`` has the task's own directories: its own, or one on a disk."""
-    with contextlib.suppress(StateError):
-        launch = store.read_launch(state_dir)
-        if launch is not None:
-            return os.path.dirname(launch.alloc_dir)
-    return store.root
 
 
 async def _collect(state_dir: str, remove: bool) -> int:

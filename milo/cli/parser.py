@@ -370,9 +370,16 @@ def _gc(commands: Commands) -> None:
         description="List the containers, task processes, cgroups, mounts and state directories "
         "that belong to no living allocation, and what a killed milo run has left; as an "
         "ordinary user, what one of yours has left.",
-        epilog=examples("milo gc", "milo gc --yes"),
+        epilog=examples("milo gc", "milo gc --yes", "milo gc --yes NAME"),
     )
     gc.set_defaults(run=_do_gc)
+    gc.add_argument(
+        "task",
+        metavar="TASK",
+        nargs="?",
+        default="",
+        help="an ended or killed milo run, and only it",
+    )
     gc.add_argument("--yes", action="store_true", help="remove what was found")
     _state_dir(gc)
 
@@ -380,7 +387,7 @@ def _gc(commands: Commands) -> None:
 def _do_gc(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.gc import collect_garbage
 
-    return collect_garbage(options.state_dir, remove=options.yes)
+    return collect_garbage(options.state_dir, remove=options.yes, name=options.task)
 
 
 def _version(commands: Commands) -> None:

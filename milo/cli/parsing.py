@@ -109,9 +109,9 @@ def _long(parser: Parser, words: Sequence[str], place: int) -> tuple[list[str], 
     known = parser._option_string_actions
     near = [known[word] for word in known if word.startswith(name)]
     action = known.get(name) or (near[0] if near else None)
+    if action is not None and action.nargs == "?" and not equals:
+        return [f"{name}={action.const}"], place + 1  # a value is joined to it, or there is none
     if action is None or equals or action.nargs == 0 or place + 1 == len(words):
-        return [words[place]], place + 1
-    if action.nargs == "?":  # its value is joined to it, or there is none
         return [words[place]], place + 1
     return [f"{name}={words[place + 1]}"], place + 2
 

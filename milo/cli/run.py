@@ -6,27 +6,28 @@ import argparse
 import contextlib
 import os
 import re
-import shutil
 import signal
-import stat
-import tempfile
+import time
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
 import trio
 
-from milo import proc, walk
-from milo.cli import run_options
+from milo import proc
+from milo.cli import jvm_tools, run_options
 from milo.cli.arguments import absolute, size_of
+from milo.cli.background import Background
 from milo.cli.caller import Caller, enter, own_cgroup
 from milo.cli.log_files import RotatingFile
-from milo.cli.output import OutputError, ReaderGoneError, warn, write_all
+from milo.cli.output import warn
+from milo.cli.run_place import Place
+from milo.cli.run_streams import Copy, copy_input, input_is_wanted
 from milo.core import control
 from milo.core.describe import exit_sentence
-from milo.core.launch import Launch, Network
+from milo.core.launch import JavaRuntime, Launch, Network
 from milo.core.records import ExitRecord
-from milo.errors import ArtifactError, ConfigError, PathError
+from milo.errors import ConfigError, ControlError
 from milo.host.fingerprint import find_program
 from milo.host.java.search import JavaSearch
 from milo.host.state_store import StateStore
@@ -39,9 +40,23 @@ from milo.unix_sockets import close_all
 
 STOP_TIMEOUT_S: Final = 10.0
 """Between Ctrl-C and SIGKILL; a second Ctrl-C does not wait."""
-CHUNK_BYTES: Final = 64 * 1024
+WATCH_S: Final = 0.5
+"""A JAR that did not change for so long is written."""
 INCOMPLETE: Final = 1
 """The exit status instead of 0 when output was lost: ``milo run app.jar > file && use file``."""
+
+
+@attrs.frozen
+class _End:
+    """How one run ended."""
+
+    outcome: ExitRecord | control.StartFailed
+    complete: bool = True
+    """Whether all that it printed was written."""
+    stopped: bool = False
+    """Whether somebody had it stopped."""
+    changed: bool = False
+    """It was stopped because its JAR has changed."""
 
 
 def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
@@ -56,121 +71,231 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
     os.umask(0o022)  # as in a task process, see `milo.spawner`
     run_options.require_text(options, application)
     plugin = run_options.plugin_options(options)
+    background = Background.fork() if options.detach else None
+    if background is not None and background.is_parent:
+        return background.wait()
     cgroup = own_cgroup()
     # Before there is an event loop, and the search before an ordinary user's namespaces.
-    with contextlib.closing(JavaSearch(plugin.java_home, os.environ)) as javas:
+    with contextlib.closing(JavaSearch(plugin.java_home, os.environ)) as search:
         caller = enter(cgroup)
-        with contextlib.closing(Preparer.fork()) as preparer:
-            outcome, complete, stopped = trio.run(
-                _run, options, application, caller, javas, preparer
-            )
+        javas: list[tuple[JavaRuntime, ...]] = []
+        while True:
+            seen = _stamp(options.jar)
+            with contextlib.closing(Preparer.fork()) as preparer:
+                run = _Run(options, application, caller, background)
+                end = trio.run(run.run, search, javas, preparer)
+            status = _tell_end(end, caller, background)
+            if not options.watch or (end.stopped and not end.changed):
+                return status
+            if not end.changed:
+                warn("milo: waiting for the JAR to change")
+                _wait_for_change(options.jar, seen)
+            warn("milo: the JAR has changed: starting again")
+
+
+def _tell_end(end: _End, caller: Caller, background: Background | None) -> int:
+    """Say how the application ended, where that was no success; return the exit status."""
+    outcome = end.outcome
     if isinstance(outcome, control.StartFailed):
+        if background is not None:
+            background.tell_failure(outcome.text)
         if caller.rights.ids and "mount `proc`" in outcome.text:
             warn(
                 "Without root a container gets no /proc where parts of the host's are hidden. In a "
                 "container of docker: --security-opt systempaths=unconfined"
             )
-        return 1  # its text has come out of the task's stderr already
-    if outcome.signal or outcome.error or outcome.oom_killed:
-        warn(exit_sentence(outcome, stopped=stopped))
+        return 1  # else its text has come out of the task's stderr already
+    if (outcome.signal or outcome.error or outcome.oom_killed) and not end.changed:
+        warn(exit_sentence(outcome, stopped=end.stopped))
     if outcome.signal:
         return 128 + outcome.signal
-    return outcome.exit_code or (0 if complete else INCOMPLETE)
+    return outcome.exit_code or (0 if end.complete else INCOMPLETE)
 
 
-async def _run(
-    options: argparse.Namespace,
-    application: Sequence[str],
-    caller: Caller,
-    search: JavaSearch,
-    preparer: Preparer,
-) -> tuple[ExitRecord | control.StartFailed, bool, bool]:
-    """Return how the application ended.
-
-    And whether all that it printed was written, and whether somebody had it stopped.
-    """
-    become_subreaper()
-    limits = run_options.resources(options)
-    if options.cpus is not None and not caller.limits_cpu:
-        raise ConfigError(
-            "--cpus",
-            "the cgroup that systemd gives to this user has no cpu controller",
-            "no --cpus, or Delegate=yes in [Service] by: sudo systemctl edit user@.service",
-        )
-    if (missing := missing_limits(caller.rights)) and run_options.limits_are_asked(options):
-        warn(f"milo: {missing}")
-    if not caller.rights.limits:
-        limits = attrs.evolve(limits, oom_score_adj=proc.oom_score_adj())
-    config = run_options.task_config(options, application)
-    plugin = run_options.plugin_options(options)
-    env = run_options.environment(options)
-    name = _task_name(options)
-    files = _log_files(options, name)
-    base = tempfile.mkdtemp(prefix="", dir=caller.run_directory)
-    data = base
-    if caller.data_directory:
-        data = os.path.join(caller.data_directory, os.path.basename(base))
-    store = StateStore(base, caller.owners)
-    readers: list[int] = []
+def _stamp(jar: str) -> tuple[int, int, int] | None:
+    """Return what changes when a JAR is written anew; None when there is none."""
     try:
-        alloc_dir = os.path.join(data, "alloc-dir")
-        _lay_out(alloc_dir, name, options.jar, run_options.jar_name(options))
-        logs = os.path.join(alloc_dir, "alloc", "logs")
-        fifos = [os.path.join(logs, name) for name in ("stdout.fifo", "stderr.fifo")]
-        readers += map(_make_fifo, fifos)
-        task_id = f"run/{os.path.basename(base)}"
-        launch = Launch(
+        found = os.stat(jar)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _wait_for_change(jar: str, seen: tuple[int, int, int] | None) -> None:
+    before = seen
+    while True:
+        time.sleep(WATCH_S)
+        now = _stamp(jar)
+        if now is not None and now == before and now != seen:
+            return
+        before = now
+
+
+class _Run:
+    """One run of the JAR, from its directories to their removal."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        application: Sequence[str],
+        caller: Caller,
+        background: Background | None,
+    ) -> None:
+        self._options = options
+        self._application = application
+        self._caller = caller
+        self._background = background
+        self._changed = False
+
+    async def run(
+        self, search: JavaSearch, javas: list[tuple[JavaRuntime, ...]], preparer: Preparer
+    ) -> _End:
+        """Run it. What ``search`` finds is kept in ``javas`` for the next one."""
+        become_subreaper()
+        options = self._options
+        name = _task_name(options)
+        tmp_bytes = size_of("--tmp-size", options.tmp_size, 1 << 20) if options.tmp_size else 0
+        files = _log_files(options, name)
+        with contextlib.ExitStack() as undo:
+            for file in files.values():
+                undo.callback(file.close)
+            place = Place(self._caller)
+            keep = False
+            try:
+                place.lay_out(name, options.jar, run_options.jar_name(options), tmp_bytes)
+                launch = self._launch(name, place)
+                if self._background is not None and not files:
+                    files = _files_in(place, name)
+                    for file in files.values():
+                        undo.callback(file.close)
+                if not javas:
+                    javas.append(await search.javas())
+                launch = attrs.evolve(launch, javas=javas[0])
+                end = await self._supervise(launch, place, files, preparer)
+                jvm_tools.keep_recording(options, place.alloc_dir)
+                keep = self._background is not None and isinstance(end.outcome, ExitRecord)
+                if dumps := place.dumps():
+                    keep = True
+                    warn(f"milo: what the JVM left is kept: {', '.join(dumps)}")
+            finally:
+                place.close(keep=keep, records=self._background is not None and keep)
+        return end
+
+    def _launch(self, name: str, place: Place) -> Launch:
+        options, caller = self._options, self._caller
+        limits = run_options.resources(options)
+        if options.cpus is not None and not caller.limits_cpu:
+            raise ConfigError(
+                "--cpus",
+                "the cgroup that systemd gives to this user has no cpu controller",
+                "no --cpus, or Delegate=yes in [Service] by: sudo systemctl edit user@.service",
+            )
+        if (missing := missing_limits(caller.rights)) and run_options.limits_are_asked(options):
+            warn(f"milo: {missing}")
+        if not caller.rights.limits:
+            limits = attrs.evolve(limits, oom_score_adj=proc.oom_score_adj())
+        config = run_options.task_config(options, self._application)
+        config["jvm_options"] = [*jvm_tools.jvm_options(options), *config["jvm_options"]]
+        stdout, stderr = place.make_fifos()
+        task_id = f"run/{os.path.basename(place.base)}"
+        store = StateStore(place.base, caller.owners)
+        return Launch(
             task_id=task_id,
             task_name=name,
-            alloc_id=os.path.basename(base),
-            alloc_dir=alloc_dir,
-            stdout_path=fifos[0],
-            stderr_path=fifos[1],
+            alloc_id=os.path.basename(place.base),
+            alloc_dir=place.alloc_dir,
+            stdout_path=stdout,
+            stderr_path=stderr,
             state_dir=store.task_dir(task_id),
             crun_path=find_program("crun", os.environ) or "crun",
-            javas=await search.javas(),
+            javas=(),
             config=config,
-            env=env,
+            env=run_options.environment(options),
             user=options.user or caller.user,
             resources=limits,
+            mounts=place.mounts,
             network=Network(mode=options.network),
-            plugin=plugin,
+            plugin=run_options.plugin_options(options),
             rights=caller.rights,
             cgroup_parent=caller.cgroup,
             log_dir=absolute(options.log_dir) if options.log_dir else "",
+            by_hand=True,
         )
+
+    async def _supervise(
+        self, launch: Launch, place: Place, files: dict[int, RotatingFile], preparer: Preparer
+    ) -> _End:
+        options = self._options
+        store = StateStore(place.base, self._caller.owners)
         store.make(launch)
+        stdin: int | None = None
+        writer = -1
+        if self._background is None and input_is_wanted(asked=options.interactive):
+            stdin, writer = os.pipe2(os.O_CLOEXEC)
         supervisor = Supervisor(
             launch,
             Reaper(reap_all=False),
             listener=store.listen(launch.state_dir),
-            observe=_tell if options.verbose else _tell_nothing,
+            observe=self._observe,
+            stdin=stdin,
         )
+        targets = (1, 2) if self._background is None else (-1, -1)
         copies = [
-            _Copy(reader, fd, files.get(fd)) for reader, fd in zip(readers, (1, 2), strict=True)
+            Copy(reader, target, files.get(number))
+            for number, reader, target in zip((1, 2), place.readers, targets, strict=True)
         ]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, supervisor)
-            async with trio.open_nursery() as copying:
-                for copy in copies:
-                    copying.start_soon(copy.run)
-                outcome = await supervisor.run(preparer)
-                for reader in readers:
-                    _end(reader)
-            nursery.cancel_scope.cancel()
-        return outcome, all(copy.complete for copy in copies), supervisor.stop_requested
-    finally:
-        close_all(readers)
-        for file in files.values():
-            file.close()
-        for path in {data, base}:
-            _remove(path)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_obey_signals, supervisor)
+                if options.watch:
+                    nursery.start_soon(self._watch, supervisor)
+                if stdin is not None:
+                    nursery.start_soon(copy_input, writer)
+                async with trio.open_nursery() as copying:
+                    for copy in copies:
+                        copying.start_soon(copy.run)
+                    outcome = await supervisor.run(preparer)
+                    place.end_fifos()
+                nursery.cancel_scope.cancel()
+        finally:
+            close_all(() if stdin is None else (stdin,))
+        complete = all(copy.complete for copy in copies)
+        return _End(outcome, complete, supervisor.stop_requested, self._changed)
+
+    def _observe(self, message: control.Message) -> None:
+        """Print what Nomad would show as events, where somebody wants it."""
+        lines: tuple[str, ...] = ()
+        if isinstance(message, control.Started):
+            jvm_tools.say_where(self._options)
+            lines = (f"Container {message.container_id}, process {message.container.pid}",)
+        elif isinstance(message, control.Event):
+            lines = (message.text,)
+        if self._options.verbose:
+            for line in lines:
+                warn(f"milo: {line}")
+        if isinstance(message, control.Started) and self._background is not None:
+            self._background.tell_start(_task_name(self._options))
+
+    async def _watch(self, supervisor: Supervisor) -> None:
+        """Stop the application when its JAR has changed, and is written."""
+        seen = before = _stamp(self._options.jar)
+        while True:
+            await trio.sleep(WATCH_S)
+            now = _stamp(self._options.jar)
+            if now is not None and now == before and now != seen:
+                self._changed = True
+                supervisor.request_stop(signal.SIGTERM, STOP_TIMEOUT_S)
+                return
+            before = now
 
 
-def _remove(base: str) -> None:
-    """Remove the directory of a run, in which the application may have left anything."""
-    with contextlib.suppress(PathError), walk.follow(os.path.dirname(base)) as runs:
-        runs.remove_tree(os.path.basename(base))
+def _files_in(place: Place, name: str) -> dict[int, RotatingFile]:
+    """Return log files where `milo logs` finds those of a run without ``--log-dir``."""
+    logs = os.path.join(place.alloc_dir, "alloc", "logs")
+    return {
+        fd: RotatingFile(logs, name, stream, size=10 << 20, count=10)
+        for fd, stream in ((1, "stdout"), (2, "stderr"))
+    }
 
 
 def _task_name(options: argparse.Namespace) -> str:
@@ -196,107 +321,18 @@ def _log_files(options: argparse.Namespace, name: str) -> dict[int, RotatingFile
     }
 
 
-def _tell(message: control.Message) -> None:
-    """Print what Nomad would show as events."""
-    lines: tuple[str, ...] = ()
-    if isinstance(message, control.Started):
-        lines = (f"Container {message.container_id}, process {message.container.pid}",)
-    elif isinstance(message, control.Event):
-        lines = (message.text,)
-    for line in lines:
-        warn(f"milo: {line}")
+async def _obey_signals(supervisor: Supervisor) -> None:
+    """Stop at Ctrl-C, SIGTERM and a closed terminal; at a second one of these kill.
 
-
-def _tell_nothing(message: control.Message) -> None:
-    pass
-
-
-def _lay_out(alloc_dir: str, name: str, jar: str, jar_name: str) -> None:
-    """Make the directories that Nomad makes for a task, with the JAR in its place."""
-    try:
-        found = os.stat(jar)
-    except OSError as exc:
-        raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
-    if not stat.S_ISREG(found.st_mode):
-        raise ArtifactError(f"{jar} is not a file. Give the path of a JAR.", path=jar)
-    task_dir = os.path.join(alloc_dir, name)
-    shared = os.path.join(alloc_dir, "alloc")
-    for parent, names in ((task_dir, ("local", "secrets", "tmp")), (shared, ("logs", "data"))):
-        for name in names:
-            path = os.path.join(parent, name)
-            os.makedirs(path)
-            # The application's user is not known here; Nomad's own directories are the same.
-            os.chmod(path, 0o777)  # noqa: S103
-    target = os.path.join(task_dir, "local", jar_name)
-    shutil.copyfile(jar, target)
-    os.chmod(target, 0o644)
-
-
-def _make_fifo(path: str) -> int:
-    """Make a FIFO and return its read end.
-
-    Opened once, before the application runs: it can put something else there.
+    Ctrl-\\ is for the JVM, which prints its threads.
     """
-    os.mkfifo(path, 0o600)
-    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _end(reader: int) -> None:
-    """Let a FIFO have an end of file, also when no writer ever came to it."""
-    os.close(proc.reopen(reader, os.O_RDWR | os.O_NONBLOCK))
-
-
-class _Copy:
-    """Copies what the pump delivers to ``target``, a standard stream, and to a log file.
-
-    Where one of them fails, the application goes on and the other one is still written.
-    """
-
-    def __init__(self, source: int, target: int, file: RotatingFile | None) -> None:
-        self.complete = True
-        """False when output was lost, but for what a reader that has gone did not want."""
-        self._source = source
-        self._target = target
-        self._file = file
-
-    async def run(self) -> None:
-        """Copy until the writer has gone."""
-        to_terminal = True
-        while True:
-            await trio.lowlevel.wait_readable(self._source)
-            try:
-                data = os.read(self._source, CHUNK_BYTES)
-            except BlockingIOError:
-                continue
-            if not data:
-                return
-            if self._file is not None:
-                try:
-                    await trio.to_thread.run_sync(self._file.write, data)
-                except OSError as exc:
-                    self._lose(f"Error: the log file cannot be written: {exc.strerror}")
-                    self._file = None
-            if to_terminal:
-                try:
-                    # In a thread: a terminal stopped with Ctrl-S must not stop the pumps.
-                    await trio.to_thread.run_sync(write_all, self._target, data)
-                except ReaderGoneError:
-                    # Piped into head, say: what else comes is read, so that the application
-                    # can end.
-                    to_terminal = False
-                except OutputError as exc:
-                    self._lose(str(exc))
-                    to_terminal = False
-
-    def _lose(self, problem: str) -> None:
-        self.complete = False
-        text = f"{problem}. The application keeps running, but this output is lost"
-        warn(text)
-
-
-async def _stop_on_signal(supervisor: Supervisor) -> None:
     asked = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    with trio.open_signal_receiver(*numbers) as signals:
+        async for number in signals:
+            if number == signal.SIGQUIT:
+                with contextlib.suppress(ControlError):  # it starts or ends just now
+                    supervisor.send_signal(number)
+                continue
             supervisor.request_stop(signal.SIGTERM, 0.0 if asked else STOP_TIMEOUT_S)
             asked = True

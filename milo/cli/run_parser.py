@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from milo.cli.parsing import Parser, examples
 from milo.cli.task_keys import add_task_keys
+
+DEBUG_PORT: Final = "5005"
+"""What IDEs suggest."""
+JMX_PORT: Final = "9010"
+RECORDING: Final = "recording.jfr"
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Parser]
@@ -24,6 +29,8 @@ def add_run(commands: Commands) -> None:
             "milo run app.jar --port 8080",
             "milo run -m 1g -v ./data:/data -e MODE=test app.jar",
             "milo run --java 21 --jvm-option -Xss1m app.jar",
+            "milo run --watch --debug build/libs/app.jar",
+            "milo run -d --name web app.jar",
         ),
     )
     run.set_defaults(run=_do_run)
@@ -37,6 +44,17 @@ def add_run(commands: Commands) -> None:
     _add_java(run)
     _add_surroundings(run)
     _add_logs(run)
+    run.add_argument(
+        *("-d", "--detach"),
+        action="store_true",
+        help="run in the background and print the name: see milo ps, logs, stop and gc",
+    )
+    run.add_argument(
+        *("-i", "--interactive"),
+        action="store_true",
+        help="pass on standard input; without it only what is no terminal is",
+    )
+    _add_tools(run)
     run.add_argument("--verbose", action="store_true", help="print what Milo decides and why (-v)")
     add_task_keys(run)
 
@@ -84,6 +102,23 @@ def _add_java(run: Parser) -> None:
     )
 
 
+def _add_tools(run: Parser) -> None:
+    for option, default, metavar, words in (
+        ("--debug", DEBUG_PORT, "PORT", "let a debugger connect to this port of 127.0.0.1"),
+        ("--jmx", JMX_PORT, "PORT", "let JMX clients connect to this port of 127.0.0.1"),
+        ("--jfr", RECORDING, "FILE", "make a flight recording of the whole run"),
+    ):
+        run.add_argument(
+            option,
+            nargs="?",
+            const=default,
+            default="",
+            metavar=metavar,
+            help=f"{words}; default with {option} alone: {default}",
+        )
+    run.add_argument("--watch", action="store_true", help="start again when the JAR has changed")
+
+
 def _add_surroundings(run: Parser) -> None:
     run.add_argument(
         *("-e", "--env"),
@@ -125,6 +160,12 @@ def _add_surroundings(run: Parser) -> None:
         default="host",
         choices=("host", "none"),
         help="the network of the host, which is the default, or none",
+    )
+    run.add_argument(
+        "--tmp-size",
+        default="",
+        metavar="SIZE",
+        help="keep /tmp in memory, with this size; default: on the disk, without a limit",
     )
     run.add_argument(
         "--read-only",

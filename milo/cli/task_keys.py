@@ -8,25 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from milo.core.config.options import Option, options_of
+from milo.core.config.spelling import ALSO, SPELT_OTHERWISE, option_of
 from milo.core.config.task_options import TaskOptions
 from milo.errors import ConfigError
-
-SPELT_OTHERWISE: Final = {
-    "jar_path": "APP.JAR",
-    "args": "ARGUMENT",
-    "class": "--class",
-    "jvm_options": "--jvm-option",
-    "mounts": "--volume",
-    "cpu_hard_limit": "--cpus",
-}
-"""Keys that ``milo run`` has other arguments for, and these."""
-ALSO: Final = {
-    "work_dir": ("-w", "--workdir"),
-    "pid_mode": ("--pid",),
-    "ipc_mode": ("--ipc",),
-    "extra_hosts": ("--add-host",),
-}
-"""As docker and podman spell the options of some keys."""
 
 _DEST: Final = "key_"
 
@@ -62,11 +46,6 @@ def read_task_keys(options: argparse.Namespace, kind: type = TaskOptions) -> dic
             pairs = option.value.hcl == "list(map(string))"
             config[key] = _pairs(option_of(key), value) if pairs else value
     return config
-
-
-def option_of(key: str) -> str:
-    """Return the argument that stands for a key of a job."""
-    return SPELT_OTHERWISE.get(key) or "--" + key.replace("_", "-")
 
 
 def _pairs(argument: str, words: Sequence[str]) -> dict[str, str]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from argparse import Namespace
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from milo import proc
 from milo.cli.arguments import absolute, seconds_of
+from milo.cli.caller import enter
 from milo.cli.output import clear_screen, print_json, print_table, progress, say, size, span, warn
+from milo.cli.run_leftovers import GONE_S, is_run, remove_run
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters, TaskRecord
-from milo.core.signals import parse_signal
+from milo.core.signals import NO_SIGNAL, parse_signal
 from milo.errors import ControlError, TaskEndedError
 from milo.host import state_dirs
 from milo.host.state_store import StateStore
@@ -24,6 +28,7 @@ from milo.host.stats import sampling
 from milo.host.stats.process_meter import ProcessMeter
 from milo.host.task_client import TaskClient
 from milo.host.tasks import HostTask, find_task, list_tasks
+from milo.proc import lives, signal_process
 
 ANSWER_S: Final = 2.0
 """A task process that is busy or stuck is shown without its counters."""
@@ -149,8 +154,17 @@ def stop_task(options: Namespace) -> int:
     task = find_task(options.task, tasks_of_host(options))
     number = parse_signal(options.signal)
     timeout_s = seconds_of("--timeout", options.timeout)
+    alone = task.running and not task.supervised
+    ordinary, of_run = os.geteuid() != 0, is_run(os.path.dirname(task.state_dir))
     with progress(f"Stopping {task.name}"):
-        text = trio.run(_stop, task, number, timeout_s)
+        if not alone:
+            text = trio.run(_stop, task, number, timeout_s)
+        else:
+            text = trio.run(_end_alone, task, number, timeout_s)
+            if of_run:
+                if ordinary:
+                    enter()  # what his tasks leave may belong to subordinate users
+                trio.run(partial(remove_run, os.path.dirname(task.state_dir), ordinary=ordinary))
     say(text)
     return 0
 
@@ -167,6 +181,20 @@ async def _stop(task: HostTask, number: int, timeout_s: float) -> str:
             return "The task has ended"
         await trio.sleep(POLL_S)
     return exit_sentence(ended, stopped=True)
+
+
+async def _end_alone(task: HostTask, number: int, timeout_s: float) -> str:
+    """End a task whose own process was killed."""
+    assert task.record is not None and task.record.container is not None
+    container = task.record.container
+    for signal_number, patience_s in ((number, timeout_s), (signal.SIGKILL, GONE_S)):
+        if signal_number != NO_SIGNAL:
+            signal_process(container, signal_number)
+        with trio.move_on_after(patience_s):
+            while lives(container):  # noqa: ASYNC110 - the kernel has no event for it
+                await trio.sleep(POLL_S)
+            break
+    return "The task has ended; its exit code is not known, as its task process was killed"
 
 
 async def _with_client(task: HostTask, ask: Any) -> Any:

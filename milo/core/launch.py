@@ -172,6 +172,8 @@ class Launch(TaskRequest):
     """As they are at the start: a task keeps them."""
     rights: Rights = ROOT
     """What the task process may do on this host."""
+    by_hand: bool = False
+    """Whether a person has typed it: messages then name options of ``milo run``, not keys."""
     version: Int32 = RECORD_VERSION
     """Of `milo.core.records`, which reads and writes it."""
 

@@ -27,6 +27,8 @@ from milo.proc import trusted_users
 DEFAULT: Final = PluginOptions().state_dir
 RUN_DIRECTORY: Final = "/run/milo-run"
 """Below it, each ``milo run`` has a directory that is a state directory of one task."""
+DATA_DIRECTORY: Final = "/var/lib/milo-run"
+"""The same for the tasks' own directories."""
 TEMPORARY: Final = "/tmp"  # noqa: S108
 """For an ordinary user whom no login has given a directory below /run."""
 POINTERS: Final = "/run/milo-state-dirs"
@@ -82,15 +84,28 @@ def make_run_directory() -> str:
 
 
 def make_data_directory() -> str:
-    """Return where this ordinary user's tasks have their directories, on a disk.
+    """Return where the tasks of this user's ``milo run`` have their directories, on a disk.
 
     By the XDG base directory specification. Raises `StateError` as `make_run_directory` does.
     """
-    told = os.environ.get("XDG_STATE_HOME", "")
-    home = told if os.path.isabs(told) else os.path.expanduser("~/.local/state")
-    path = os.path.join(home, "milo")
+    path = data_directory()
     StateStore(path).prepare()
     return path
+
+
+def data_directory() -> str:
+    """Return the same; it may not be there."""
+    if os.geteuid() == 0:
+        return DATA_DIRECTORY
+    told = os.environ.get("XDG_STATE_HOME", "")
+    home = told if os.path.isabs(told) else os.path.expanduser("~/.local/state")
+    return os.path.join(home, "milo")
+
+
+def left_data() -> list[str]:
+    """Return directories of data whose ``milo run`` has no directory for records any more."""
+    runs = {os.path.basename(path) for path in _runs()}
+    return [path for path in _entries(data_directory()) if os.path.basename(path) not in runs]
 
 
 def of_drivers(named: str) -> StateDirs:

@@ -26,10 +26,11 @@ import msgspec
 import trio
 
 from milo.core import control, records
+from milo.core.config.spelling import in_options
 from milo.core.config.task_options import parse_task_options
 from milo.core.java.application import java_arguments
 from milo.core.launch import Launch
-from milo.errors import MiloError, StateError, TaskStartError
+from milo.errors import ConfigError, MiloError, StateError, TaskStartError
 from milo.files import read_file, write_file
 from milo.proc import (
     address_space_bytes,
@@ -269,8 +270,11 @@ def _be_preparer(fd: int, parent: int) -> NoReturn:
 
 def _answer(sock: socket.socket, state_dir: str) -> _Verdict:
     """Prepare the task in ``state_dir`` and pass on what is held."""
+    by_hand = False
     try:
-        prepared, check = prepare(read_launch(state_dir))
+        launch = read_launch(state_dir)
+        by_hand = launch.by_hand
+        prepared, check = prepare(launch)
         write_file(os.path.join(state_dir, records.PREPARED_FILE), records.encode(prepared))
         held = check.descriptors
         more = msgspec.json.encode(_Verdict(more=True))
@@ -279,6 +283,8 @@ def _answer(sock: socket.socket, state_dir: str) -> _Verdict:
     except MemoryError:
         raise
     except MiloError as exc:
+        if by_hand and isinstance(exc, ConfigError):
+            exc = in_options(exc)
         return _Verdict(error=control.cut(str(exc)), recoverable=exc.recoverable)
     except OSError as exc:
         if exc.errno == errno.ENOMEM:

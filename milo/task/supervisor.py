@@ -98,7 +98,8 @@ class _End:
 class Supervisor:
     """Runs one `Launch`. `run` is called once, in a process that may reap its children.
 
-    ``observe`` is called with every message that a driver would get.
+    ``observe`` is called with every message that a driver would get. ``stdin`` is a descriptor for
+    the application's standard input, and stays the caller's; without one it has none.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class Supervisor:
         *,
         listener: socket.socket | None = None,
         observe: Observer | None = None,
+        stdin: int | None = None,
     ) -> None:
         self.launch = launch
+        self._stdin = stdin
         self.phase = Phase.CREATING
         self._reaper = reaper
         self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE))
@@ -227,6 +230,7 @@ class Supervisor:
             self._reaper,
             bundle,
             mount_check,
+            stdin=self._stdin,
             stdout=streams.container_stdout,
             stderr=streams.container_stderr,
         )

@@ -22,18 +22,21 @@ from milo import entry
 from milo.cli import output, run_options
 from milo.cli import run as runner
 from milo.cli.arguments import seconds_of
+from milo.cli.caller import Caller
 from milo.cli.executable import SHEBANG_BYTES, FileAccessError, write_launcher
 from milo.cli.install import ChangeableError, install
 from milo.cli.log_files import RotatingFile
 from milo.cli.main import run_command
 from milo.cli.output import write_all
 from milo.cli.parser import build_parser
-from milo.cli.task_keys import SPELT_OTHERWISE
+from milo.cli.run_place import Place, remove_directory
+from milo.cli.run_streams import Copy
 from milo.core import control
 from milo.core.config.options import options_of
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.rules import Asked, check_task
 from milo.core.config.sizes import parse_size
+from milo.core.config.spelling import SPELT_OTHERWISE
 from milo.core.config.task_options import JobMount, TaskOptions, parse_task_options
 from milo.core.container.spec import User
 from milo.core.records import ExitRecord
@@ -242,13 +245,22 @@ def test_a_task_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
     """The JAR in local/, the directories for everyone, the FIFOs for root alone."""
     jar = tmp_path / "app.jar"
     jar.write_bytes(b"PK")
-    alloc = tmp_path / "alloc-dir"
-    runner._lay_out(str(alloc), "run", str(jar), "app.jar")
+    jar.chmod(0o600)  # so that it is copied, since the application could not read it
+    place = Place(Caller(str(tmp_path), str(tmp_path)))
+    alloc = Path(place.alloc_dir)
+    place.lay_out("run", str(jar), "app.jar")
     assert (alloc / "run/local/app.jar").read_bytes() == b"PK"
     assert (alloc / "run/secrets").stat().st_mode & 0o777 == 0o777
     fifo = alloc / "alloc/logs/stdout.fifo"
-    os.close(runner._make_fifo(str(fifo)))
+    place.make_fifos()
     assert fifo.is_fifo() and fifo.stat().st_mode & 0o777 == 0o600
+    dump = alloc / "alloc/data/run-1.hprof"
+    dump.touch()
+    assert place.dumps() == [str(dump)]
+    place.close(keep=True)
+    assert dump.exists()
+    place.close()
+    assert not alloc.exists()
 
 
 def test_what_a_run_leaves_is_removed_however_deep(tmp_path: Path) -> None:
@@ -260,7 +272,7 @@ def test_what_a_run_leaves_is_removed_however_deep(tmp_path: Path) -> None:
         os.close(at)
         at = inner
     os.close(at)
-    runner._remove(str(tmp_path / "base"))
+    remove_directory(str(tmp_path / "base"))
     assert not list(tmp_path.iterdir())
 
 
@@ -268,8 +280,8 @@ def test_a_jar_that_is_none_is_said_before_anything(tmp_path: Path) -> None:
     """Missing, or a directory."""
     for path, words in (("none.jar", "cannot be read: No such file"), (".", "is not a file")):
         with pytest.raises(ArtifactError, match=words):
-            runner._lay_out(str(tmp_path / "alloc-dir"), "run", str(tmp_path / path), path)
-    assert not (tmp_path / "alloc-dir").exists()
+            Place(Caller(str(tmp_path))).lay_out("run", str(tmp_path / path), path)
+    assert not list(tmp_path.rglob("alloc-dir"))
 
 
 def test_the_environment_has_nomads_directories(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,8 +413,9 @@ async def copied(feed: Callable[[int], None], target: int, path: Path) -> bool:
 
     Returns whether nothing was lost.
     """
-    source = runner._make_fifo(str(path))
-    copy = runner._Copy(source, target, None)
+    os.mkfifo(path)
+    source = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    copy = Copy(source, target, None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(copy.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -471,7 +484,7 @@ async def test_a_second_interrupt_does_not_wait() -> None:
     """Ctrl-C stops the application; again, and it is killed."""
     stoppable: Any = Stoppable()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(runner._stop_on_signal, stoppable)
+        nursery.start_soon(runner._obey_signals, stoppable)
         await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(10):
             for count, number in enumerate((signal.SIGINT, signal.SIGTERM), 1):
@@ -506,7 +519,8 @@ def test_the_status_is_the_applications(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A death by signal is 128 and its number, with a sentence; 0 is 1 when output was lost."""
-    monkeypatch.setattr(trio, "run", lambda *_: (outcome, complete, False))
+    monkeypatch.setattr(trio, "run", lambda *_: runner._End(outcome, complete))
+    monkeypatch.setattr(runner, "enter", lambda _: Caller("/nowhere"))
     before = os.umask(0o077)
     try:
         options = build_parser().parse_args(["run", "app.jar"])

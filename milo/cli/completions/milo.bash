@@ -7,7 +7,7 @@
 
 _shtab_milo_subparsers=(run ps logs stats exec dump stop install uninstall doctor job completion gc version)
 
-_shtab_milo_run_option_strings=(-h --help --name -m --memory --cpus --java --class --jvm-option -e --env --env-file -u --user -v --volume --mount --net --network --read-only --rm --log-dir --log-max-size --log-max-files --verbose --class-path --log-overflow --log-block-timeout --rootfs -w --workdir --work-dir --cap-add --cap-drop --seccomp-profile --ulimit --sysctl --shm-size --pids-limit --pid --pid-mode --ipc --ipc-mode --init --heap-percent --heap-dump-on-oom --java-version --java-home --add-host --extra-hosts --hostname)
+_shtab_milo_run_option_strings=(-h --help --name -m --memory --cpus --java --class --jvm-option -e --env --env-file -u --user -v --volume --mount --net --network --tmp-size --read-only --rm --log-dir --log-max-size --log-max-files -d --detach -i --interactive --debug --jmx --jfr --watch --verbose --class-path --log-overflow --log-block-timeout --rootfs -w --workdir --work-dir --cap-add --cap-drop --seccomp-profile --ulimit --sysctl --shm-size --pids-limit --pid --pid-mode --ipc --ipc-mode --init --heap-percent --heap-dump-on-oom --java-version --java-home --add-host --extra-hosts --hostname)
 _shtab_milo_ps_option_strings=(-h --help -a --all --json --state-dir)
 _shtab_milo_logs_option_strings=(-h --help -f --follow --stdout --stderr -n --lines --since --state-dir)
 _shtab_milo_stats_option_strings=(-h --help -f --follow --interval --json --state-dir)
@@ -26,6 +26,7 @@ _shtab_milo_option_strings=(-h --help --version)
 _shtab_milo_run_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_milo_run___env_file_COMPGEN=_shtab_compgen_files
 _shtab_milo_run___log_dir_COMPGEN=_shtab_compgen_dirs
+_shtab_milo_run___jfr_COMPGEN=_shtab_compgen_files
 _shtab_milo_run___class_path_COMPGEN=_shtab_compgen_files
 _shtab_milo_run__w_COMPGEN=_shtab_compgen_dirs
 _shtab_milo_run___workdir_COMPGEN=_shtab_compgen_dirs
@@ -62,6 +63,14 @@ _shtab_milo_run__h_nargs=0
 _shtab_milo_run___help_nargs=0
 _shtab_milo_run___read_only_nargs=0
 _shtab_milo_run___rm_nargs=0
+_shtab_milo_run__d_nargs=0
+_shtab_milo_run___detach_nargs=0
+_shtab_milo_run__i_nargs=0
+_shtab_milo_run___interactive_nargs=0
+_shtab_milo_run___debug_nargs='?'
+_shtab_milo_run___jmx_nargs='?'
+_shtab_milo_run___jfr_nargs='?'
+_shtab_milo_run___watch_nargs=0
 _shtab_milo_run___verbose_nargs=0
 _shtab_milo_run___init_nargs=0
 _shtab_milo_run___heap_dump_on_oom_nargs=0

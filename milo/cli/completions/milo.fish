@@ -51,7 +51,7 @@ function _shtab_milo_using
 end
 
 set -g _shtab_milo_commands run ps logs stats exec dump stop install uninstall doctor job completion gc version
-set -g _shtab_milo_opts_with_value --add-host --address --cap-add --cap-drop --class --class-path --config --count --cpu --cpus --duration --env --env-file --extra-hosts --heap-percent --hostname --interval --ipc --ipc-mode --java --java-home --java-version --jvm-option --lines --log-block-timeout --log-dir --log-max-files --log-max-size --log-overflow --memory --mount --name --net --network --pid --pid-mode --pids-limit --rootfs --seccomp-profile --service --shm-size --signal --since --state-dir --sysctl --timeout --ulimit --user --volume --work-dir --workdir -e -m -n -u -v -w
+set -g _shtab_milo_opts_with_value --add-host --address --cap-add --cap-drop --class --class-path --config --count --cpu --cpus --debug --duration --env --env-file --extra-hosts --heap-percent --hostname --interval --ipc --ipc-mode --java --java-home --java-version --jfr --jmx --jvm-option --lines --log-block-timeout --log-dir --log-max-files --log-max-size --log-overflow --memory --mount --name --net --network --pid --pid-mode --pids-limit --rootfs --seccomp-profile --service --shm-size --signal --since --state-dir --sysctl --timeout --tmp-size --ulimit --user --volume --work-dir --workdir -e -m -n -u -v -w
 
 complete -c milo -e
 complete -c milo -f
@@ -72,11 +72,18 @@ complete -c milo -n '_shtab_milo_using run' -s u -l user -x -d 'run as this user
 complete -c milo -n '_shtab_milo_using run' -s v -l volume -x -d 'mount a file or directory of the host, for reading and writing unless :ro is given'
 complete -c milo -n '_shtab_milo_using run' -l mount -x -d 'the same, read-only unless :rw is given; or type=bind,source=...,target=...,ro'
 complete -c milo -n '_shtab_milo_using run' -l net -l network -xka "host none" -d 'the network of the host, which is the default, or none'
+complete -c milo -n '_shtab_milo_using run' -l tmp-size -x -d 'keep /tmp in memory, with this size; default: on the disk, without a limit'
 complete -c milo -n '_shtab_milo_using run' -l read-only -d 'no effect: the root file system is always read-only'
 complete -c milo -n '_shtab_milo_using run' -l rm -d 'no effect: what has ended is removed'
 complete -c milo -n '_shtab_milo_using run' -l log-dir -xka "(__fish_complete_directories)" -d 'also write the output to files in this directory'
 complete -c milo -n '_shtab_milo_using run' -l log-max-size -x -d 'size at which a log file is rotated; default 10m'
 complete -c milo -n '_shtab_milo_using run' -l log-max-files -x -d 'number of log files to keep; default 10'
+complete -c milo -n '_shtab_milo_using run' -s d -l detach -d 'run in the background and print the name: see milo ps, logs, stop and gc'
+complete -c milo -n '_shtab_milo_using run' -s i -l interactive -d 'pass on standard input; without it only what is no terminal is'
+complete -c milo -n '_shtab_milo_using run' -l debug -x -d 'let a debugger connect to this port of 127.0.0.1; default with --debug alone: 5005'
+complete -c milo -n '_shtab_milo_using run' -l jmx -x -d 'let JMX clients connect to this port of 127.0.0.1; default with --jmx alone: 9010'
+complete -c milo -n '_shtab_milo_using run' -l jfr -xka "(__fish_complete_path (commandline -ct))" -d 'make a flight recording of the whole run; default with --jfr alone: recording.jfr'
+complete -c milo -n '_shtab_milo_using run' -l watch -d 'start again when the JAR has changed'
 complete -c milo -n '_shtab_milo_using run' -l verbose -d 'print what Milo decides and why (-v)'
 complete -c milo -n '_shtab_milo_using run' -l class-path -xka "(__fish_complete_path (commandline -ct))" -d 'Class path for class, separated by colons; relative entries begin at work_dir, or in the task'"'"'s directory or at / without it, and the JAR of jar_path comes first'
 complete -c milo -n '_shtab_milo_using run' -l log-overflow -xka "block drop" -d 'When nobody reads the log and all buffers are full: "block", the application waits and nothing is lost, or "drop", it never waits and what is dropped is counted'

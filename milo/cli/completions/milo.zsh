@@ -83,6 +83,7 @@ _shtab_milo_gc_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--yes[remove what was found]"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
+  ":an ended or killed milo run, and only it:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -148,11 +149,18 @@ _shtab_milo_run_options=(
   "*"{-v,--volume}"[mount a file or directory of the host, for reading and writing unless \:ro is given]:SOURCE:TARGET[:ro]:"
   "*--mount[the same, read-only unless \:rw is given\; or type\=bind,source\=...,target\=...,ro]:SOURCE:TARGET[:rw]:"
   {--net,--network}"[the network of the host, which is the default, or none]:network:(host none)"
+  "--tmp-size[keep \/tmp in memory, with this size\; default\: on the disk, without a limit]:SIZE:"
   "--read-only[no effect\: the root file system is always read-only]"
   "--rm[no effect\: what has ended is removed]"
   "--log-dir[also write the output to files in this directory]:DIR:_files -/"
   "--log-max-size[size at which a log file is rotated\; default 10m]:SIZE:"
   "--log-max-files[number of log files to keep\; default 10]:N:"
+  {-d,--detach}"[run in the background and print the name\: see milo ps, logs, stop and gc]"
+  {-i,--interactive}"[pass on standard input\; without it only what is no terminal is]"
+  "--debug[let a debugger connect to this port of 127.0.0.1\; default with --debug alone\: 5005]:PORT:"
+  "--jmx[let JMX clients connect to this port of 127.0.0.1\; default with --jmx alone\: 9010]:PORT:"
+  "--jfr[make a flight recording of the whole run\; default with --jfr alone\: recording.jfr]:FILE:_files"
+  "--watch[start again when the JAR has changed]"
   "--verbose[print what Milo decides and why (-v)]"
   "--class-path[Class path for class, separated by colons\; relative entries begin at work_dir, or in the task\'s directory or at \/ without it, and the JAR of jar_path comes first]:PATH:_files"
   "--log-overflow[When nobody reads the log and all buffers are full\: \"block\", the application waits and nothing is lost, or \"drop\", it never waits and what is dropped is counted]:key_log_overflow:(block drop)"

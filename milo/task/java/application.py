@@ -245,8 +245,12 @@ def hold_named(launch: Launch, path: str, kind: walk.Kind | None = walk.Kind.FIL
     around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
     if around:
         mount = max(around, key=lambda mount: len(mount.task_path))
-        volumes["volume"] = walk.real_path(mount.host_path)
-        path = f"/volume{path[len(normalized(mount.task_path)) :]}"
+        source = walk.real_path(mount.host_path)
+        inner = path[len(normalized(mount.task_path)) :]
+        if not inner:  # the volume is the file itself, as `milo run` has it
+            source, inner = os.path.dirname(source), f"/{os.path.basename(source)}"
+        volumes["volume"] = source
+        path = f"/volume{inner}"
     return brought.hold(launch, path, OWN, volumes, kind)
 
 

@@ -39,6 +39,7 @@ async def create(
     bundle: Bundle,
     mount_check: MountCheck,
     *,
+    stdin: int | None = None,
     stdout: int,
     stderr: int,
 ) -> Container:
@@ -59,7 +60,7 @@ async def create(
             pause = PauseProcess(
                 reaper, launch.state_dir, launch.network, returns=launch.rights.returns
             )
-        child = await _create(launch, reaper, bundle, pause, stdout, stderr)
+        child = await _create(launch, reaper, bundle, pause, (stdin, stdout, stderr))
         process = identify(child.pid)
         if process is None:
             raise CrunError("create", "its process ended at once", "")
@@ -100,8 +101,7 @@ async def _create(
     reaper: Reaper,
     bundle: Bundle,
     pause: PauseProcess | None,
-    stdout: int,
-    stderr: int,
+    streams: tuple[int | None, int, int],
 ) -> Child:
     """Run ``crun create`` and return the container's process."""
     pid_file = os.path.join(launch.state_dir, PID_FILE)
@@ -115,11 +115,12 @@ async def _create(
         root=_crun_root(launch),
         cgroups=launch.rights.cgroups,
     )
-    with _streams_of_its_own(launch) as stdin, reaper.orphans_kept():
+    stdin, stdout, stderr = streams
+    with _streams_of_its_own(launch) as ended, reaper.orphans_kept():
         await Crun(reaper, log).run(
             "create",
             arguments,
-            stdin=stdin,
+            stdin=ended if stdin is None else stdin,
             stdout=stdout,
             stderr=stderr,
             passed=None if pause is None else pause.namespace,
