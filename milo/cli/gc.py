@@ -87,6 +87,8 @@ async def _runs(
             status |= _report(orphan, not os.path.lexists(path))
         else:
             say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+    if ordinary and not (bases or data):
+        say("You have nothing to remove")
     return status
 
 

@@ -249,5 +249,5 @@ def test_others_see_their_own_runs_alone(
 ) -> None:
     """Without root nothing of root's is looked at: tests/integration/test_rootless.py has more."""
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    assert run_command(["gc", "--yes"]) == 0
+    assert run_command(["gc"]) == 0
     assert capsys.readouterr().out == "You have nothing to remove\n"
