@@ -104,8 +104,10 @@ def data_directory() -> str:
 
 def left_data() -> list[str]:
     """Return directories of data whose ``milo run`` has no directory for records any more."""
+    found = _entries(data_directory())
+    # Looked at last: a run that begins meanwhile has its records before its data.
     runs = {os.path.basename(path) for path in _runs()}
-    return [path for path in _entries(data_directory()) if os.path.basename(path) not in runs]
+    return [path for path in found if os.path.basename(path) not in runs]
 
 
 def of_drivers(named: str) -> StateDirs:
