@@ -484,8 +484,8 @@ async def test_working_directory_is_the_applications(jar_dir: Path, with_userns:
         assert (end, output.stdout) == (CommandEnd(0), b"/local/work\n/local/work\n")
         other = await running(rig, jar_dir)
         end, output = await run(rig, other, "sh", "-c", "pwd -P; ls")
-        _, reference = await run(rig, other, "ls", "/")
-        assert output.stdout == b"/\n" + reference.stdout
+        _, reference = await run(rig, other, "ls", "/task")
+        assert output.stdout == b"/task\n" + reference.stdout
         assert b"secrets" in reference.stdout.split()
 
 
