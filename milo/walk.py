@@ -24,7 +24,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -41,6 +41,7 @@ MAX_OPEN_FILES: Final = 4096
 _FIND: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_BYTES: Final = 1 << 20
 _NAMES: Final = 1000
+Choice = Callable[[Iterator[os.DirEntry[str]], int], Iterable[os.DirEntry[str]]]
 
 
 class Kind(enum.StrEnum):
@@ -121,10 +122,7 @@ class Held(contextlib.AbstractContextManager["Held"]):
             raise _refusal(path, exc) from exc
 
     def within(self, path: str, kind: Kind | None = None) -> Held:
-        """Hold what ``path`` leads to from here; what would lead out, as ``..`` may, does not.
-
-        Nor does an absolute symlink.
-        """
+        """Hold what ``path`` leads to from here; ``..`` and absolute symlinks do not lead out."""
         with _translated(self.path):
             top = Held(os.dup(self.fd), self.path)
         return _descend(path, [top], _Top.DIRECTORY, kind)
@@ -134,15 +132,15 @@ class Held(contextlib.AbstractContextManager["Held"]):
         with _translated(self.path):
             return os.readlink("", dir_fd=self.fd)
 
-    def names(self, limit: int) -> tuple[list[tuple[str, bool]], bool]:
+    def names(self, limit: int, choose: Choice = islice) -> tuple[list[tuple[str, bool]], bool]:
         """Return names in this directory and whether each is one, and if these are all.
 
-        At most ``limit`` entries are read, and one more.
+        At most ``limit`` entries are read, and one more, or what ``choose`` reads.
         """
         fd = self.open(os.O_RDONLY | os.O_DIRECTORY)
         try:
             with _translated(self.path), os.scandir(fd) as entries:
-                first = islice(entries, limit)
+                first = choose(entries, limit)
                 found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in first]
                 return found, next(entries, None) is None
         finally:

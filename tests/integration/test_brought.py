@@ -176,3 +176,16 @@ async def test_places_that_cannot_be_had(
         with pytest.raises(TaskStartError, match=words):
             await rig.registry.start(task.request)
     assert not list(tmp_path.iterdir())
+
+
+async def test_mount_of_the_name_of_nomads_directory(jar_dir: Path, tmp_path: Path) -> None:
+    """A mount at /private/x is there, and nothing is made in Nomad's own ``private``."""
+    (tmp_path / "file").write_text("here")
+    tmp_path.chmod(0o755)
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "look.jar", args=["read /private/x/file"])
+        mount = Mount(str(tmp_path), "/private/x")
+        task.request = attrs.evolve(task.request, mounts=(mount,))
+        found = await look(rig, task)
+        assert not os.listdir(f"{task.request.task_dir}/private")
+    assert found["read /private/x/file"] == "here"

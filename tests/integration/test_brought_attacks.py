@@ -16,6 +16,7 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Mount
 from milo.errors import MiloError
+from milo.task.root import brought
 from tests.support import fake_crun, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after
@@ -171,8 +172,34 @@ async def test_very_many_entries(jar_dir: Path, jdks: Path) -> None:
         before = time.monotonic()
         text = await printed(rig, task)
         assert time.monotonic() - before < 20
-        assert int(text.split()[0]) > 100_000 and int(text.split()[1]) < 100
-        assert any("Seen below /task" in message for message in rig.texts(task))
+        shown = brought.MAX_ENTRIES
+        assert int(text.split()[0]) > 100_000 and shown < int(text.split()[1]) < shown + 100
+        assert any("at most 1000 entries" in message for message in rig.texts(task))
+
+
+FILL = """
+cat /config/application.yml /lib/extra.jar /app.properties && echo
+cd /task && mkdir -p var/a $(seq 3000) && touch var/a/1 $(seq 3001 9000)
+echo ended
+"""
+
+
+async def test_what_the_job_has_brought_stays_at_the_root(jar_dir: Path, jdks: Path) -> None:
+    """However much the application puts into its working directory, templates are found again."""
+    async with open_rig(scripted(jdks, FILL)) as rig:
+        task = rig.task(jar_dir / "hello.jar")
+        for name in ("config/application.yml", "lib/extra.jar", "app.properties"):
+            path = Path(task.request.task_dir, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"<{name}>")
+        first = await printed(rig, task)
+        again = rig.task(jar_dir / "hello.jar", alloc_id=task.request.alloc_id)
+        second = await printed(rig, again)
+        (said,) = [text for text in rig.texts(again) if "Seen" in text]
+    assert first == second
+    assert first.startswith("<config/application.yml><lib/extra.jar><app.properties>")
+    assert "at most 1000 entries of one directory" in said and said.endswith("oldest first: /")
+    assert "something else is" not in said
 
 
 @pytest.mark.parametrize("name", [name for name in NOMADS if name != "private"])

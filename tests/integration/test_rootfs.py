@@ -160,6 +160,11 @@ async def test_tasks_own_directories_are_writable(jar_dir: Path, user: str) -> N
         ("/local", "/local"),
         ("/alloc/data/a/b/", "/alloc/data/a/b"),
         ("/usr", "/usr"),
+        ("/etc", "/etc"),
+        ("/run", "/run"),
+        ("/var", "/var"),
+        ("/alloc/logs", "/alloc/logs"),
+        ("/task/dev", "/task/dev"),
     ],
 )
 async def test_working_directory(jar_dir: Path, work_dir: str | None, expected: str) -> None:
@@ -168,16 +173,24 @@ async def test_working_directory(jar_dir: Path, work_dir: str | None, expected: 
     async with open_rig() as rig:
         found = await look(rig, jar_dir, "cwd", "write here", **config)
     assert found["cwd"] == expected
-    writable = expected.startswith(("/local", "/alloc", "/task"))
+    writable = expected in ("/local", "/alloc/data/a/b", "/task")
     assert (found["write here"] == "done") is writable
 
 
-@pytest.mark.parametrize("work_dir", ["local", "/local/..", "/opt/none", "/local/look.jar"])
+IMPOSSIBLE = (
+    *("local", "/local/..", "/opt/none", "/local/look.jar", "/etc/none", "/alloc/logs/none"),
+    *("/task/alloc/logs/none/none", "/task/private", "/task/private/none", "/task/proc/none"),
+    *("/dev", "/dev/shm", "/proc/self", "/sys", "/local/" + "a" * 300, "/local" + "/none" * 900),
+)
+
+
+@pytest.mark.parametrize("work_dir", IMPOSSIBLE)
 async def test_impossible_working_directory(jar_dir: Path, work_dir: str) -> None:
-    """A working directory that cannot be is the job's error, and names the key."""
+    """A working directory that cannot be is the job's error, names the key, and makes nothing."""
     async with open_rig() as rig:
-        with pytest.raises(TaskStartError, match="work_dir"):
+        with pytest.raises(TaskStartError, match="Invalid value for work_dir"):
             await look(rig, jar_dir, "cwd", work_dir=work_dir)
+        assert not [path for path in rig.base.rglob("*") if path.name.startswith("none")]
 
 
 def with_volume(mount: Mount) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from milo import walk
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind
@@ -158,7 +159,7 @@ def test_masks_hide_what_a_bind_would_show() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["local", "./x", "/local/../x", ".."])
+@pytest.mark.parametrize("text", ["local", "./x", "/local/../x", "..", "/local/\0"])
 def test_working_directory_is_absolute(text: str) -> None:
     """A relative one, or one with '..', is refused, as Nomad's java driver refuses it."""
     with pytest.raises(ConfigError) as caught:
@@ -191,13 +192,13 @@ def test_working_directory_is_made_in_the_tasks_own(
     """Missing directories are made there, for whoever can write around them."""
     before = os.umask(0o077)
     try:
-        work_dir.prepare("/local/a/b", binds, f"{tmp_path}/root", str(tmp_path))
+        work_dir.prepare("/local/a/b", binds, (), f"{tmp_path}/root", str(tmp_path))
     finally:
         os.umask(before)
     for path in ("local/a", "local/a/b"):
         assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o777
     for path in ("/local/a/b", "/data/there", "/data", "/usr", "/"):
-        work_dir.prepare(path, binds, f"{tmp_path}/root", str(tmp_path))
+        work_dir.prepare(path, binds, (), f"{tmp_path}/root", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -209,8 +210,68 @@ def test_working_directory_elsewhere_has_to_be_there(
     """Nothing is made in a volume or in the root, and a file is none."""
     (tmp_path / "local/file").touch()
     with pytest.raises(ConfigError):
-        work_dir.prepare(path, binds, f"{tmp_path}/root", str(tmp_path))
+        work_dir.prepare(path, binds, (), f"{tmp_path}/root", str(tmp_path))
     assert not (tmp_path / "volume/none").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/alloc/logs/app.stdout.0", "log directory, which is read-only"),
+        ("/task/alloc/logs/x/y", "log directory, which is read-only"),
+        ("/task/private", "hidden from tasks"),
+        ("/task/private/x", "hidden from tasks"),
+        ("/task/dev/x", "where nothing may be made"),
+        ("/task/proc/x/y", "where nothing may be made"),
+        ("/data/hidden/x", "hidden from tasks"),
+        ("/data/none", "/data, a mount of the job"),
+        ("/alloc/vol/none", "/alloc/vol, a mount of the job"),
+        ("/dev", "/dev, which is the kernel's"),
+        ("/proc/self", "/proc, which is the kernel's"),
+        ("/sys", "/sys, which is the kernel's"),
+        ("/local/" + "a" * 256, "too long"),
+        ("/local/" + "ä" * 128, "too long"),
+        ("/local" + "/a" * 2045, "too long"),
+    ],
+)
+def test_nothing_is_made_where_the_task_may_make_nothing(
+    tmp_path: Path, path: str, words: str
+) -> None:
+    """Read-only and hidden places stay as they are, and the message says what is there."""
+    for name in ("task/private", "task/dev", "task/proc", "alloc/logs", "local", "vol", "root"):
+        (tmp_path / name).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    binds = (
+        Bind(f"{tmp_path}/local", "/local", readonly=False, origin="task"),
+        Bind(f"{tmp_path}/task", "/task", readonly=False, origin="task"),
+        *(
+            bind
+            for top in ("", "/task")
+            for bind in (
+                Bind(f"{tmp_path}/alloc", f"{top}/alloc", readonly=False, origin="task"),
+                Bind(f"{tmp_path}/alloc/logs", f"{top}/alloc/logs", origin="task"),
+            )
+        ),
+        Bind(f"{tmp_path}/task/dev", "/task/dev", readonly=False, origin="task"),
+        Bind(f"{tmp_path}/task/proc", "/task/proc", readonly=False, origin="task"),
+        Bind(f"{tmp_path}/vol", "/data", readonly=False, origin="job"),
+        Bind(f"{tmp_path}/vol", "/alloc/vol", readonly=False, origin="job"),
+    )
+    masks = ("/task/private", "/data/hidden")
+    with pytest.raises(ConfigError, match=words) as caught:
+        work_dir.prepare(path, binds, masks, f"{tmp_path}/root", str(tmp_path))
+    assert caught.value.key == "work_dir"
+    assert len(str(caught.value)) < 500
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_longest_working_directory(tmp_path: Path, binds: tuple[Bind, ...]) -> None:
+    """The kernel's longest names and path are taken."""
+    path = "/local/" + "/".join(["a" * 255] * 15 + ["b" * 248])
+    assert len(path) == work_dir.MAX_PATH_BYTES
+    work_dir.prepare(path, binds, (), f"{tmp_path}/root", str(tmp_path))
+    with walk.hold_directory(str(tmp_path)) as top:
+        top.remove_tree("local")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +292,6 @@ def test_no_symlink_is_accepted_in_the_working_directory(
     """
     (tmp_path / link).symlink_to(target)
     with pytest.raises(ConfigError, match=f"{path} has a symlink in it") as caught:
-        work_dir.prepare(path, binds, f"{tmp_path}/root", str(tmp_path))
+        work_dir.prepare(path, binds, (), f"{tmp_path}/root", str(tmp_path))
     assert caught.value.key == "work_dir"
     assert not (tmp_path / "volume/made").exists()

@@ -121,6 +121,12 @@ def own_first(binds: Sequence[Bind]) -> tuple[list[Bind], list[Bind]]:
     return first, others
 
 
+def innermost(binds: Sequence[Bind], path: str) -> Bind | None:
+    """Return the bind that ``path`` lies in; of two at the same place the later one is on top."""
+    around = [bind for bind in binds if is_inside(path, bind.destination)]
+    return max(reversed(around), key=lambda bind: len(bind.destination), default=None)
+
+
 def parents(path: str) -> Iterator[str]:
     """Yield the directories above ``path``, absolute and normalized, but not ``/``."""
     while (path := path.rpartition("/")[0]) != "":

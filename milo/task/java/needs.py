@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from milo import walk
-from milo.core.container.mounts import Bind, is_inside
+from milo.core.container.mounts import Bind, innermost
 from milo.core.launch import Application, Launch
 from milo.core.text import shortened
 from milo.errors import PathError
@@ -30,9 +30,7 @@ def needs(launch: Launch, app: Application, binds: Sequence[Bind], work_dir: str
     """
     with contextlib.suppress(PathError):
         yield from _java(launch, app)
-    around = [bind for bind in binds if is_inside(work_dir, bind.destination)]
-    if around:
-        bind = max(around, key=lambda bind: len(bind.destination))
+    if bind := innermost(binds, work_dir):
         path = f"{bind.source}{work_dir[len(bind.destination) :]}"
         yield Need(f"work_dir {shortened(work_dir)}", path, os.X_OK)
     if app.jar:

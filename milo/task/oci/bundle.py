@@ -153,7 +153,7 @@ def write_bundle(
         with open(bundle.config_path, "xb") as file:
             file.write(data)
         volumes.make_inner_mount_points(layout.binds, launch.alloc_dir)
-        work_dir.prepare(cwd, layout.binds, bundle.root, launch.alloc_dir)
+        work_dir.prepare(cwd, layout.binds, layout.masks, bundle.root, launch.alloc_dir)
         privileges.open_way(launch.state_dir, path, confinement)
     except OSError as exc:
         raise StateError(exc.filename or path, f"the container's bundle: {exc.strerror}") from exc

@@ -7,9 +7,12 @@ and what the job has brought is linked into the root at its own place.
 
 from __future__ import annotations
 
+import heapq
 import os
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from milo import walk
@@ -33,7 +36,9 @@ removed or replaced from inside, so each of these is one in the container."""
 LOGS: Final = f"/{SHARED_DIRECTORY}/logs"
 
 MAX_ENTRIES: Final = 1000
-"""A directory with more is seen at its place below `TASK_ROOT` alone."""
+"""Of one directory that are linked; what else is in it is seen below `TASK_ROOT` alone."""
+MAX_READ: Final = 100_000
+"""Entries of one directory that are looked at to choose those."""
 MAX_LINKS: Final = 4000
 MAX_DEPTH: Final = 16
 SHOWN: Final = 3
@@ -205,16 +210,28 @@ def link_into(tree: RootTree, launch: Launch) -> str:
     """
     try:
         with _hold_own(launch.task_dir, launch) as held:
-            left = [shortened(path) for path in _Linker(tree).link(held, "", 0)]
+            linker = _Linker(tree)
+            linker.link(held, "", 0)
     except PathError as exc:
         raise _unusable(exc) from exc
-    if not left:
-        return ""
-    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-    return (
-        f"Seen below {TASK_ROOT}, the working directory, and not at the root, where something "
-        f"else is: {', '.join(sorted(left)[:SHOWN])}{more}"
-    )
+    notes = []
+    if linker.taken:
+        notes.append(
+            f"Seen below {TASK_ROOT}, the working directory, and not at the root, where something "
+            f"else is: {_some(linker.taken)}"
+        )
+    if linker.cut:
+        notes.append(
+            f"Seen in full below {TASK_ROOT}, the working directory, and in part at the root, "
+            f"where a task has at most {MAX_ENTRIES} entries of one directory, {MAX_LINKS} in all "
+            f"and {MAX_DEPTH} levels, root's own and the oldest first: {_some(linker.cut)}"
+        )
+    return ". ".join(notes)
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(shortened(path) for path in sorted(paths)[:SHOWN]) + more
 
 
 def linked_from(path: str, links: Mapping[str, str]) -> str:
@@ -228,43 +245,74 @@ def linked_from(path: str, links: Mapping[str, str]) -> str:
     return path
 
 
+def _roots_and_oldest(entries: Iterator[os.DirEntry[str]], limit: int) -> list[os.DirEntry[str]]:
+    """Choose what the job has brought, as well as that can be told, before what the task made.
+
+    Nomad makes files as this process's user, where a job names no other, before the task runs.
+    """
+
+    def order(entry: os.DirEntry[str]) -> tuple[bool, bool, int, str]:
+        is_file = not entry.is_dir(follow_symlinks=False)
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:  # it is gone
+            return True, is_file, sys.maxsize, entry.name
+        return status.st_uid != os.geteuid(), is_file, status.st_mtime_ns, entry.name
+
+    return heapq.nsmallest(limit, islice(entries, MAX_READ), key=order)
+
+
 class _Linker:
     def __init__(self, tree: RootTree) -> None:
+        self.taken: list[str] = []
+        """At the root something else is there."""
+        self.cut: list[str] = []
+        """Directories that hold more than is linked."""
         self._tree = tree
         self._left = MAX_LINKS
 
-    def link(self, held: Held, at: str, depth: int) -> Iterator[str]:
-        """Link the entries of the task's directory ``at``; yield those that cannot be."""
+    def link(self, held: Held, at: str, depth: int) -> None:
+        """Link the entries of the task's directory ``at``."""
         entries, complete = held.names(MAX_ENTRIES)
-        if not complete or depth > MAX_DEPTH:
-            yield at or "/"
+        entries.sort()
+        if not complete:
+            entries, _ = held.names(MAX_ENTRIES, _roots_and_oldest)
+        is_cut = not complete or depth > MAX_DEPTH or len(entries) > self._left
+        if is_cut:
+            self.cut.append(at or "/")
+        if depth > MAX_DEPTH:
             return
-        for name, is_directory in sorted(entries):
-            path = f"{at}/{name}"
-            if not at and (name in NOMADS or path == TASK_ROOT or name == "sys"):
-                if name not in NOMADS:
-                    yield path
-                continue
-            self._left -= 1
+        entries = entries[: max(self._left, 0)]
+        self._left -= len(entries)
+        both = [self._link(at, *entry) for entry in entries]
+        # What lies deeper takes what is left of the links.
+        for name, path in filter(None, both):
             try:
-                if self._left < 0:
-                    yield path
-                    return
-                place = self._tree.make_way(path)
-                found = self._tree.look(place)
-            except ConfigError:
-                yield path
-                continue
-            if found is Place.DIRECTORY and is_directory:
-                try:
-                    with held.enter(name, Kind.DIRECTORY) as inner:
-                        yield from self.link(inner, path, depth + 1)
-                except PathError as exc:
-                    if exc.reason is not Reason.MISSING:
-                        raise
-            elif found is Place.DIRECTORY:
-                yield path
-            elif found is not Place.JOB:
-                self._tree.links.pop(place, None)
-                self._tree.binds.pop(place, None)
-                self._tree.link(place, TASK_ROOT + path)
+                with held.enter(name, Kind.DIRECTORY) as inner:
+                    self.link(inner, path, depth + 1)
+            except PathError as exc:
+                if exc.reason is not Reason.MISSING:
+                    raise
+
+    def _link(self, at: str, name: str, is_directory: bool) -> tuple[str, str] | None:
+        """Link one entry; return the name and the path of a directory that is at the root too."""
+        path = f"{at}/{name}"
+        if not at and (name in NOMADS or path == TASK_ROOT or name == "sys"):
+            if name not in NOMADS:
+                self.taken.append(path)
+            return None
+        try:
+            place = self._tree.make_way(path)
+            found = self._tree.look(place)
+        except ConfigError:
+            self.taken.append(path)
+            return None
+        if found is Place.DIRECTORY and is_directory:
+            return name, path
+        if found is Place.DIRECTORY:
+            self.taken.append(path)
+        elif found is not Place.JOB:
+            self._tree.links.pop(place, None)
+            self._tree.binds.pop(place, None)
+            self._tree.link(place, TASK_ROOT + path)
+        return None

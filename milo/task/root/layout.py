@@ -103,8 +103,10 @@ class _OwnPart:
         else:
             path = tree.make_room(path, directory=bind.directory)
             tree.add(attrs.evolve(bind, destination=path))
-        if not is_inside(path, TASK_ROOT) and f"/{path.split('/')[1]}" not in system:
-            self.binds.append(attrs.evolve(bind, destination=TASK_ROOT + path))
+        relative = TASK_ROOT + path
+        in_system = is_inside(path, TASK_ROOT) or f"/{path.split('/')[1]}" in system
+        if not in_system and not brought.is_closed(relative):
+            self.binds.append(attrs.evolve(bind, destination=relative))
 
 
 def _ordered(binds: list[Bind]) -> tuple[Bind, ...]:

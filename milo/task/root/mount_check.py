@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from milo import proc, walk
-from milo.core.container.mounts import Bind, is_inside
+from milo.core.container.mounts import Bind, innermost, is_inside
 from milo.errors import PathError, Reason, StateError
 from milo.unix_sockets import close_all
 
@@ -131,10 +131,7 @@ def _hold_link(link: str) -> walk.Held:
 
 
 def _hold_work_dir(path: str, binds: Sequence[Bind], alloc_dir: str, root: str) -> walk.Held:
-    around = [bind for bind in binds if is_inside(path, bind.destination)]
-    if around:
-        # Of two at the same place the later one is on top.
-        bind = max(reversed(around), key=lambda bind: len(bind.destination))
+    if bind := innermost(binds, path):
         return _hold(alloc_dir, bind.source + path[len(bind.destination) :])
     return _hold(root, root + path) if path != "/" else walk.follow(root)
 
