@@ -22,6 +22,8 @@ class BaseService(base.BasePluginBase):
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self.configured = False
+        """Whether an agent has given its options, and so may have started tasks."""
 
     async def plugin_info(self, request: base.PluginInfoRequest) -> base.PluginInfoResponse:
         """Name, type and versions."""
@@ -42,4 +44,5 @@ class BaseService(base.BasePluginBase):
         await self._registry.configure(
             parse_plugin_options(block), convert.client_mhz(request.nomad_config)
         )
+        self.configured = True
         return base.SetConfigResponse()

@@ -6,6 +6,7 @@ Imported only after the handshake line is out: it costs more than everything bef
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -45,8 +46,9 @@ async def serve(
     """
     _raise_file_limit()
     ended = trio.Event()
+    base = BaseService(registry)
     services: list[Service] = [
-        BaseService(registry),
+        base,
         DriverService(registry, ended),
         BrokerService(),
         StdioService(),
@@ -55,6 +57,7 @@ async def serve(
     ]
     async with trio.open_nursery() as nursery, trio_asyncio.open_loop():
         await nursery.start(registry.run)
+        nursery.start_soon(_end_unused, base, ended)
         server = UnlimitedServer(
             [bridged(service) for service in services], status_details_codec=StatusDetails()
         )
@@ -64,6 +67,25 @@ async def serve(
         await ended.wait()
         await trio.sleep(_LAST_ANSWER_S)
         end_process()
+
+
+async def _end_unused(base: BaseService, ended: trio.Event) -> None:
+    """End a plugin without options when the agent that started it ends.
+
+    Nomad before 2.0 ends at once when a plugin refuses its options, and leaves the plugin's process
+    behind. No other agent comes for one that has never run a task. Without pidfds (Linux before
+    5.3) it stays.
+    """
+    try:
+        agent = os.pidfd_open(os.getppid())
+    except OSError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(agent)
+    finally:
+        os.close(agent)
+    if not base.configured:
+        ended.set()
 
 
 def _raise_file_limit() -> None:

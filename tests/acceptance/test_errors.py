@@ -7,6 +7,7 @@ the same file as a user can, with ``nomad alloc fs``. A task that ran before sho
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from milo import proc
 from tests.support import artifacts, jars
 from tests.support.agent import Agent, agent
 from tests.support.jobs import job_file
@@ -192,9 +194,25 @@ def test_unknown_key(nomad: Nomad) -> None:
 
 
 def test_plugin_block_out_of_range() -> None:
-    """A value that is not valid in the plugin's block is named in the agent's log."""
+    """A value that is not valid in the plugin's block is named in the agent's log.
+
+    The agent ends, and no process of the plugin stays behind.
+    """
+    mark = f"MILO_TEST_MARK={os.urandom(8).hex()}"
     with (
         pytest.raises(AssertionError, match="log_overflow"),
-        agent("bad-plugin-block", milo={"log_overflow": "sideways"}, strict=False),
+        agent(
+            "bad-plugin-block",
+            milo={"log_overflow": "sideways"},
+            env=dict([mark.split("=")]),
+            strict=False,
+        ),
     ):
         raise AssertionError("log_overflow: the agent started in spite of it")
+    wait_for("the end of all that had the agent's environment", lambda: not _marked(mark))
+
+
+def _marked(text: str) -> list[int]:
+    """Return the processes in whose environment ``text`` stands."""
+    environs = {pid: proc.read(f"/proc/{pid}/environ") or b"" for pid in proc.pids()}
+    return [pid for pid, environ in environs.items() if text.encode() in environ]

@@ -29,6 +29,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 import milo
 from milo.plugin.handshake import COOKIE_NAME, COOKIE_VALUE
 from milo.plugin.rpc import StatusDetails
+from milo.proc import children, identify, lives
 from milo.wire import plugin as goplugin
 from milo.wire.grpc.health import v1 as health
 from milo.wire.hashicorp.nomad.plugins.base import proto as base
@@ -142,7 +143,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     sockets.mkdir()
     hosts: list[Host] = []
 
-    def start_one() -> Host:
+    def start_one(*wrapper: str) -> Host:
         env = {
             COOKIE_NAME: COOKIE_VALUE,
             "PLUGIN_UNIX_SOCKET_DIR": str(sockets),
@@ -153,9 +154,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         stderr_path = tmp_path / f"stderr-{len(hosts)}"
         with stderr_path.open("wb") as stderr:
             process = subprocess.Popen(
-                [str(launcher)],
+                [*wrapper, str(launcher)],
                 env=env,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if wrapper else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
             )
@@ -169,8 +170,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for host in hosts:
         host.process.kill()
         host.process.wait()
-        if host.process.stdout is not None:
-            host.process.stdout.close()
+        for pipe in (host.process.stdin, host.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def test_handshake_line_names_a_socket_in_a_private_directory(start: Start) -> None:
@@ -264,6 +266,53 @@ def test_plugin_info_schemas_and_capabilities(start: Start) -> None:
         assert not can.disable_log_collection and not can.must_create_network
 
     start().call(talk)
+
+
+AGENT = ("sh", "-c", '"$0" & read -r _')
+"""Starts what follows as a child of its own, and ends with its standard input."""
+
+
+def test_refused_plugin_ends_with_its_agent(start: Start) -> None:
+    """An agent that ends since its options were refused leaves no process behind."""
+    host = start(*AGENT)
+    plugin = children(host.process.pid)[0]
+    both = [identify(plugin), identify(children(plugin)[0])]
+    assert all(map(lives, both))
+
+    async def talk(channel: Channel) -> None:
+        bad = msgspec.msgpack.encode({"log_overflow": "sideways"})
+        with pytest.raises(GRPCError):
+            await base.BasePluginStub(channel).set_config(base.SetConfigRequest(msgpack_config=bad))
+
+    host.call(talk)
+    _end_agent(host)
+    wait_for("the end of both processes", lambda: not any(map(lives, both)))
+    assert not Path(host.socket_path).exists()
+
+
+def test_configured_plugin_outlives_its_agent(start: Start) -> None:
+    """An agent that is killed may have left tasks: the next one connects to the same process."""
+    host = start(*AGENT)
+    plugin = children(host.process.pid)[0]
+
+    async def configure(channel: Channel) -> None:
+        await base.BasePluginStub(channel).set_config(base.SetConfigRequest())
+
+    async def ask(channel: Channel) -> base.PluginInfoResponse:
+        return await base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest())
+
+    host.call(configure)
+    _end_agent(host)
+    try:
+        assert [host.call(ask).name for _ in range(3)] == ["milo"] * 3
+    finally:
+        os.kill(plugin, signal.SIGKILL)
+
+
+def _end_agent(host: Host) -> None:
+    assert host.process.stdin is not None
+    host.process.stdin.close()
+    host.process.wait()
 
 
 def test_set_config_takes_an_empty_block_and_refuses_a_bad_value(start: Start) -> None:

@@ -61,9 +61,7 @@ DIMENSIONS = (
     Dimension(
         "nomad",
         "Nomad",
-        "Acceptance tests with a real agent of each version. They run as root on cgroup v1. Limit:"
-        " an agent of 1.6 to 1.11 that refuses the plugin's options (it ends at once) leaves the"
-        " plugin's two processes, `milo` and `milo-spawner`, behind. End them by hand.",
+        "Acceptance tests with a real agent of each version. They run as root on cgroup v1.",
         NOMAD_FEATURES,
         ("1.6.10", "1.8.4", "1.10.5", "1.11.3", "2.0.5"),
         found_nomads,
