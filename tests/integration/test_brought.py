@@ -153,6 +153,18 @@ async def test_files_mounted_over_the_hosts(jar_dir: Path, tmp_path: Path) -> No
         assert int(found["trust"]) > 50
 
 
+async def test_a_volume_at_private(jar_dir: Path, tmp_path: Path) -> None:
+    """It is where the job wants it, and ./private stays Nomad's and empty."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("mine")
+    async with open_rig() as rig:
+        args = ["read /private/file", "exists ./private/file", "exists /private/file"]
+        task = rig.task(jar_dir / "look.jar", args=args)
+        task.request = attrs.evolve(task.request, mounts=(Mount(str(tmp_path), "/private"),))
+        found = await look(rig, task)
+    assert list(found.values()) == ["mine", "false", "true"]
+
+
 @pytest.mark.parametrize(
     ("destination", "words"),
     [
@@ -162,6 +174,8 @@ async def test_files_mounted_over_the_hosts(jar_dir: Path, tmp_path: Path) -> No
         ("/alloc/logs/x", "taken by the task's own directory"),
         ("/task/private/x", "taken by the task's own directory"),
         ("/usr/lib/jvm", "above the JDK"),
+        ("/lib", "above the system's libraries"),
+        (os.path.dirname(os.path.realpath("/lib64/ld-linux-x86-64.so.2")), "above the system's"),
         ("/proc/x", "outside of /dev, /proc and /sys"),
     ],
 )

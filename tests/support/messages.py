@@ -44,6 +44,7 @@ SENTENCES: Final = frozenset(
         "_stop",
         "looks_like",
         "writable_by_others",
+        "_hint",
         "_similar",
         "_warning",
         "crash_words",

@@ -107,9 +107,10 @@ def test_a_script_as_the_only_artifact_is_refused(task: Task) -> None:
 
 @pytest.mark.parametrize("path", ["my-script.py", "local/my-script.py", "/local/my-script.py"])
 def test_a_jar_path_that_names_no_jar_is_refused(task: Task, path: str) -> None:
-    """The text names the file, whether it exists or not."""
-    expected = "Error: Artifact must be a .jar file, got: my-script.py"
-    assert task.refused(jar_path=path) == expected
+    """The text names the file, whether it exists or not, and says what jar_path has to be."""
+    text = task.refused(jar_path=path)
+    assert text.startswith("Error: Artifact must be a .jar file, got: my-script.py. ")
+    assert "jar_path that ends in .jar or .war" in text and "rename the file" in text
 
 
 @pytest.mark.parametrize("path", [".jar", "/", "local/", "..", "local/app.jar.py"])
@@ -589,6 +590,48 @@ def test_a_jar_may_lie_in_a_volume(task: Task, tmp_path: Path) -> None:
     assert task.resolve(jar_path="/srv/apps/app.jar").jar == "/srv/apps/app.jar"
     assert "symlink leads out" in task.refused(jar_path="/srv/apps/out.jar")
     assert "does not exist" in task.refused(jar_path="/srv/apps/none.jar")
+
+
+@pytest.mark.parametrize(
+    ("destination", "path"),
+    [
+        *((destination, "local/app.jar") for destination in ("/local", "/", ".", "local/")),
+        *((destination, "/task/local/app.jar") for destination in ("/task", "/task/local", "/")),
+    ],
+)
+def test_a_jar_below_a_volume_is_not_advised(
+    task: Task, tmp_path: Path, destination: str, path: str
+) -> None:
+    """A JAR that a volume hides is not named as the one to set: the volume is the reason."""
+    (tmp_path / "host").mkdir()
+    write_jar(task.local / "app.jar")
+    mounts = (Mount(str(tmp_path / "host"), destination),)
+    task.launch = attrs.evolve(task.launch, mounts=mounts)
+    text = task.refused(jar_path=path)
+    assert "set jar_path to that" not in text
+    assert "which hides the task's own directory" in text
+
+
+def test_a_jar_in_no_volume_is_told_with_it(task: Task, tmp_path: Path) -> None:
+    """The text says in which volume the JAR was looked for, and what local/ holds."""
+    (tmp_path / "host").mkdir()
+    write_jar(task.local / "app.jar")
+    mounts = (Mount(str(tmp_path / "host"), "/srv"),)
+    task.launch = attrs.evolve(task.launch, mounts=mounts)
+    text = task.refused(jar_path="/srv/app.jar")
+    assert "in the volume at /srv. There is a local/app.jar: set jar_path to that." in text
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("/etc/shadow", "symlink leads out"), ("absent.jar", "a symlink to what is not there")],
+)
+def test_a_jar_that_is_a_symlink_is_not_advised(task: Task, target: str, words: str) -> None:
+    """The path that was refused is not the one to set; the text says what is wrong with it."""
+    (task.local / "app.jar").symlink_to(target)
+    for path in ("local/app.jar", "/local/app.jar", "/task/local/app.jar"):
+        text = task.refused(jar_path=path)
+        assert words in text and "set jar_path" not in text
 
 
 def test_an_executable_war_is_run(task: Task) -> None:

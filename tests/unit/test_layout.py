@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from milo import walk
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.config.task_options import JobMount, TaskOptions
 from milo.core.container.mounts import Bind
-from milo.core.launch import Launch
+from milo.core.launch import JavaRuntime, Launch
 from milo.errors import ConfigError
-from milo.task.root import hidden_paths, volumes, work_dir
+from milo.task.root import hidden_paths, layout, libraries, rootfs, volumes, work_dir
+from milo.task.root.root_tree import Place, RootTree
 from tests.support.launches import make_launch
 
 
@@ -104,6 +106,64 @@ def test_what_is_not_permitted_is_not_even_told_to_exist(
         binds_of(launch, tmp_path / path)
     assert caught.value.key == "mounts[0].source"
     assert "exist" not in str(caught.value)
+
+
+def test_a_symlink_out_of_the_permitted_is_told_in_a_sentence(
+    launch: Launch, tmp_path: Path
+) -> None:
+    """The job names a permitted path, which leads elsewhere."""
+    (tmp_path / "srv/out").symlink_to("/etc")
+    words = f"does not permit what {tmp_path}/srv/out leads to. Expected a path below"
+    with pytest.raises(ConfigError, match=words):
+        binds_of(launch, tmp_path / "srv/out")
+
+
+@pytest.mark.parametrize("name", ["alloc", "dev", "private", "proc"])
+def test_a_file_that_is_brought_in_place_of_a_directory(launch: Launch, name: str) -> None:
+    """The job is told the key and the name; a directory, or nothing there, is no error."""
+    layout.check_brought(launch)
+    place = Path(launch.task_dir, name)
+    place.mkdir()
+    layout.check_brought(launch)
+    place.rmdir()
+    place.write_text("hello")
+    with pytest.raises(ConfigError, match=f"destination: {name} of an .* is a file") as caught:
+        layout.check_brought(launch)
+    assert "another name" in str(caught.value)
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/true"), reason="no ELF file to look at")
+@pytest.mark.parametrize("trusted", [True, False])
+def test_no_mount_over_the_dynamic_linker(tmp_path: Path, trusted: bool) -> None:
+    """Each way to the linker of a JDK stays, whether directory or symlink; beside it is room."""
+    (tmp_path / "jdk/bin").mkdir(parents=True)
+    shutil.copy("/usr/bin/true", tmp_path / "jdk/bin/java")
+    java = JavaRuntime(str(tmp_path / "jdk"), "17.0.15", 17, "test", trusted=trusted)
+    linker = libraries.dynamic_linker(java, beneath=str(tmp_path))
+    assert linker and os.path.isfile(linker[-1]) and not os.path.islink(linker[-1])
+    host = rootfs.view_host((), recursive=True)
+    for path in (*linker, *map(os.path.dirname, linker)):
+        if path != "/":
+            tree = RootTree(host.binds, host.links, linker=linker)
+            with pytest.raises(ConfigError, match="above the system's libraries"):
+                tree.make_room(path)
+    tree = RootTree(host.binds, host.links, linker=linker)
+    assert tree.make_room(f"{os.path.dirname(linker[-1])}/milo-x")
+    assert libraries.dynamic_linker(attrs.evolve(java, home="/none")) == ()
+
+
+def test_a_links_end_tells_what_it_is(tmp_path: Path) -> None:
+    """A symlink of the host counts as a directory only where it leads to one."""
+    for path in ("etc/alternatives", "usr/bin", "usr/lib/app"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "usr/lib/app/tool").touch()
+    (tmp_path / "etc/alternatives/tool").symlink_to(tmp_path / "usr/lib/app/tool")
+    (tmp_path / "usr/bin/tool").symlink_to("../../etc/alternatives/tool")
+    (tmp_path / "usr/bin/app").symlink_to("../lib/app")
+    binds = [Bind(f"{tmp_path}/{name}", f"/{name}") for name in ("etc", "usr")]
+    tree = RootTree(binds, {})
+    assert tree.look(tree.make_way("/usr/bin/tool")) is Place.OTHER
+    assert tree.look(tree.make_way("/usr/bin/app")) is Place.DIRECTORY
 
 
 def test_missing_source_is_told(launch: Launch, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ _shtab_milo_run_options=(
   "--log-overflow[When nobody reads the log and all buffers are full\: \"block\", the application waits and nothing is lost, or \"drop\", it never waits and what is dropped is counted]:key_log_overflow:(block drop)"
   "--log-block-timeout[With log_overflow \= \"block\"\: after so long without a byte moving, output is dropped until the reader is back\; \"0s\" waits for ever]:TIMEOUT:"
   "--rootfs[What the container sees of the host, read-only in any case\: \"host\", its \/usr with all programs, or \"minimal\", the Java runtime with what it needs, and no shell]:key_rootfs:(host minimal)"
-  {-w,--workdir,--work-dir}"[The application\'s working directory, absolute and without symlinks\; below \/local, \/alloc, \/secrets and \/tmp it is made if it is missing]:DIR:_files -/"
+  {-w,--workdir,--work-dir}"[The application\'s working directory, absolute and without symlinks\; below \/task, \/local, \/alloc\/data, \/secrets and \/tmp it is made if it is missing]:DIR:_files -/"
   "*--cap-add[Capabilities of the application, of those that the plugin\'s allow_caps holds\; \"all\" is every one]:WORD:"
   "*--cap-drop[Capabilities to leave out of cap_add \= \[\"all\"\]\; without that it has no effect]:WORD:"
   "--seccomp-profile[A seccomp profile (JSON) on the client by its absolute path, or \"unconfined\"\; it has to be one that the plugin\'s configuration names]:PROFILE:"

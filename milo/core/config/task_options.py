@@ -174,7 +174,7 @@ class TaskOptions:
         metadata=option(
             text("a directory in the container"),
             doc="The application's working directory, absolute and without symlinks; below "
-            "`/local`, `/alloc`, `/secrets` and `/tmp` it is made if it is missing.",
+            "`/task`, `/local`, `/alloc/data`, `/secrets` and `/tmp` it is made if it is missing.",
             unset='`"/task"`, the task\'s own directory, which it can write to',
             example='"/local"',
         ),

@@ -47,7 +47,12 @@ def check_jar_name(path: str) -> None:
     """Raise `ArtifactError` unless the last component of ``path`` is a JAR's or WAR's name."""
     name = path.rstrip("/").rpartition("/")[2]
     if not is_jar_name(name) and not is_war_name(name):
-        raise ArtifactError(f"Artifact must be a .jar file, got: {name or path}", path=path)
+        raise ArtifactError(
+            f"Artifact must be a .jar file, got: {shortened(name or path)}. Expected a jar_path "
+            "that ends in .jar or .war: name the JAR there, or rename the file, for example by "
+            "the artifact's destination.",
+            path=path,
+        )
 
 
 def choose_jar(found: Sequence[Found], *, complete: bool) -> str:

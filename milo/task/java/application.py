@@ -27,7 +27,7 @@ from milo.core.java.application import (
 from milo.core.java.choice import Requirement, candidates, parse_requirement, reason
 from milo.core.java.jar import Jar, JarInfo, missing_class, require_main_class
 from milo.core.java.versions import runtime_name, too_new
-from milo.core.launch import SHARED_DIRECTORY, Application, JavaRuntime, Launch
+from milo.core.launch import SHARED_DIRECTORY, Application, JavaRuntime, Launch, Mount
 from milo.core.text import shortened
 from milo.errors import ArtifactError, JavaError, NoJavaError, PathError, Reason
 from milo.task.java.task_java import find_task_java
@@ -242,16 +242,20 @@ def hold_named(launch: Launch, path: str, kind: walk.Kind | None = walk.Kind.FIL
     Raises `PathError`, as `milo.walk.hold_in_container` does.
     """
     volumes = {}
-    around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
-    if around:
-        mount = max(around, key=lambda mount: len(mount.task_path))
+    mount = _volume_around(launch, path)
+    if mount:
         source = walk.real_path(mount.host_path)
-        inner = path[len(normalized(mount.task_path)) :]
+        inner = path[len(normalized(mount.task_path).rstrip("/")) :]
         if not inner:  # the volume is the file itself, as `milo run` has it
             source, inner = os.path.dirname(source), f"/{os.path.basename(source)}"
         volumes["volume"] = source
         path = f"/volume{inner}"
     return brought.hold(launch, path, OWN, volumes, kind)
+
+
+def _volume_around(launch: Launch, path: str) -> Mount | None:
+    around = [mount for mount in launch.mounts if is_inside(path, normalized(mount.task_path))]
+    return max(around, key=lambda mount: len(normalized(mount.task_path)), default=None)
 
 
 def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
@@ -260,7 +264,7 @@ def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
         with hold_named(launch, jar) as held:
             return os.fdopen(held.open(), "rb")
     except PathError as error:
-        similar = _similar(launch, jar)
+        similar = _hint(launch, jar, error)
         match error.reason:
             case Reason.OUTSIDE | Reason.TOO_LONG:
                 text = (
@@ -278,6 +282,23 @@ def _open_jar(launch: Launch, jar: str, shown: str) -> BinaryIO:
                     f"in {PLACES}."
                 )
         raise ArtifactError(text, path=shown) from error
+
+
+def _hint(launch: Launch, jar: str, error: PathError) -> str:
+    """Return sentences that say why a JAR was not found, or where one is; may be empty."""
+    mount = _volume_around(launch, jar)
+    if mount is not None:
+        at = normalized(mount.task_path)
+        text = f" It was looked for in the volume at {shortened(at)}"
+        if at.removeprefix(TASK_ROOT).strip("/") in ("", *OWN):
+            return f"{text}, which hides the task's own directory: mount that elsewhere."
+        return f"{text}.{_similar(launch, jar)}"
+    if normalized(jar).removeprefix(TASK_ROOT) == f"/local/{os.path.basename(jar)}":
+        similar = _similar(launch, jar)
+        if "set jar_path to that" not in similar:
+            return similar
+        return " It is a symlink to what is not there." if error.reason is Reason.MISSING else ""
+    return _similar(launch, jar)
 
 
 def _similar(launch: Launch, jar: str) -> str:

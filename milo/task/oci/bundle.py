@@ -24,7 +24,7 @@ from milo.core.launch import Application, Launch
 from milo.errors import ConfigError, PathError, Reason, StateError
 from milo.task.oci import cgroup_placement, exec_limits, privileges
 from milo.task.root import brought, devices, etc_files, network, rootfs, volumes, work_dir
-from milo.task.root.layout import lay_out
+from milo.task.root.layout import check_brought, lay_out
 
 BUNDLE_DIR: Final = "bundle"
 CONFIG_FILE: Final = "config.json"
@@ -99,6 +99,7 @@ def write_bundle(
     """
     user = privileges.permitted_user(launch, options)
     cwd = work_dir.check(options.work_dir)
+    check_brought(launch)
     brought.guard(launch)
     layout = lay_out(launch, options, app)
     cwd = brought.linked_from(cwd, layout.links)

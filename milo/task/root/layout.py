@@ -7,14 +7,44 @@ from collections.abc import Collection, Iterable
 
 import attrs
 
+from milo import walk
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.mounts import TASK_ROOT, Bind, is_inside
 from milo.core.container.spec import HOME
-from milo.core.launch import Application, Launch
-from milo.errors import ConfigError
-from milo.task.root import brought, devices, hidden_paths, minimal_root, rootfs, volumes
+from milo.core.launch import SHARED_DIRECTORY, Application, Launch
+from milo.errors import ConfigError, PathError, Reason
+from milo.task.root import (
+    brought,
+    devices,
+    hidden_paths,
+    libraries,
+    minimal_root,
+    rootfs,
+    volumes,
+)
 from milo.task.root.root_tree import RootTree
 from milo.task.root.rootfs import SKELETON_DIRS
+from milo.walk import Kind
+
+
+def check_brought(launch: Launch) -> None:
+    """Refuse a file of an artifact or template where the task needs a directory.
+
+    Raises:
+        ConfigError: with its name. What else is wrong there is told by `brought.guard`.
+    """
+    for name in (*brought.PINNED, brought.PRIVATE, SHARED_DIRECTORY):
+        try:
+            path = f"{launch.task_dir}/{name}"
+            walk.hold(path, beneath=launch.alloc_dir, kind=Kind.DIRECTORY).close()
+        except PathError as exc:
+            if exc.reason is Reason.KIND:
+                raise ConfigError(
+                    "destination",
+                    f"{name} of an artifact or template is a file, and the task's directory has "
+                    "a directory of that name",
+                    "a path of another name",
+                ) from exc
 
 
 @attrs.frozen
@@ -53,10 +83,12 @@ def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
     hidden = hidden_paths.places(launch)
     java_home = "" if any(is_inside(app.java.home, source) for source in own) else app.java.home
     links = rootfs.SKELETON_LINKS | host.links
-    tree = RootTree(host.binds, links, java_home=java_home, hidden=hidden)
+    wanted = volumes.job_binds(launch, options)
+    linker = libraries.dynamic_linker(app.java, beneath=launch.alloc_dir) if wanted else ()
+    tree = RootTree(host.binds, links, java_home=java_home, linker=linker, hidden=hidden)
     own_part = _OwnPart(task_binds)
     system = {f"/{path.split('/')[1]}" for path in (*tree.binds, *tree.links, *SKELETON_DIRS)}
-    for bind in volumes.job_binds(launch, options):
+    for bind in wanted:
         own_part.place(bind, tree, system)
     for bind in devices.device_binds(launch.devices):
         tree.add(attrs.evolve(bind, destination=tree.make_room(bind.destination)))

@@ -58,6 +58,24 @@ def host_libraries(java: JavaRuntime, *, beneath: str = "/") -> list[str]:
         return _Search(java, home).run()
 
 
+def dynamic_linker(java: JavaRuntime, *, beneath: str = "/") -> tuple[str, ...]:
+    """Return the host's paths that lead to the dynamic linker of a JDK: its symlinks, and it.
+
+    Empty if it has none, or none of the system's. ``beneath`` is as in `host_libraries`.
+    """
+    with contextlib.suppress(PathError):
+        if java.trusted:
+            launcher = _parse_at(f"{java.home}/bin/java")
+        else:
+            with walk.hold(f"{java.home}/bin/java", beneath=beneath) as held:
+                launcher = _parse(held)
+        path = os.path.normpath(launcher.interpreter) if launcher is not None else ""
+        if any(is_inside(path, directory) for directory in SYSTEM_DIRS):
+            with walk.follow(path) as found:
+                return (*found.links, found.path)
+    return ()
+
+
 class _Search:
     def __init__(self, java: JavaRuntime, home: Held) -> None:
         self.java = java

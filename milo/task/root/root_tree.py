@@ -46,18 +46,21 @@ class RootTree:
         links: Mapping[str, str],
         *,
         java_home: str = "",
+        linker: Sequence[str] = (),
         hidden: Sequence[str] = (),
     ) -> None:
         """Begin with the host's part.
 
-        ``java_home`` stays whole: it is the JDK's place when that is the host's. ``hidden`` are
-        places of the host that a split directory does not show.
+        ``java_home`` stays whole: it is the JDK's place when that is the host's. ``linker`` are
+        the paths that lead to the JDK's dynamic linker, and stay. ``hidden`` are places of the
+        host that a split directory does not show.
         """
         self.binds: dict[str, Bind] = {}
         """By destination."""
         self.links = dict(links)
         """Path to what the symlink there says. There is none where a bind needs a directory."""
         self._java_home = java_home
+        self._linker = linker
         self._hidden = tuple(hidden)
         self._directories = {"/", *SKELETON_DIRS}
         for bind in binds:
@@ -92,9 +95,7 @@ class RootTree:
         if any(bind.origin != "host" for bind in self._around(path)):
             return Place.JOB
         if path in self.links:
-            end = self.resolve(f"{path}/.")
-            whole = end in self.binds or any(self._around(end))
-            return Place.DIRECTORY if whole or end in self._directories else Place.OTHER
+            return Place.DIRECTORY if self._is_directory(f"{path}/.") else Place.OTHER
         bind = self.binds.get(path)
         if bind is not None:
             return Place.DIRECTORY if bind.directory else Place.OTHER
@@ -134,6 +135,9 @@ class RootTree:
             raise _occupied(path, "a directory, and the mount is none", "a path in it")
         if self._java_home and is_inside(self._java_home, path):
             raise _occupied(path, f"above the JDK {self._java_home}", "a path beside that")
+        if any(is_inside(part, path) for part in self._linker):
+            what = "above the system's libraries, which Java loads"
+            raise _occupied(path, what, "a path of another name, or one below it")
         below = [bind for bind in self.binds.values() if is_inside(bind.destination, path)]
         for bind in below:
             if bind.origin != "host":
@@ -143,6 +147,17 @@ class RootTree:
         for link in [link for link in self.links if is_inside(link, path)]:
             del self.links[link]
         return path
+
+    def _is_directory(self, path: str) -> bool:
+        end = self.resolve(path)
+        bind = next(self._around(end), None)
+        if bind is None:
+            return end in self._directories
+        try:
+            walk.follow(bind.source + end[len(bind.destination) :], Kind.DIRECTORY).close()
+        except PathError:
+            return False
+        return True
 
     def _around(self, path: str, *, itself: bool = True) -> Iterator[Bind]:
         """Yield the binds that ``path`` lies in, the innermost first."""

@@ -76,10 +76,12 @@ def _permitted(key: str, source: str, launch: Launch) -> _Source:
     paths = launch.plugin.volumes.paths
     if any(is_inside(found.path, walk.real_path(path)) for path in paths):
         return found
-    what = f"{source} leads out of them" if any(is_inside(source, p) for p in paths) else source
+    what = f"the client does not permit {source}" if paths else "the client permits no path"
+    if any(is_inside(source, path) for path in paths):
+        what = f"the client does not permit what {source} leads to"
     raise ConfigError(
         key,
-        f"the client does not permit {what}" if paths else "the client permits no path",
+        what,
         "a path below one of " + ", ".join(paths)
         if paths
         else "volumes { paths = [ … ] } in the plugin's configuration to name it or one above it",
