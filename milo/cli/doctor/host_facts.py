@@ -50,10 +50,12 @@ def check_host(options: PluginOptions) -> list[Finding]:
         ),
         *host_verdicts.check_crun_faults(crun_words[0], userns=options.userns),
     ]
-    if root and crun and not changeable:
+    if not crun or changeable:
+        pass
+    elif root:
         trial: Trial = try_container(crun, options)
         findings.append(host_verdicts.check_trial(trial.error, trial.seconds))
-    elif crun:
+    else:
         trial = try_without_root(crun)
         findings.append(
             host_verdicts.check_without_root(trial.error, trial.seconds, limited=trial.limited)
