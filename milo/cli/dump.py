@@ -23,6 +23,7 @@ from milo import proc, walk
 from milo.cli.arguments import MIB, absolute, seconds_of
 from milo.cli.output import progress, say
 from milo.cli.tasks import tasks_of_host
+from milo.cli.terminal_filter import TerminalFilter
 from milo.core.exec_io import ExecInput, Printed, Typed
 from milo.core.text import printable
 from milo.errors import ControlError, MiloError, PathError, TaskEndedError
@@ -78,7 +79,7 @@ def dump(options: Namespace) -> int:
     if options.what == "threads":
         data = trio.run(_threads, task, jvm)
         if not path:
-            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.write(_for_terminal(data) if sys.stdout.isatty() else data)
             return 0
         with _new_file(path) as file:
             file.write(data)
@@ -95,6 +96,12 @@ def _target(what: str, asked: str, task: HostTask) -> str:
     suffix = "hprof" if what == "heap" else "jfr"
     name = "".join(char if char.isalnum() or char in "._-" else "_" for char in task.name)
     return absolute(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}")
+
+
+def _for_terminal(data: bytes) -> bytes:
+    """Return what may be shown: the application has chosen the names of its threads."""
+    shown = TerminalFilter()
+    return shown.feed(data) + shown.end()
 
 
 @contextlib.contextmanager

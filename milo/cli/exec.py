@@ -41,7 +41,7 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     argv = tuple(command)
     if not argv:
         raise ConfigError(
-            "COMMAND", "no command was given", "milo exec TASK -- COMMAND [ARGUMENT ...]"
+            "COMMAND", "no command was given", "milo exec TASK COMMAND [ARGUMENT ...]"
         )
     for word in argv:
         if not is_text(word):  # crun reads the command from JSON

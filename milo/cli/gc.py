@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Final
 
 import trio
 
+from milo import namespaces
 from milo.cli.arguments import absolute
 from milo.cli.caller import enter
 from milo.cli.output import progress, say
@@ -32,9 +32,6 @@ LOOKS: Final = 3
 PAUSE_S: Final = 1.0
 """Between two looks, all of which have to agree: something may be on its way."""
 GONE_S: Final = 5.0
-
-MNT_DETACH: Final = 2
-UMOUNT_NOFOLLOW: Final = 8
 
 
 def collect_garbage(state_dir: str, *, remove: bool, name: str = "") -> int:
@@ -155,8 +152,11 @@ async def _remove(state_dir: str, found: Findings) -> int:
 
 def unmount(point: str) -> bool:
     """Detach what is mounted at ``point``, following no symlink; False when that failed."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+    try:
+        namespaces.unmount(point)
+    except OSError:
+        return False
+    return True
 
 
 async def _ended(process: ProcessId) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from argparse import Namespace
 from typing import Final
@@ -58,7 +59,7 @@ def keep_recording(options: Namespace, alloc_dir: str) -> None:
         data = f"{alloc_dir}/alloc/data/{RECORDING}"
         with walk.hold(data, beneath=alloc_dir, kind=Kind.FILE) as held:
             source = os.fdopen(held.open(), "rb")
-        with source, open(target, "wb") as file:
+        with source, open(target, "wb", opener=_for_its_owner) as file:
             shutil.copyfileobj(source, file)
     except PathError as exc:
         warn(f"milo: there is no flight recording: {exc.words}")
@@ -68,7 +69,12 @@ def keep_recording(options: Namespace, alloc_dir: str) -> None:
         warn(f"milo: the flight recording is in {target}")
 
 
+def _for_its_owner(path: str, flags: int) -> int:
+    """Open a file that only its owner can read if it is new: it has the environment in it."""
+    return os.open(path, flags, 0o600)
+
+
 def _port(argument: str, text: str) -> str:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) < 65536):
         raise ConfigError(argument, f"got {text[:40]!r}", "a port from 1 to 65535")
     return text

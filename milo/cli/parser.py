@@ -86,7 +86,7 @@ def _logs(commands: Commands) -> None:
         "logs",
         help="print the log of a task",
         description="Print standard output and standard error of a task in order of time, from the "
-        "files that Nomad's log collector or milo run --log-dir wrote. On a terminal, control "
+        "files that Nomad's log collector or milo run wrote. On a terminal, control "
         "characters are escaped, except for colours.",
         epilog=examples("milo logs web", "milo logs -f -n 20 web", "milo logs --stderr web"),
     )

@@ -50,7 +50,7 @@ async def remove_run(base: str, *, ordinary: bool) -> bool:
 
 
 async def _end_own(store: StateStore, state_dir: str) -> None:
-    """Kill an ordinary user's application, with which its container ends: there is no cgroup."""
+    """Kill an ordinary user's application, with which its container ends, whatever is in it."""
     record = store.read_task(state_dir)
     if record is not None and record.container is not None:
         signal_process(record.container, signal.SIGKILL)

@@ -82,7 +82,7 @@ def task_config(options: Namespace, application: Sequence[str]) -> dict[str, Any
 
 
 def plugin_options(options: Namespace) -> PluginOptions:
-    """Return what is permitted: all that the arguments ask for, since root alone can give them.
+    """Return what is permitted: all that the arguments ask for. Who runs it has the rights already.
 
     No agent's configuration is read: that is for jobs, and their authors are somebody else.
     """
@@ -118,11 +118,13 @@ def _lines(path: str) -> list[str]:
     """Return the lines of an environment file that say something."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(MAX_ENV_FILE)
+            text = file.read(MAX_ENV_FILE + 1)
     except OSError as exc:
         raise ConfigError(
             "--env-file", f"{path}: {exc.strerror}", "a file that can be read"
         ) from exc
+    if len(text) > MAX_ENV_FILE:
+        raise ConfigError("--env-file", f"{path}: it has more than 1 MiB", "less")
     lines = (line.rstrip("\r") for line in text.split("\n"))
     return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
 

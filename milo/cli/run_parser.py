@@ -114,7 +114,7 @@ def _add_tools(run: Parser) -> None:
             const=default,
             default="",
             metavar=metavar,
-            help=f"{words}; default with {option} alone: {default}",
+            help=f"{words}, as {option}={metavar}; default with {option} alone: {default}",
         )
     run.add_argument("--watch", action="store_true", help="start again when the JAR has changed")
 
@@ -172,7 +172,9 @@ def _add_surroundings(run: Parser) -> None:
         action="store_true",
         help="no effect: the root file system is always read-only",
     )
-    run.add_argument("--rm", action="store_true", help="no effect: what has ended is removed")
+    run.add_argument(
+        "--rm", action="store_true", help="no effect: what ran in the foreground is always removed"
+    )
 
 
 def _add_logs(run: Parser) -> None:

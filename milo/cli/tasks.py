@@ -41,7 +41,7 @@ NO_OWN_TASKS: Final = "You have no Milo tasks running. For those of Nomad: sudo 
 
 
 def tasks_of_host(options: Namespace) -> list[HostTask]:
-    """Return every task that a command may mean. Only root can read the state directories."""
+    """Return every task that a command may mean: for an ordinary user, those of that user alone."""
     found = state_dirs.of_host(absolute(options.state_dir))
     for problem in found.refused:
         warn(f"milo: {problem}")

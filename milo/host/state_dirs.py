@@ -44,7 +44,7 @@ class StateDirs:
     """State directories that are there."""
 
     trusted: tuple[str, ...]
-    """Root's alone."""
+    """Only root, or the user who asks, can change them."""
     refused: tuple[str, ...]
     """Sentences about the others: which, and who could change what."""
 

@@ -17,7 +17,7 @@ _shtab_milo_commands() {
     gc:'List the containers, task processes, cgroups, mounts and state directories that belong to no living allocation, and what a killed milo run has left; as an ordinary user, what one of yours has left.'
     install:'Write the executable milo into the plugin directory of a Nomad agent. Run by root, it refuses if other users could change what the agent would run.'
     job:'Print a Nomad job file that runs a JAR. A local JAR is inspected for its main class and the Java version it needs; nothing is downloaded. Everything after -- becomes args, the arguments of the application.'
-    logs:'Print standard output and standard error of a task in order of time, from the files that Nomad'"'"'s log collector or milo run --log-dir wrote. On a terminal, control characters are escaped, except for colours.'
+    logs:'Print standard output and standard error of a task in order of time, from the files that Nomad'"'"'s log collector or milo run wrote. On a terminal, control characters are escaped, except for colours.'
     ps:'List all Milo tasks on this host, started by Nomad or by milo run; as an ordinary user, those of your own milo run.'
     run:'Run a JAR in a container and print its output as it comes. All words after the JAR are the application'"'"'s. Without root it runs as the user who starts it.'
     stats:'Show the CPU and memory use of tasks, as the kernel counts it.'
@@ -151,15 +151,15 @@ _shtab_milo_run_options=(
   {--net,--network}"[the network of the host, which is the default, or none]:network:(host none)"
   "--tmp-size[keep \/tmp in memory, with this size\; default\: on the disk, without a limit]:SIZE:"
   "--read-only[no effect\: the root file system is always read-only]"
-  "--rm[no effect\: what has ended is removed]"
+  "--rm[no effect\: what ran in the foreground is always removed]"
   "--log-dir[also write the output to files in this directory]:DIR:_files -/"
   "--log-max-size[size at which a log file is rotated\; default 10m]:SIZE:"
   "--log-max-files[number of log files to keep\; default 10]:N:"
   {-d,--detach}"[run in the background and print the name\: see milo ps, logs, stop and gc]"
   {-i,--interactive}"[pass on standard input\; without it only what is no terminal is]"
-  "--debug[let a debugger connect to this port of 127.0.0.1\; default with --debug alone\: 5005]:PORT:"
-  "--jmx[let JMX clients connect to this port of 127.0.0.1\; default with --jmx alone\: 9010]:PORT:"
-  "--jfr[make a flight recording of the whole run\; default with --jfr alone\: recording.jfr]:FILE:_files"
+  "--debug[let a debugger connect to this port of 127.0.0.1, as --debug\=PORT\; default with --debug alone\: 5005]:PORT:"
+  "--jmx[let JMX clients connect to this port of 127.0.0.1, as --jmx\=PORT\; default with --jmx alone\: 9010]:PORT:"
+  "--jfr[make a flight recording of the whole run, as --jfr\=FILE\; default with --jfr alone\: recording.jfr]:FILE:_files"
   "--watch[start again when the JAR has changed]"
   "--verbose[print what Milo decides and why (-v)]"
   "--class-path[Class path for class, separated by colons\; relative entries begin at work_dir, or in the task\'s directory or at \/ without it, and the JAR of jar_path comes first]:PATH:_files"
