@@ -324,10 +324,12 @@ def _log_files(options: argparse.Namespace, name: str) -> dict[int, RotatingFile
 async def _obey_signals(supervisor: Supervisor) -> None:
     """Stop at Ctrl-C, SIGTERM and a closed terminal; at a second one of these kill.
 
-    Ctrl-\\ is for the JVM, which prints its threads.
+    Ctrl-\\ is for the JVM, which prints its threads. A closed terminal is ignored under nohup(1).
     """
     asked = False
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGQUIT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     with trio.open_signal_receiver(*numbers) as signals:
         async for number in signals:
             if number == signal.SIGQUIT:

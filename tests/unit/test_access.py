@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import struct
 import tempfile
@@ -209,6 +210,21 @@ def test_in_a_user_namespace(scene: Scene) -> None:
     os.chown(scene.home / "lib/modules", 65534, 65534)
     (scene.home / "lib/modules").chmod(0o440)
     assert "/jdk/lib/modules" in scene.refused()
+
+
+def test_a_long_class_path_takes_few_descriptors(scene: Scene) -> None:
+    """However many files there are to ask about."""
+    for number in range(200):
+        (scene.local / f"lib/{number}.jar").touch(0o644)
+    scene.class_path = ":".join(f"/local/lib/{number}.jar" for number in range(200))
+    (scene.local / "lib/199.jar").chmod(0o600)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        text = scene.refused()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "199.jar" in text
 
 
 def test_a_child_that_is_killed_refuses_nothing(

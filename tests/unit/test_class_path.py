@@ -107,6 +107,21 @@ def test_without_a_gap_nothing_is_said(tmp_path: Path, binds: tuple[Bind, ...]) 
     assert missing_sentence(LAUNCH, "/local/app.jar", binds) == ""
 
 
+def test_what_the_task_cannot_see_is_missing(tmp_path: Path, binds: tuple[Bind, ...]) -> None:
+    """Of the host, whether it is there or not; and no JAR of the host tells what it names."""
+    jar(tmp_path / "secret.jar", "secret-name.jar")
+    jar(tmp_path / "usr/share/h.jar")
+    (tmp_path / "lib").symlink_to("usr")
+    (tmp_path / "volume/host.jar").symlink_to(tmp_path / "secret.jar")
+    entries = (f"{tmp_path}/secret.jar", f"{tmp_path}/nothing.jar")
+    jar(tmp_path / "local/app.jar", *entries, f"{tmp_path}/lib/share/h.jar", "lib/host.jar")
+    assert len(named(missing_sentence(LAUNCH, "/local/app.jar", binds))) == 2
+    file = Bind(str(tmp_path / "local/one.jar"), "/opt/one.jar", directory=False, origin="job")
+    (tmp_path / "local/one.jar").symlink_to(tmp_path / "secret.jar")  # since it was checked
+    jar(tmp_path / "local/app.jar", "/opt/one.jar")
+    assert "secret-name" not in missing_sentence(LAUNCH, "/local/app.jar", (*binds, file))
+
+
 def test_the_jars_that_it_names_have_their_own(tmp_path: Path, binds: tuple[Bind, ...]) -> None:
     """Each relative to where it lies; also in a circle."""
     jar(tmp_path / "local/app.jar", "sub/one.jar")

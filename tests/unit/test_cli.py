@@ -498,6 +498,26 @@ async def test_a_second_interrupt_does_not_wait() -> None:
     ]
 
 
+async def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
+    """Which has SIGHUP ignored."""
+    stoppable: Any = Stoppable()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runner._obey_signals, stoppable)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(10):
+                for number in (signal.SIGHUP, signal.SIGTERM):
+                    signal.raise_signal(number)
+                    await trio.testing.wait_all_tasks_blocked()
+                while not stoppable.stops:
+                    await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert len(stoppable.stops) == 1
+
+
 @pytest.mark.parametrize(
     ("outcome", "complete", "status", "words"),
     [

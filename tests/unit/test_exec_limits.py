@@ -92,6 +92,11 @@ def test_the_name_and_the_size_are_told() -> None:
         exec_limits.check("/x", many, 8 * MIB)
 
 
+def test_a_path_may_hold_any_byte() -> None:
+    """As a file system's does; who cannot write it down says so."""
+    exec_limits.check("/jdk-\udcff/bin/java", [("args[0]", "\udcff")], 8 * MIB)
+
+
 @pytest.mark.parametrize(
     ("config", "name"),
     [

@@ -46,7 +46,7 @@ def check(program: str, strings: Sequence[Named], stack_bytes: int) -> None:
     sizes = [(_size(text), name) for name, text in strings]
     check_each(sizes)
     most = total_bytes(stack_bytes)
-    total = sum(size + 1 + POINTER_BYTES for size, _ in sizes) + len(program.encode()) + 1
+    total = sum(size + 1 + POINTER_BYTES for size, _ in sizes) + _size(program) + 1
     if total > most:
         raise _too_much(total, most, sizes)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from milo import walk
-from milo.core.container.mounts import Bind, is_inside
+from milo.core.container.mounts import Bind, innermost, is_inside
 from milo.core.java.application import listed
 from milo.core.java.class_path import resolve
 from milo.core.java.jar import Jar
@@ -73,12 +73,27 @@ def _hold(launch: Launch, path: str, binds: Sequence[Bind]) -> Held:
     """Hold what is at a path in the container, as far as it can be told. Raises `PathError`."""
     with contextlib.suppress(PathError):
         return hold_named(launch, path, None)
-    around = [bind for bind in binds if is_inside(path, bind.destination)]
-    if not around:
-        # In the root itself are no JARs, and what the host has not, its symlinks do not lead to.
-        return walk.follow(path)
-    bind = max(around, key=lambda bind: len(bind.destination))
+    bind = innermost(binds, path)
+    if bind is None:
+        return _hold_seen(path, binds)
     rest = path[len(bind.destination) :]
-    if bind.origin == "host" or not bind.directory:
+    if bind.origin == "host":
         return walk.follow(bind.source + rest)
-    return walk.hold_in_container({"top": bind.source}, f"/top/{rest}")
+    with walk.hold(bind.source, beneath=launch.alloc_dir) as top:
+        return top.within(rest)
+
+
+def _hold_seen(path: str, binds: Sequence[Bind]) -> Held:
+    """Hold what one of the root's symlinks leads to, as /lib does, and nothing else of the host.
+
+    A JAR may name any path: what the task cannot see is missing, whether the host has it or not.
+    """
+    missing = PathError(path, Reason.MISSING, "it does not exist")
+    try:
+        held = walk.follow(path)
+    except PathError as exc:
+        raise missing from exc
+    if any(bind.origin == "host" and is_inside(held.path, bind.source) for bind in binds):
+        return held
+    with held:
+        raise missing

@@ -142,12 +142,14 @@ def _outside(user: User, ids: userns.Ids) -> User:
 def _ask(identity: Identity, pairs: Sequence[tuple[Need, Bind]], launch: Launch) -> list[str]:
     """Return, for each need, the path of what refuses ``identity``; empty where nothing does."""
     with contextlib.ExitStack() as stack:
-        tops: list[Held | None] = []
+        tops: dict[str, Held | None] = {}
         for _, bind in pairs:
-            try:
-                tops.append(stack.enter_context(_hold(bind.source, bind, launch)))
-            except PathError:
-                tops.append(None)  # gone meanwhile: the mount will say so
+            if bind.source not in tops:
+                try:
+                    top = stack.enter_context(_hold(bind.source, bind, launch))
+                except PathError:
+                    top = None  # gone meanwhile: the mount will say so
+                tops[bind.source] = top
         reader, writer = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         pid = os.fork()
@@ -157,8 +159,8 @@ def _ask(identity: Identity, pairs: Sequence[tuple[Need, Bind]], launch: Launch)
                 identity.assume()
                 proc.die_with(parent)  # after that: the kernel forgets it with the user
                 found = [
-                    "" if top is None else _refuses(top, need, bind)
-                    for top, (need, bind) in zip(tops, pairs, strict=True)
+                    "" if (top := tops[bind.source]) is None else _refuses(top, need, bind)
+                    for need, bind in pairs
                 ]
                 with os.fdopen(writer, "wb") as file:
                     file.write(b"".join(os.fsencode(part) + b"\0" for part in found))
@@ -176,19 +178,16 @@ def _refuses(top: Held, need: Need, bind: Bind) -> str:
     """Return what does not let this process use what is needed, from the mount's ``top`` on."""
     at = top
     names = need.path[len(bind.source.rstrip("/")) :].split("/")
-    for name in filter(None, names):
+    with contextlib.ExitStack() as way:
         try:
-            at = at.enter(name)
+            for name in filter(None, names):
+                at = way.enter_context(at.enter(name))
+            if need.use == os.X_OK:
+                return "" if at.may(os.X_OK) else at.path
+            if at.kind in (Kind.FILE, Kind.DIRECTORY):
+                os.close(at.open(os.O_RDONLY))
         except PathError as exc:
             return at.path if exc.errno in REFUSALS else ""
-    if need.use == os.X_OK:
-        return "" if at.may(os.X_OK) else at.path
-    if at.kind not in (Kind.FILE, Kind.DIRECTORY):
-        return ""
-    try:
-        os.close(at.open(os.O_RDONLY))
-    except PathError as exc:
-        return at.path if exc.errno in REFUSALS else ""
     return ""
 
 
