@@ -28,6 +28,8 @@ READER_GONE: Final = 128 + signal.SIGPIPE
 
 def main() -> int:
     """Run the command line of this process and return the exit status."""
+    # One that the caller ignores, as a shell's trap does, leaves no status of any child.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         open_standard_streams()
         status = run_command(sys.argv[1:])

@@ -155,6 +155,9 @@ def _exec(commands: Commands) -> None:
         "-T", "--no-tty", dest="tty", action="store_false", help="do not give it a terminal"
     )
     execute.set_defaults(tty=None)
+    execute.add_argument(
+        "-i", "--interactive", action="store_true", help="no effect: input is always passed on"
+    )
     _state_dir(execute)
 
 

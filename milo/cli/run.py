@@ -85,12 +85,17 @@ def run_jar(options: argparse.Namespace, application: Sequence[str]) -> int:
                 run = _Run(options, application, caller, background)
                 end = trio.run(run.run, search, javas, preparer)
             status = _tell_end(end, caller, background)
-            if not options.watch or (end.stopped and not end.changed):
+            if _is_over(end, watch=options.watch, background=background is not None):
                 return status
             if not end.changed:
                 warn("milo: waiting for the JAR to change")
                 _wait_for_change(options.jar, seen)
             warn("milo: the JAR has changed: starting again")
+
+
+def _is_over(end: _End, *, watch: bool, background: bool) -> bool:
+    """Whether nothing more is run: nobody would see, or could stop, one that waits unseen."""
+    return not end.changed and (not watch or end.stopped or background)
 
 
 def _tell_end(end: _End, caller: Caller, background: Background | None) -> int:
@@ -173,7 +178,8 @@ class _Run:
                 launch = attrs.evolve(launch, javas=javas[0])
                 end = await self._supervise(launch, place, files, preparer)
                 jvm_tools.keep_recording(options, place.alloc_dir)
-                keep = self._background is not None and isinstance(end.outcome, ExitRecord)
+                ended = isinstance(end.outcome, ExitRecord) and not end.changed
+                keep = self._background is not None and ended
                 if dumps := place.dumps():
                     keep = True
                     warn(f"milo: what the JVM left is kept: {', '.join(dumps)}")

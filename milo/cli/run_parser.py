@@ -36,7 +36,7 @@ def add_run(commands: Commands) -> None:
     run.set_defaults(run=_do_run)
     run.meant = _meant
     run.add_argument("jar", metavar="APP.JAR")
-    run.add_argument("words", metavar="ARGUMENT", nargs="*", help="of the application")
+    run.add_argument("words", metavar="ARGUMENT", nargs="*", default=[], help="of the application")
     run.add_argument(
         "--name", default="", help="name to show in milo ps; default: the name of the JAR"
     )

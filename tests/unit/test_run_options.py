@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from milo.cli import dump, jvm_tools, run_options
+from milo.cli import dump, jvm_tools, run, run_options
+from milo.cli.parser import build_parser
+from milo.cli.parsing import commands_of, milo_words
+from milo.core.records import ExitRecord
 from milo.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "milo", "run", "-d", "no.jar"])
+"""
 
 
 def test_a_recording_is_its_owners_alone(tmp_path: Path) -> None:
@@ -49,3 +61,46 @@ def test_an_environment_file_is_read_whole_or_not(tmp_path: Path) -> None:
 def test_a_threads_name_does_not_control_the_terminal() -> None:
     """The application has chosen it."""
     assert dump._for_terminal(b'"a\x1b]0;t\x07" #1\n') == b'"a\\x1b]0;t\\x07" #1\n'
+
+
+@pytest.mark.parametrize(
+    ("stopped", "changed", "watch", "background", "over"),
+    [
+        (False, False, False, False, True),
+        (False, False, True, False, False),
+        (True, False, True, False, True),
+        (True, True, True, False, False),
+        (True, True, True, True, False),
+        (False, False, True, True, True),
+    ],
+)
+def test_watching_goes_on_where_somebody_sees_it(
+    stopped: bool, changed: bool, watch: bool, background: bool, over: bool
+) -> None:
+    """In the background a run ends with its application, unless the JAR has changed."""
+    end = run._End(ExitRecord(exit_code=0), stopped=stopped, changed=changed)
+    assert run._is_over(end, watch=watch, background=background) is over
+
+
+def test_the_caller_may_ignore_the_end_of_children() -> None:
+    """A run in the background that fails still says why, and nothing about Milo's own faults."""
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORING], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "no.jar cannot be read" in done.stderr
+    assert "fault" not in done.stderr
+
+
+def test_input_for_a_command_can_be_asked_for_as_with_docker() -> None:
+    """``milo exec -it web sh``."""
+    execute = commands_of(build_parser())["exec"]
+    own, rest = milo_words(execute, ["-it", "web", "sh", "-i"])
+    options = execute.parse_args(own)
+    assert (options.task, options.tty, rest) == ("web", True, ["sh", "-i"])
+
+
+def test_no_more_is_asked_for_than_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    """``milo run`` needs a JAR; the application may have no arguments."""
+    with pytest.raises(SystemExit):
+        commands_of(build_parser())["run"].parse_args(["--"])
+    assert capsys.readouterr().err.endswith("required: APP.JAR\n")

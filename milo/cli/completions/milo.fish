@@ -130,6 +130,7 @@ complete -c milo -n '_shtab_milo_using; and test $_shtab_milo_npos -eq 0' -a exe
 complete -c milo -n '_shtab_milo_using exec' -s h -l help -d 'show this help message and exit'
 complete -c milo -n '_shtab_milo_using exec' -s t -l tty -d 'give the command a terminal'
 complete -c milo -n '_shtab_milo_using exec' -s T -l no-tty -d 'do not give it a terminal'
+complete -c milo -n '_shtab_milo_using exec' -s i -l interactive -d 'no effect: input is always passed on'
 complete -c milo -n '_shtab_milo_using exec' -l state-dir -xka "(__fish_complete_directories)" -d 'state_dir of the plugin'"'"'s configuration; default /run/milo'
 complete -c milo -n '_shtab_milo_using; and test $_shtab_milo_npos -eq 0' -a dump -d 'Have the JVM of a task write a thread dump, a heap dump or a flight recording, with the tools of its own JDK, and put the file here.'
 complete -c milo -n '_shtab_milo_using dump' -s h -l help -d 'show this help message and exit'

@@ -71,6 +71,7 @@ _shtab_milo_exec_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-t,--tty}"[give the command a terminal]"
   {-T,--no-tty}"[do not give it a terminal]"
+  {-i,--interactive}"[no effect\: input is always passed on]"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
   ":the name of the task, its job, allocation or container, or the id of the task or its allocation\; ids can be cut short:"
   "(*)::with its own arguments:"
