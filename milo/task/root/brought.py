@@ -60,6 +60,8 @@ def guard(launch: Launch) -> None:
             _own(held, 0o1777)
             for name in (SHARED_DIRECTORY, *PINNED, PRIVATE):
                 with enter_or_make(held, name, Kind.DIRECTORY) as made:
+                    # An artifact with chown = true may have made it the task's user's.
+                    _own(made, made.status.st_mode & 0o1777)
                     if name == SHARED_DIRECTORY:
                         _check_shared(made)
         with _hold_own(launch.shared_dir, launch) as held:
