@@ -215,7 +215,8 @@ def commands() -> Iterator[str]:
         if rows := [row for action in child._actions if (row := describe(action))]:
             yield from ("", "| | |", "| --- | --- |", *rows)
         if child.epilog:
-            yield from ("", cell(child.epilog))
+            _, *lines = child.epilog.splitlines()  # of `milo.cli.parsing.examples`
+            yield from ("", "```sh", *(line.strip() for line in lines), "```")
 
 
 def usage(name: str, parser: argparse.ArgumentParser) -> str:

@@ -165,3 +165,10 @@ async def test_attributes_are_those_that_are_told(tmp_path: Path) -> None:
     assert kinds == {
         name: {"string": "str"}.get(kind, kind) for name, (kind, *_) in ATTRIBUTES.items()
     }
+
+
+def test_examples_of_commands_are_lines_of_a_block() -> None:
+    """Each can be copied by itself."""
+    lines = list(gen_reference.commands())
+    at = lines.index("milo gc --yes NAME")
+    assert lines[at - 3 : at] == ["```sh", "milo gc", "milo gc --yes"] and lines[at + 1] == "```"
