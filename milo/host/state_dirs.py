@@ -79,7 +79,7 @@ def make_run_directory() -> str:
         StateError: it cannot be made, or others can change it.
     """
     path = run_directories()[0]
-    StateStore(path).prepare()
+    StateStore(path).prepare("XDG_RUNTIME_DIR" if os.geteuid() else "state_dir")
     return path
 
 
@@ -89,7 +89,7 @@ def make_data_directory() -> str:
     By the XDG base directory specification. Raises `StateError` as `make_run_directory` does.
     """
     path = data_directory()
-    StateStore(path).prepare()
+    StateStore(path).prepare("XDG_STATE_HOME" if os.geteuid() else "state_dir")
     return path
 
 

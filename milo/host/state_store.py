@@ -33,21 +33,26 @@ class StateStore:
         self.root = state_dir
         self._owners = proc.trusted_users() if owners is None else owners
 
-    def prepare(self) -> None:
-        """Make the root, for root's eyes only, and refuse one that others could have made."""
+    def prepare(self, option: str = "state_dir") -> None:
+        """Make the root, for root's eyes only, and refuse one that others could have made.
+
+        ``option`` is what says where it is.
+        """
         try:
             os.makedirs(self.root, mode=0o700, exist_ok=True)
             found = os.lstat(self.root)
         except OSError as exc:
-            raise StateError(self.root, f"{exc.strerror}. Set state_dir to a usable one") from exc
+            raise StateError(self.root, f"{exc.strerror}. Set {option} to a usable one") from exc
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise StateError(self.root, "it is no directory of this user's. Set another state_dir")
+            raise StateError(self.root, f"it is no directory of this user's. Set another {option}")
         # Those who know a name may pass: containers in user namespaces do; see privileges.py.
         if found.st_mode & 0o066:
             with contextlib.suppress(OSError):
                 os.chmod(self.root, 0o700)
         if problem := walk.writable_by_others(self.root, owners=self._owners):
-            raise StateError(self.root, f"{problem}. Set state_dir to a place of root's alone")
+            raise StateError(
+                self.root, f"{problem}. Set {option} to a place that no other user can change"
+            )
 
     def task_dir(self, task_id: str) -> str:
         """Return the directory of a task, which may not be there."""

@@ -170,8 +170,21 @@ def test_a_directory_of_another_users_is_not_used(
     os.chown(tmp_path / "milo-1", 2, 2)
     tmp_path.chmod(0o1777)
     assert state_dirs.run_directories()[-1] == str(tmp_path / "milo-1")
-    with pytest.raises(StateError):
+    with pytest.raises(StateError, match="Set another XDG_RUNTIME_DIR"):
         state_dirs.make_run_directory()
+
+
+def test_a_home_that_others_can_change_is_told_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ordinary user has no state_dir to set."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "state/milo").mkdir(parents=True, mode=0o700)
+    os.chown(tmp_path / "state/milo", 1, 1)
+    (tmp_path / "state").chmod(0o775)
+    with pytest.raises(StateError, match=r"mode 775.*Set XDG_STATE_HOME to a place"):
+        state_dirs.make_data_directory()
 
 
 FAKE_BUSCTL = """#!/bin/sh
