@@ -72,10 +72,12 @@ def dump(options: Namespace) -> int:
     duration_s = seconds_of("--duration", options.duration, 1.0, MAX_DURATION_S)
     task = find_task(options.task, tasks_of_host(options))
     container = task.record.container if task.record is not None else None
-    if not task.running or container is None:
+    # An ended process has the number 0, which jcmd would take for all JVMs.
+    number = proc.number_inside(container.pid) if task.running and container is not None else 0
+    if number == 0:
         raise TaskEndedError(task.name, "there is nothing to dump")
     path = _target(options.what, options.file, task)
-    jvm = str(proc.number_inside(container.pid))
+    jvm = str(number)
     if options.what == "threads":
         data = trio.run(_threads, task, jvm)
         if not path:

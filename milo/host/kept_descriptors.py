@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable
 
@@ -9,6 +10,8 @@ import trio
 
 from milo.core import records
 from milo.unix_sockets import close_all
+
+_log = logging.getLogger(__name__)
 
 
 class KeptDescriptors:
@@ -58,18 +61,31 @@ class KeptDescriptors:
         An answer that is on its way comes first: once kept, it closes what was there before.
         """
         async with self._fetching:
-            return {name: os.dup(fd) for name, fd in self._kept.items()}
+            return _duplicates(self._kept)
 
     def lend_fifos(self) -> dict[str, int]:
         """Return duplicates of the FIFOs' write ends, by name. The caller closes them."""
-        return {
-            name: os.dup(fd)
-            for name, fd in self._kept.items()
-            if name.endswith(records.FIFO_SUFFIX)
-        }
+        fifos = {n: fd for n, fd in self._kept.items() if n.endswith(records.FIFO_SUFFIX)}
+        return _duplicates(fifos)
 
     def release(self) -> None:
         """Keep none from now on, not even those that are on their way."""
         self._released = True
         close_all(self._kept.values())
         self._kept = {}
+
+
+def _duplicates(descriptors: dict[str, int]) -> dict[str, int]:
+    """Return duplicates of all, or none where this process has no room for them.
+
+    A successor without them finds the container's own, which is better than no successor.
+    """
+    made: dict[str, int] = {}
+    try:
+        for name, fd in descriptors.items():
+            made[name] = os.dup(fd)
+    except OSError as exc:
+        _log.warning("descriptors are not passed on: %s", exc.strerror)
+        close_all(made.values())
+        return {}
+    return made

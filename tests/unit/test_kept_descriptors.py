@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 from typing import cast
 from unittest import mock
 
+import pytest
 import trio
 import trio.testing
 
-from milo.core import control
+from milo.core import control, records
 from milo.core.records import ExitRecord, ProcessId
 from milo.host.follower import Follower
+from milo.host.kept_descriptors import KeptDescriptors
 from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
 from milo.host.spawner_client import SpawnerClient
@@ -190,3 +193,26 @@ async def test_a_dead_spawner_is_replaced_before_it_is_needed() -> None:
             await trio.sleep(0.01)
     client.close()
     assert not os.path.exists(f"/proc/{last}"), "a zombie stays"
+
+
+async def test_without_room_none_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that has no descriptors left has a successor made all the same, and leaks none."""
+    kept = KeptDescriptors()
+    kept.keep({f"{name}{records.FIFO_SUFFIX}": os.open(os.devnull, os.O_RDONLY) for name in "ab"})
+    real, made = os.dup, list[int]()
+
+    def dup(fd: int) -> int:
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(real(fd))
+        return made[-1]
+
+    monkeypatch.setattr(os, "dup", dup)
+    assert await kept.lend() == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made.pop())
+    assert kept.lend_fifos() == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made.pop())
+    monkeypatch.undo()
+    kept.release()
