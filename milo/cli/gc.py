@@ -13,9 +13,8 @@ from milo import namespaces
 from milo.cli.arguments import absolute
 from milo.cli.caller import enter
 from milo.cli.output import progress, say
-from milo.cli.run_leftovers import remove_run
+from milo.cli.run_leftovers import GONE_S, POLL_S, ends_within, remove_run
 from milo.cli.run_place import remove_directory
-from milo.core.records import ProcessId
 from milo.errors import TaskRunningError
 from milo.host import state_dirs
 from milo.host.leftovers import orphans
@@ -25,13 +24,12 @@ from milo.host.leftovers.traces import mounts_below
 from milo.host.spawner_client import SpawnerClient
 from milo.host.task_processes import TaskProcesses
 from milo.host.tasks import abandoned_runs, find_task, list_tasks
-from milo.proc import lives, signal_process
+from milo.proc import signal_process
 from milo.task.oci import cgroup_placement, cgroup_state
 
 LOOKS: Final = 3
 PAUSE_S: Final = 1.0
 """Between two looks, all of which have to agree: something may be on its way."""
-GONE_S: Final = 5.0
 
 
 def collect_garbage(state_dir: str, *, remove: bool, name: str = "") -> int:
@@ -142,7 +140,7 @@ async def _remove(state_dir: str, found: Findings) -> int:
             status |= _report(orphan, not os.path.lexists(orphan.path))
         for orphan, process in found.processes:
             gone = not signal_process(process, signal.SIGKILL)
-            status |= _report(orphan, gone or await _ended(process))
+            status |= _report(orphan, gone or await ends_within(process, GONE_S))
         for orphan in found.groups:
             status |= _report(orphan, await _group_removed(orphan.path))
     finally:
@@ -159,14 +157,6 @@ def unmount(point: str) -> bool:
     return True
 
 
-async def _ended(process: ProcessId) -> bool:
-    with trio.move_on_after(GONE_S):
-        while lives(process):  # noqa: ASYNC110 - the kernel has no event for it
-            await trio.sleep(0.02)
-        return True
-    return False
-
-
 async def _group_removed(path: str) -> bool:
     """Kill what is in a container's cgroups, and remove them once it has left them."""
     parent = os.path.dirname(path).strip("/")
@@ -177,7 +167,7 @@ async def _group_removed(path: str) -> bool:
             remaining = cgroup_placement.remove_leftovers(path, parent)
             if not any(directory.endswith(path) for directory in remaining):
                 return True
-            await trio.sleep(0.02)
+            await trio.sleep(POLL_S)
     return False
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from milo.cli.run_place import remove_directory
+from milo.core.records import ProcessId
 from milo.errors import StateError
 from milo.host import state_dirs
 from milo.host.leftovers.removal import Leftovers
@@ -20,6 +21,8 @@ from milo.host.tasks import list_tasks
 from milo.proc import lives, signal_process
 
 GONE_S: Final = 5.0
+"""For a process to go after SIGKILL."""
+POLL_S: Final = 0.02
 
 
 def is_run(base: str) -> bool:
@@ -54,9 +57,16 @@ async def _end_own(store: StateStore, state_dir: str) -> None:
     record = store.read_task(state_dir)
     if record is not None and record.container is not None:
         signal_process(record.container, signal.SIGKILL)
-        with trio.move_on_after(GONE_S):
-            while lives(record.container):  # noqa: ASYNC110 - the kernel has no event for it
-                await trio.sleep(0.02)
+        await ends_within(record.container, GONE_S)
+
+
+async def ends_within(process: ProcessId, patience_s: float) -> bool:
+    """Wait for the end of a process that is no child; return whether it has come."""
+    with trio.move_on_after(patience_s):
+        while lives(process):  # noqa: ASYNC110 - the kernel has no event for it
+            await trio.sleep(POLL_S)
+        return True
+    return False
 
 
 def _data(store: StateStore, state_dir: str) -> str:

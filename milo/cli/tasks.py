@@ -16,7 +16,7 @@ from milo import proc
 from milo.cli.arguments import absolute, seconds_of
 from milo.cli.caller import enter
 from milo.cli.output import clear_screen, print_json, print_table, progress, say, size, span, warn
-from milo.cli.run_leftovers import GONE_S, is_run, remove_run
+from milo.cli.run_leftovers import GONE_S, POLL_S, ends_within, is_run, remove_run
 from milo.core import control
 from milo.core.describe import exit_sentence
 from milo.core.records import StreamCounters, TaskRecord
@@ -28,11 +28,10 @@ from milo.host.stats import sampling
 from milo.host.stats.process_meter import ProcessMeter
 from milo.host.task_client import TaskClient
 from milo.host.tasks import HostTask, find_task, list_tasks
-from milo.proc import lives, signal_process
+from milo.proc import signal_process
 
 ANSWER_S: Final = 2.0
 """A task process that is busy or stuck is shown without its counters."""
-POLL_S: Final = 0.02
 SHOWN_ID: Final = 8
 """Characters of an id in a table; every command takes its beginning."""
 NO_TASKS: Final = """\
@@ -156,14 +155,16 @@ def stop_task(options: Namespace) -> int:
     timeout_s = seconds_of("--timeout", options.timeout)
     alone = task.running and not task.supervised
     ordinary, of_run = os.geteuid() != 0, is_run(os.path.dirname(task.state_dir))
+    if alone and of_run and ordinary:
+        # What his tasks leave may belong to subordinate users. Before a sign of progress is shown,
+        # which is a thread's.
+        enter()
     with progress(f"Stopping {task.name}"):
         if not alone:
             text = trio.run(_stop, task, number, timeout_s)
         else:
             text = trio.run(_end_alone, task, number, timeout_s)
             if of_run:
-                if ordinary:
-                    enter()  # what his tasks leave may belong to subordinate users
                 trio.run(partial(remove_run, os.path.dirname(task.state_dir), ordinary=ordinary))
     say(text)
     return 0
@@ -190,9 +191,7 @@ async def _end_alone(task: HostTask, number: int, timeout_s: float) -> str:
     for signal_number, patience_s in ((number, timeout_s), (signal.SIGKILL, GONE_S)):
         if signal_number != NO_SIGNAL:
             signal_process(container, signal_number)
-        with trio.move_on_after(patience_s):
-            while lives(container):  # noqa: ASYNC110 - the kernel has no event for it
-                await trio.sleep(POLL_S)
+        if await ends_within(container, patience_s):
             break
     return "The task has ended; its exit code is not known, as its task process was killed"
 

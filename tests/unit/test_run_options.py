@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
-from milo.cli import dump, jvm_tools, run, run_options
+from milo import proc
+from milo.cli import dump, jvm_tools, run, run_leftovers, run_options, tasks
 from milo.cli.parser import build_parser
 from milo.cli.parsing import commands_of, milo_words
-from milo.core.records import ExitRecord
+from milo.core.records import ExitRecord, ProcessId
 from milo.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -104,3 +108,40 @@ def test_no_more_is_asked_for_than_is_needed(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         commands_of(build_parser())["run"].parse_args(["--"])
     assert capsys.readouterr().err.endswith("required: APP.JAR\n")
+
+
+def test_a_killed_run_is_ended_from_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user namespace is entered while there is one thread: before progress is shown."""
+    order: list[str] = []
+
+    @contextlib.contextmanager
+    def shown(_: str) -> Iterator[None]:
+        order.append("progress")
+        yield
+
+    def work(*_: object) -> str:
+        order.append("work")
+        return "The task has ended"
+
+    task = Namespace(name="web", running=True, supervised=False, state_dir="/run/user/1/milo/x/y")
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    monkeypatch.setattr(tasks, "tasks_of_host", lambda _: [task])
+    monkeypatch.setattr(tasks, "find_task", lambda *_: task)
+    monkeypatch.setattr(tasks, "is_run", lambda _: True)
+    monkeypatch.setattr(tasks, "enter", lambda: order.append("enter"))
+    monkeypatch.setattr(tasks, "progress", shown)
+    monkeypatch.setattr(trio, "run", work)
+    assert tasks.stop_task(Namespace(task="web", signal="SIGTERM", timeout="1s")) == 0
+    assert order == ["enter", "progress", "work", "work"]
+
+
+def test_the_end_of_a_process_is_waited_for() -> None:
+    """As long as was asked for."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        ticks = proc.start_ticks(child.pid)
+        assert ticks is not None
+        process = ProcessId(child.pid, ticks)
+        assert not trio.run(run_leftovers.ends_within, process, 0.05)
+        child.kill()
+        child.wait()
+        assert trio.run(run_leftovers.ends_within, process, 5)
