@@ -111,6 +111,7 @@ def test_a_container_in_a_user_namespace_is_tried_too() -> None:
     assert found["container"].verdict.value == wanted, found["container"]
 
 
+@pytest.mark.alone
 def test_no_cgroup_of_the_trial_is_left() -> None:
     """Whether it went well or not."""
     mounts = cgroup_files.detect().mounts

@@ -16,7 +16,8 @@ import sys
 def main(bundle: str, program: str, ready: str) -> None:
     """Never returns."""
     with open(f"{bundle}/config.json", encoding="utf-8") as file:
-        mounts = json.load(file)["mounts"]
+        config = json.load(file)
+    mounts, cwd = config["mounts"], config["process"]["cwd"]
     root = f"{bundle}/rootfs"
     for mount in mounts:
         if mount.get("type") == "bind":
@@ -27,7 +28,7 @@ def main(bundle: str, program: str, ready: str) -> None:
                 shutil.copy(program, f"{mount['source']}/program")
     directory = os.open(os.path.dirname(ready), os.O_RDONLY | os.O_DIRECTORY)
     os.chroot(root)
-    os.chdir("/")
+    os.chdir(cwd)
     os.close(os.open(os.path.basename(ready), os.O_WRONLY | os.O_CREAT, dir_fd=directory))
     os.close(directory)
     os.execv("/tmp/program", ["/tmp/program"])
