@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ pytestmark = [
     pytest.mark.skipif(IN_VM, reason="five agents are too much for the virtual machine"),
     pytest.mark.timeout(900),
 ]
-DISPATCHES = 200
+DISPATCHES = 200 if os.environ.get("MILO_FULL") else 20
+"""The matrix tries all."""
 NEVER_AGAIN = "reschedule {\nattempts = 0\nunlimited = false\n}\n"
 """What `job_file` says of rescheduling; a task that is lost with its client is replaced without."""
 

@@ -118,7 +118,7 @@ def _try(together: list[Try]) -> dict[Key, Cell]:
         command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
         command += ["-p", "no:cacheprovider"]
         command += [test for _, _, feature in together for test in feature.tests]
-        env = {**os.environ, **part.env}
+        env = {**os.environ, "MILO_FULL": "1", **part.env}
         try:
             subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=output, timeout=RUN_S)
             words = f"pytest made no report; see {log.relative_to(ROOT)}"
