@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import RunJar
-from tests.support.agent import Agent, agent, missing
+from tests.support.agent import Agent, agent_with_volume
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
 from tests.support.waiting import wait_for
@@ -68,13 +68,8 @@ def test_what_was_written_is_there_after_a_restart(run_jar: RunJar) -> None:
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Path]]:
     """An agent with a volume ``data``, and its directory, which everybody may write to."""
-    if reason := missing():
-        pytest.skip(reason)
-    data = tmp_path_factory.mktemp("data")
-    data.chmod(0o777)
-    (data / "file").write_text("from the volume")
-    block = f'host_volume "data" {{\npath = "{data}"\nread_only = false\n}}\n'
-    with agent("brought", client=block) as one:
+    with agent_with_volume("brought", tmp_path_factory.mktemp("data")) as (one, data):
+        (data / "file").write_text("from the volume")
         yield one, data
 
 

@@ -7,20 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import Agent, agent, missing
+from tests.support.agent import Agent, agent_with_volume
 from tests.support.jobs import job_file
 
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Path]]:
     """An agent with a volume ``data``, and its directory, which everybody may write to."""
-    if reason := missing():
-        pytest.skip(reason)
-    data = tmp_path_factory.mktemp("data")
-    data.chmod(0o777)
-    (data / "greeting").write_text("from the host")
-    block = f'host_volume "data" {{\npath = "{data}"\nread_only = false\n}}\n'
-    with agent("volumes", client=block) as one:
+    with agent_with_volume("volumes", tmp_path_factory.mktemp("data")) as (one, data):
+        (data / "greeting").write_text("from the host")
         yield one, data
 
 

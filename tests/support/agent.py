@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import attrs
+import pytest
 
 from tests.support import leftovers
 from tests.support.nomad import Nomad, hcl
@@ -325,3 +326,17 @@ def free_ports() -> tuple[int, int, int]:
     finally:
         for one in sockets:
             one.close()
+
+
+@contextmanager
+def agent_with_volume(name: str, data: Path) -> Iterator[tuple[Agent, Path]]:
+    """An agent with a host volume ``data``, and its directory, which everybody may write to.
+
+    Skips the test where there can be no agent.
+    """
+    if reason := missing():
+        pytest.skip(reason)
+    data.chmod(0o777)
+    block = f'host_volume "data" {{\npath = "{data}"\nread_only = false\n}}\n'
+    with agent(name, client=block) as one:
+        yield one, data

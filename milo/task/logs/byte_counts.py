@@ -47,16 +47,8 @@ class ByteCountsFile:
 
     def __init__(self, path: str) -> None:
         """Open ``path``, or make it with all counts at 0; raises `StateError`."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(path, flags, 0o600)
-            try:
-                # Written, not only sized: a store to a hole of a full file system is SIGBUS.
-                if os.fstat(fd).st_size < FILE_BYTES:
-                    os.posix_fallocate(fd, 0, FILE_BYTES)
-                self._map = mmap.mmap(fd, FILE_BYTES)
-            finally:
-                os.close(fd)
+            self._map = map_file(path, FILE_BYTES)
         except OSError as exc:
             raise StateError(path, f"the counters: {exc.strerror}") from exc
         self._view = memoryview(self._map)
@@ -75,3 +67,18 @@ class ByteCountsFile:
             view.release()
         self._parts.clear()
         self._map.close()
+
+
+def map_file(path: str, size: int) -> mmap.mmap:
+    """Return the first ``size`` bytes of a file as shared memory; made, of zeros, if it is missing.
+
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        # Written, not only sized: a store to a hole of a full file system is SIGBUS.
+        if os.fstat(fd).st_size < size:
+            os.posix_fallocate(fd, 0, size)
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import mmap
-import os
 import time
 from collections.abc import Sequence
 
 from milo.core.timeline import CELLS, FILE_BYTES, MARKS, STEP_S
-from milo.task.logs.byte_counts import ByteCounts
+from milo.task.logs.byte_counts import ByteCounts, map_file
 
 
 class Timeline:
@@ -24,14 +23,7 @@ class Timeline:
         self._next_s = 0.0
         self._map: mmap.mmap | None = None
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                # Written, not only sized: a store to a hole of a full file system is SIGBUS.
-                if os.fstat(fd).st_size < FILE_BYTES:
-                    os.posix_fallocate(fd, 0, FILE_BYTES)
-                self._map = mmap.mmap(fd, FILE_BYTES)
-            finally:
-                os.close(fd)
+            self._map = map_file(path, FILE_BYTES)
         except OSError:
             return
         self._view = memoryview(self._map)
