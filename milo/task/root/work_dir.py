@@ -19,8 +19,8 @@ from milo.task.root.brought import LOGS, is_closed
 from milo.walk import Kind
 
 _EXPECTED: Final = (
-    "a directory below /local, /alloc/data, /secrets or /tmp, which is made if it is missing, "
-    "or one that exists"
+    "a directory below /task, /local, /alloc/data, /secrets or /tmp, which is made if it is "
+    "missing, or one that exists"
 )
 MAX_NAME_BYTES: Final = 255
 """Of one part of a path (NAME_MAX in limits.h)."""
