@@ -62,7 +62,7 @@ def test_web_service(nomad: Nomad, jar_url: str) -> None:
         return any(check["Status"] == "success" for check in checks.values())
 
     wait_for("a successful health check", healthy, 60)
-    assert "served /health" in job.logs().decode()
+    job.wait_logs("served /health")
     job.stop()
     assert job.logs().decode().endswith("stopped\n")
 
