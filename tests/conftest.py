@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,3 +80,12 @@ def jar_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("jars")
     jars.build_all(directory)
     return directory
+
+
+@pytest.fixture
+def jdks() -> Iterator[Path]:
+    """A directory for JDKs. One below /tmp would be mounted inside of the task's own /tmp."""
+    path = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/opt"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -25,15 +22,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"
 
 NOMADS = ("alloc", "dev", "local", "private", "proc", "secrets", "tmp")
 NOBODY = 65534
-
-
-@pytest.fixture
-def jdks() -> Iterator[Path]:
-    """A directory for JDKs. One below /tmp would be mounted inside of the task's own /tmp."""
-    path = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/opt"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 def scripted(jdks: Path, script: str, **options: object) -> PluginOptions:

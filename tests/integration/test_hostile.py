@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
@@ -48,15 +47,6 @@ MIB = 1 << 20
 COUNTING = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
 ONE_OF_TWO = '[ "$1" = attack ] || { ' + COUNTING + "; }\n"
 """Begins a script: what follows is done with the argument ``attack``; else, lines are counted."""
-
-
-@pytest.fixture
-def jdks() -> Iterator[Path]:
-    """A directory for JDKs. One below /tmp would be mounted inside of the task's own /tmp."""
-    path = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/opt"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 def scripted(jdks: Path, script: str, **options: object) -> PluginOptions:

@@ -38,7 +38,15 @@ from milo.core.container import pause_program
 from milo.core.container.userns import PAUSE_ID
 from milo.core.launch import Network
 from milo.errors import PauseProcessError
-from milo.namespaces import CLONE_NEWNS, groups_are_kept
+from milo.namespaces import (
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_NODEV,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    groups_are_kept,
+)
 from milo.proc import (
     CLONE_NEWNET,
     enter_namespace,
@@ -61,14 +69,9 @@ CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWPID: Final = 0x20000000
 """linux/sched.h"""
-MS_RDONLY: Final = 1
-MS_NOSUID: Final = 2
-MS_NODEV: Final = 4
 MS_REMOUNT: Final = 32
 MS_BIND: Final = 4096
-MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
-MNT_DETACH: Final = 2
 """linux/mount.h"""
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
