@@ -30,6 +30,8 @@ MAX_FAILURES = 40
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
 """How a whole suite is run: each of two processes begins with one half of it. What measures is
 marked `alone`."""
+FILE_BY_FILE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+"""The same for tests that share an agent with the others of their file."""
 PRIVATE = ("-m", "tests.support.private_mounts")
 """Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
 
@@ -74,18 +76,18 @@ def integration(session: nox.Session) -> None:
 @nox.session
 def conformance(session: nox.Session) -> None:
     """The behaviours of Nomad's own drivers: see tests/conformance/README.md."""
-    _pytest(session, "conformance")
+    _pytest(session, "conformance", *FILE_BY_FILE)
 
 
 @nox.session
 def acceptance(session: nox.Session) -> None:
     """Tests against a Nomad agent that they start and stop themselves."""
-    _pytest(session, "acceptance")
+    _pytest(session, "acceptance", *FILE_BY_FILE)
 
 
 @nox.session
 def vm(session: nox.Session) -> None:
-    """Integration and acceptance tests on cgroup v2, in a virtual machine: [short] [TEST ...]."""
+    """Tests on cgroup v2, in a virtual machine: short | full | systemd [--resume] [TEST ...]."""
     if _machine:
         with _machine.pop() as process:
             status = process.wait()
@@ -114,8 +116,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, side by side, and write docs/benchmarks.md."""
-    session.run(PYTHON, *PRIVATE, PYTHON, "-m", "tests.bench.run", *session.posargs, external=True)
+    """Measure, side by side, and write docs/benchmarks.md; with ``-- startup``, second starts."""
+    module, words = "tests.bench.run", session.posargs
+    if words[:1] == ["startup"]:
+        module, words = "tests.bench.startup_bench", words[1:]
+    session.run(PYTHON, *PRIVATE, PYTHON, "-m", module, *words, external=True)
 
 
 @nox.session
@@ -183,19 +188,24 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run a streaming JAR with the driver's own code, without Nomad."""
-    jar = WORK / "jars/streaming-test.jar"
-    session.run(PYTHON, "-m", "tests.support.jars", str(jar), external=True, silent=True)
+    """Run a streaming JAR with the driver's own code, without Nomad; [--nomad]: `milo demo`."""
     milo = str(Path(PYTHON).with_name("milo"))
+    words = session.posargs
+    if "--nomad" in words:
+        words = ["demo", *(word for word in words if word != "--nomad")]
+    else:
+        jar = WORK / "jars/streaming-test.jar"
+        session.run(PYTHON, "-m", "tests.support.jars", str(jar), external=True, silent=True)
+        words = ["run", *words, str(jar)]
     session.log("Ctrl-C stops it")
     private = PRIVATE if os.geteuid() == 0 else ()  # an ordinary user's run uses no cgroups
     # Ctrl-C reaches Milo as well, which stops the container and logs its last words: nox's
     # own patience of 0.3 s would kill it in the middle of that.
     session.run(
-        *(PYTHON, *private, milo, "run", *session.posargs, str(jar)),
+        *(PYTHON, *private, milo, *words),
         external=True,
-        interrupt_timeout=30,
-        terminate_timeout=30,
+        interrupt_timeout=60,
+        terminate_timeout=60,
     )
 
 
@@ -204,12 +214,13 @@ def test(session: nox.Session) -> None:
     """All that this machine can run, then a plain account of it."""
     shutil.rmtree(WORK / "reports", ignore_errors=True)
     WORK.mkdir(exist_ok=True)
-    # It takes little more than one core, and the unit tests measure no time.
+    # It takes little more than one core, and the suites beside it measure no time.
     with MACHINE_LOG.open("wb") as log:
         command = (PYTHON, "-m", "tests.vm.run", "short")
         _machine.append(subprocess.Popen(command, stdout=log, stderr=log))
-    first, *others = SUITES
-    for name in ("lint", "docs", first, "vm", *others, "coverage", "summary"):
+    beside = ("unit", "conformance")
+    after = [suite for suite in SUITES if suite not in beside]
+    for name in ("lint", "docs", *beside, "vm", *after, "coverage", "summary"):
         session.notify(name)
 
 

@@ -8,11 +8,12 @@ repeatedly, by descriptors that it keeps open.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Iterable
 from typing import Final
 
-from milo import proc
+from milo import proc, process_signals
 from milo.core.cgroup import CRUN_CGROUP_ROOT, NO_LIMIT_BYTES, Hierarchy, Mode
 from milo.core.records import ProcessId
 
@@ -24,8 +25,12 @@ NOT_CONTROLLERS: Final = ("rw", "ro", "xattr", "clone_children", "noprefix", "no
 """What else stands among the options of a v1 cgroup file system; cgroups(7)."""
 
 
+@functools.cache
 def detect() -> Hierarchy:
-    """Return the cgroup hierarchy that this process, and so crun, sees."""
+    """Return the cgroup hierarchy that this process, and so crun, sees.
+
+    Looked for once: a host's does not change while it runs, and the table of mounts is long.
+    """
     return hierarchy_in(proc.mounts())
 
 
@@ -59,6 +64,16 @@ def hierarchy_in(mounts: Iterable[proc.Mount]) -> Hierarchy:
 def is_v2() -> bool:
     """Whether the host has the unified hierarchy alone."""
     return detect().mode is Mode.V2
+
+
+def listed_controllers(path: str = "/proc/cgroups") -> list[str]:
+    """Return the controllers that the kernel lists there as enabled; cgroups(7)."""
+    try:
+        with open(path, encoding="ascii") as file:
+            rows = [line.split() for line in file if not line.startswith("#")]
+    except OSError:
+        return []
+    return [row[0] for row in rows if row[3:4] == ["1"]]
 
 
 def delegated() -> str:
@@ -139,6 +154,19 @@ def memory_limit_bytes(cgroup_path: str) -> int:
     return limit if limit < NO_LIMIT_BYTES else 0
 
 
+def memory_in_use_bytes(cgroup_path: str) -> int:
+    """Return what a group uses of its limit and the kernel cannot take back at once.
+
+    That is all but cached files that nobody has used lately. 0 where the kernel does not tell.
+    """
+    hierarchy = detect()
+    v2 = hierarchy.mode is Mode.V2
+    directory = hierarchy.directory("memory", cgroup_path)
+    used = read_number(directory, "memory.current" if v2 else "memory.usage_in_bytes") or 0
+    idle = "inactive_file" if v2 else "total_inactive_file"
+    return max(0, used - read_keyed(directory, "memory.stat").get(idle, 0))
+
+
 def memory_peak_bytes(cgroup_path: str) -> int:
     """Return the most memory that a group has used, 0 where the kernel does not tell.
 
@@ -185,7 +213,7 @@ def open_oom_notices(cgroup_path: str) -> int:
     if directory is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     if hierarchy.mode is Mode.V2:
-        return proc.open_notices(f"{directory}/memory.events")
+        return proc.open_notices(f"{directory}/memory.events", proc.IN_MODIFY)
     notices = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     try:
         # cgroup-v1/memory.rst, "OOM Control".
@@ -209,7 +237,7 @@ def signal_member(process: ProcessId, cgroup_path: str, number: int) -> bool:
     return (
         proc.lives(process)
         and process.pid in processes(cgroup_path)
-        and proc.signal_process(process, number)
+        and process_signals.signal_process(process, number)
     )
 
 

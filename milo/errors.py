@@ -180,6 +180,16 @@ class StateError(MiloError):
         super().__init__(f"Error: Cannot use the state in {path}: {problem}")
 
 
+BELIEVED = "Only what root alone can change is believed"
+
+
+class UntrustedStateError(StateError):
+    """Others than root, or than the user who asks, can change what is there."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, f"{problem}. {BELIEVED}")
+
+
 class NewerVersionError(StateError):
     """A newer Milo wrote it, or serves it: it is left as it is, for that Milo."""
 
@@ -199,6 +209,14 @@ class ControlError(MiloError):
     """A task process or the spawner does not answer as the control protocol says."""
 
     recoverable = True
+
+
+class SpawnerError(ControlError):
+    """No task process can be forked. That says nothing about an application that runs."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"Error: {problem}")
 
 
 class NoAnswerError(ControlError):

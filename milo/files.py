@@ -1,11 +1,15 @@
 """Writes files of a task's state directory: completely or not at all, and never through a symlink.
 
+The directory itself is what locks a task.
+
 The driver and the task process both use it, because they may not import each other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import secrets
 from typing import Final
@@ -67,3 +71,22 @@ def read_file(path: str) -> bytes | None:
     if len(data) > MAX_RECORD_BYTES:
         raise StateError(path, f"it is larger than {MAX_RECORD_BYTES} bytes")
     return bytes(data)
+
+
+def take_lock(state_dir: str) -> int | None:
+    """Return a descriptor that holds the lock of ``state_dir``; None while another one does.
+
+    It is the lock that counts who has a duplicate of it, and goes with the last one: flock(2).
+
+    Raises:
+        OSError: the directory is gone, or cannot be opened.
+    """
+    fd = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        if exc.errno == errno.EWOULDBLOCK:
+            return None
+        raise
+    return fd

@@ -35,12 +35,15 @@ PR_SET_KEEPCAPS: Final = 8
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 CLONE_NEWNET: Final = 0x40000000
-PF_EXITING: Final = 0x4
-"""linux/sched.h, include/linux/sched.h"""
+"""linux/sched.h"""
 CAPABILITY_VERSION_3: Final = 0x20080522
 """linux/capability.h"""
 IN_MODIFY: Final = 0x2
+IN_OPEN: Final = 0x20
 """sys/inotify.h"""
+
+TCP_LISTEN: Final = "0A"
+"""include/net/tcp_states.h, as /proc/net/tcp writes it."""
 
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_MOUNTINFO_BYTES: Final = 16 << 20
@@ -75,14 +78,14 @@ def become_subreaper() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process as soon as ``parent`` has ended, which may be now.
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal as soon as ``parent`` has ended, perhaps now.
 
     ``parent`` is who made it: more exactly, the kernel looks at that one's thread.
     """
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 
 
 def set_process_name(name: str) -> None:
@@ -123,14 +126,15 @@ def write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def open_notices(path: str) -> int:
-    """Return a descriptor that becomes readable when a file of the kernel's changes; inotify(7).
+def open_notices(path: str, kinds: int) -> int:
+    """Return a descriptor that becomes readable when such a thing happens to a file; inotify(7).
 
-    Only for files that tell of it, such as cgroup v2's ``memory.events``. Raises OSError.
+    Of the kernel's own files few tell of it: cgroup v2's ``memory.events`` does, by `IN_MODIFY`.
+    Raises OSError.
     """
     fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
     try:
-        _checked(_libc.inotify_add_watch(fd, os.fsencode(path), IN_MODIFY))
+        _checked(_libc.inotify_add_watch(fd, os.fsencode(path), kinds))
     except OSError:
         os.close(fd)
         raise
@@ -156,7 +160,7 @@ def start_ticks(pid: int) -> int | None:
     A process and its start time together name one process for ever; field 22 of
     /proc/<pid>/stat. A zombie does not run.
     """
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return None if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
 
 
@@ -174,42 +178,6 @@ def this_process() -> ProcessId:
 def lives(process: ProcessId | None) -> bool:
     """Whether this very process runs, and not a later one with its number; None does not."""
     return process is not None and start_ticks(process.pid) == process.start_ticks
-
-
-def signal_process(process: ProcessId, number: int) -> bool:
-    """Send a signal to ``process``; False if it has ended.
-
-    Never to a later process with the same number, where the kernel has pidfds (Linux 5.3).
-    """
-    fd = None
-    try:
-        with contextlib.suppress(OSError):
-            fd = os.pidfd_open(process.pid)
-        if not lives(process):
-            return False
-        if fd is None:
-            os.kill(process.pid, number)
-        else:
-            signal.pidfd_send_signal(fd, number)
-    except ProcessLookupError:
-        return False
-    finally:
-        if fd is not None:
-            os.close(fd)
-    return True
-
-
-def is_ending(process: ProcessId) -> bool:
-    """Whether ``process`` has ended or is about to: SIGKILL has been sent to it, by whomever.
-
-    To free the memory of a large process takes the kernel seconds, and until then it is there.
-    """
-    fields = _stat(process.pid)
-    if not lives(process) or not fields or int(fields[6]) & PF_EXITING:
-        return True
-    kill = 1 << signal.SIGKILL - 1
-    pending = (_status_field(name, process.pid) or b"0" for name in (b"SigPnd", b"ShdPnd"))
-    return any(int(mask, 16) & kill for mask in pending)
 
 
 def comm(pid: int) -> bytes:
@@ -237,9 +205,26 @@ def mapped_files(pid: int, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     return read(f"/proc/{pid}/maps", limit_bytes) or b""
 
 
+def listening_users(port: int) -> set[int]:
+    """Return the users of all who listen at a TCP port, at whatever address of this host.
+
+    A host of very many connections may have more than is looked at.
+    """
+    found = set()
+    for name in ("tcp", "tcp6"):
+        table = read(f"/proc/net/{name}") or b""
+        for line in table.decode("ascii", "replace").splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 8 or fields[3] != TCP_LISTEN:
+                continue
+            if int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(int(fields[7]))
+    return found
+
+
 def parent(pid: int) -> int | None:
     """Return the parent of ``pid``, or None when that has gone; field 4 of /proc/<pid>/stat."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return int(fields[1]) if fields else None
 
 
@@ -263,7 +248,7 @@ def root(pid: int) -> str:
 
 def times_and_memory(pid: int) -> tuple[int, int, int]:
     """Return clock ticks in user and kernel mode, its ended children's too, and resident pages."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     if not fields:
         return 0, 0, 0
     user, system, ended_user, ended_system = (int(field) for field in fields[11:15])
@@ -291,7 +276,7 @@ def set_oom_score_adj(pid: int, score: int) -> None:
     write(f"/proc/{pid}/oom_score_adj", str(score))
 
 
-def _stat(pid: int) -> list[bytes]:
+def stat_fields(pid: int) -> list[bytes]:
     """Return the fields of /proc/<pid>/stat from the third on; none when ``pid`` has gone.
 
     The second is the name in parentheses, which may hold blanks, parentheses and line feeds.
@@ -345,12 +330,12 @@ def unified_cgroup() -> str:
 
 def effective_capabilities() -> int:
     """Return the capabilities that this process has, as a bit mask; capabilities(7)."""
-    return int(_status_field(b"CapEff") or b"0", 16)
+    return int(status_field(b"CapEff") or b"0", 16)
 
 
 def bounding_capabilities() -> int:
     """Return the capabilities that this process and its children can ever have."""
-    return int(_status_field(b"CapBnd") or b"0", 16)
+    return int(status_field(b"CapBnd") or b"0", 16)
 
 
 def has_capability(number: int) -> bool:
@@ -360,7 +345,7 @@ def has_capability(number: int) -> bool:
 
 def number_inside(pid: int) -> int:
     """Return the number that a process has in its own PID namespace; 0 when it has gone."""
-    found = _status_field(b"NSpid", pid)
+    found = status_field(b"NSpid", pid)
     return int(found.split()[-1]) if found else 0
 
 
@@ -374,7 +359,7 @@ def set_capabilities(mask: int) -> None:
     _checked(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)))
 
 
-def _status_field(name: bytes, pid: int | str = "self") -> bytes | None:
+def status_field(name: bytes, pid: int | str = "self") -> bytes | None:
     """Return a field of /proc/<pid>/status, of whose values the kernel escapes the line feeds."""
     for line in lines(read(f"/proc/{pid}/status")):
         key, _, value = line.partition(b":")
@@ -427,7 +412,9 @@ def parse_mountinfo(data: bytes | None) -> list[Mount]:
 
 def _unescaped(field: bytes) -> str:
     r"""Undo the kernel's octal escapes, such as ``\040`` for a blank, among whatever bytes."""
-    return os.fsdecode(_ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), field))
+    if b"\\" in field:
+        field = _ESCAPE.sub(lambda octal: bytes([int(octal[1], 8)]), field)
+    return os.fsdecode(field)
 
 
 # ---- the host

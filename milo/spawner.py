@@ -1,9 +1,12 @@
 """The spawner: forks task processes from an interpreter that has everything imported.
 
-It is forked from the plugin before there is an event loop or a thread, holds none of the plugin's
-descriptors, and waits in a plain loop. Forking a process that runs Trio, asyncio or a thread would
-copy locks and epoll descriptors. It ends with its driver; the task processes do not. Measured: a
-task process is ready 4.6 ms after the request and takes 3.3 MB.
+It is forked from the plugin (`milo.spawner_process`) before there is an event loop or a thread,
+holds none of the plugin's descriptors, and waits in a plain loop. Forking a process that runs Trio,
+asyncio or a thread would copy locks and epoll descriptors. What a task process takes of memory is
+in docs/architecture.md.
+
+It is also the keeper of the tasks whose processes it has forked, and forks their successors without
+any driver (`milo.task.keeper`). So it ends when its driver and the last of these tasks have.
 """
 
 from __future__ import annotations
@@ -12,52 +15,37 @@ import contextlib
 import encodings.ascii  # noqa: F401 - Python's only module that a task process looked for later
 import gc
 import os
+import resource
+import select
 import signal
 import socket
 from typing import Final, NoReturn
 
-import attrs
-
 from milo.proc import open_descriptors, set_process_name
 from milo.task import main as task_main
-from milo.unix_sockets import passed_descriptors
+from milo.task.keeper import is_kept
+from milo.task.kept_tasks import KeptTasks
+from milo.task.rehearsal import rehearse
+from milo.unix_sockets import close_all, passed_descriptors
 
 MAX_REQUEST_BYTES: Final = 4096
 MAX_DESCRIPTORS: Final = 16
+KEEP: Final = "keep"
+END_OF_PATH: Final = "\0"
+"""Behind the path of a request `KEEP`. An older Milo's spawner, which a driver executes where
+Milo's files were replaced by older ones, takes that for a task to start: it finds no such path."""
 SPAWNED_FD: Final = 3
 """Where `milo.host.spawner_client` puts the socket of a spawner that it executes."""
 
 
-@attrs.frozen
-class SpawnerProcess:
-    """What `fork_spawner` leaves in the driver."""
-
-    pid: int
-    sock: socket.socket
-    """SEQPACKET. A request is a mode, a blank and a state directory's path, with the listening
-    control socket attached, and possibly the descriptors of a task to take over; the answer is
-    the decimal process id, or ``error: ...``."""
-
-
-def fork_spawner() -> SpawnerProcess:
-    """Fork the spawner from this process, which may run no event loop and no thread yet.
-
-    Raises:
-        OSError: no socket or no process can be made.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            ours.close()
-            serve(theirs)
-        os._exit(0)
-    theirs.close()
-    return SpawnerProcess(pid, ours)
-
-
 def serve(sock: socket.socket) -> NoReturn:
-    """Be the spawner until the driver's end of ``sock`` is closed. Never returns."""
+    """Be the spawner until the driver's end of ``sock`` is closed. Never returns.
+
+    It is SEQPACKET. A request is a mode, a blank and a state directory's path, with the listening
+    control socket attached, and possibly the descriptors of a task to take over; the answer is the
+    decimal process id, or ``error: ...``. The request `KEEP` forks nothing: with it comes the
+    keeper's end of a task's channel, and the answer is the keeper's own process id.
+    """
     set_process_name("milo-spawner")
     with contextlib.suppress(OSError):
         os.setsid()
@@ -73,34 +61,108 @@ def serve(sock: socket.socket) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the task processes
+    # Its failure would show in the task processes, which do the same.
+    with contextlib.suppress(Exception):
+        rehearse()
     # So that collections in the children do not copy these pages. Not after a gc.collect():
     # it leaves holes that the children's objects then go into, one page copied for each
     # (measured at 10 tasks: 0.5 MiB a task).
     gc.freeze()
-    while True:
+    _Server(sock.detach(), _raise_limit()).run()
+    os._exit(0)
+
+
+class _Server:
+    """Forks task processes for a driver, and for tasks whose own process has died."""
+
+    def __init__(self, driver: int, limit: tuple[int, int]) -> None:
+        self._driver = driver
+        self._limit = limit
+        self._kept = KeptTasks(self._fork)
+
+    def run(self) -> None:
+        """Return when neither the driver nor a kept task is left."""
+        while self._driver >= 0 or self._kept:
+            poller = select.poll()
+            for fd in (self._driver, *self._kept.channels):
+                if fd >= 0:
+                    poller.register(fd, select.POLLIN)
+            patience_s = self._kept.patience_s
+            ready = {fd for fd, _ in poller.poll(None if patience_s is None else patience_s * 1e3)}
+            # Deaths first: a driver asks for a successor where there is no keeper.
+            for channel in ready - {self._driver}:
+                self._kept.hear(channel)
+            self._kept.attempt()
+            if self._driver in ready:
+                self._serve()
+
+    def _serve(self) -> None:
+        """Do what the driver asks for next, or note that it is gone."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self._driver)
         try:
             request, ancillary, _, _ = sock.recvmsg(
                 MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
+            fds = passed_descriptors(ancillary)
+            if request:
+                sock.send(self._answer(os.fsdecode(request), fds))
+                return
         except OSError:
-            os._exit(0)
-        if not request:
-            os._exit(0)
-        fds = passed_descriptors(ancillary)
+            pass
+        finally:
+            sock.detach()
+        os.close(self._driver)
+        self._driver = -1
+
+    def _answer(self, request: str, fds: list[int]) -> bytes:
+        mode, _, state_dir = request.partition(" ")
+        if mode == KEEP and len(fds) == 1:
+            self._kept.add(state_dir.removesuffix(END_OF_PATH), fds[0])
+            return str(os.getpid()).encode()
         try:
-            pid = os.fork()
+            pid, channel = self._fork(mode, state_dir, fds)
         except OSError as exc:
             answer = f"error: no task process can be forked: {exc.strerror}"
         else:
-            if pid == 0:
-                _become_task_process(sock, request, fds)
             answer = str(pid)
-        for fd in fds:
-            os.close(fd)
+            if is_kept(mode):
+                self._kept.add(state_dir, channel)
+            else:
+                os.close(channel)
+        finally:
+            close_all(fds)
+        return answer.encode()
+
+    def _fork(self, mode: str, state_dir: str, fds: list[int]) -> tuple[int, int]:
+        """Fork a task process that gets ``fds``; return its id, and the channel to it.
+
+        Raises OSError.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.send(answer.encode())
+            pid = os.fork()
         except OSError:
-            os._exit(0)
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            ours.close()
+            if self._driver >= 0:
+                os.close(self._driver)
+            self._kept.close_others(fds)
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
+            _become_task_process(mode, state_dir, fds, theirs)
+        theirs.close()
+        return pid, ours.detach()
+
+
+def _raise_limit() -> tuple[int, int]:
+    """Let this process have as many descriptors as it may; return what a task process gets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
 
 
 def main() -> NoReturn:
@@ -130,15 +192,15 @@ def _drop_descriptors(keep: list[int]) -> list[int]:
     return moved
 
 
-def _become_task_process(sock: socket.socket, request: bytes, fds: list[int]) -> NoReturn:
+def _become_task_process(
+    mode: str, state_dir: str, fds: list[int], channel: socket.socket
+) -> NoReturn:
     status = 70
-    mode, _, state_dir = os.fsdecode(request).partition(" ")
     try:
-        sock.close()
         os.setsid()
         for number in (signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        status = task_main.main(mode, state_dir, fds)
+        status = task_main.main(mode, state_dir, fds, channel)
     except BaseException as exc:
         # The last resort: the journal of the task process has the details if it got that far.
         with contextlib.suppress(BaseException), open(f"{state_dir}/task.log", "a") as file:

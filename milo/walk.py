@@ -236,10 +236,10 @@ class Held(contextlib.AbstractContextManager["Held"]):
         with _translated(_join(self.path, name)):
             return os.open(name, flags, mode, dir_fd=self.fd)
 
-    def remove(self, name: str) -> None:
-        """Remove the file, or the symlink, ``name``."""
+    def remove(self, name: str, *, directory: bool = False) -> None:
+        """Remove the file, or the symlink, ``name``; or the ``directory``, if it is empty."""
         with _translated(_join(self.path, name)):
-            os.unlink(name, dir_fd=self.fd)
+            (os.rmdir if directory else os.unlink)(name, dir_fd=self.fd)
 
     def remove_tree(self, name: str) -> None:
         """Remove the directory ``name`` with all that is in it; no symlink is followed.
@@ -303,12 +303,13 @@ def hold_in_container(places: Mapping[str, str], path: str, kind: Kind | None = 
     return _descend(path, [], _Top.CONTAINER, kind, places)
 
 
-def follow(path: str, kind: Kind | None = None) -> Held:
+def follow(path: str, kind: Kind | None = None, look: Callable[[Held], None] | None = None) -> Held:
     """Hold what the absolute ``path`` leads to on the host, as the kernel would follow it.
 
-    `Held.path` and `Held.links` say where that is, and how it was reached. Raises `PathError`.
+    `Held.path` and `Held.links` say where that is, and how it was reached. ``look`` is shown all
+    that is on the way, symlinks too, and may refuse it. Raises `PathError`.
     """
-    return _descend(path, [], _Top.HOST, kind)
+    return _descend(path, [], _Top.HOST, kind, look=look or (lambda _: None))
 
 
 def real_path(path: str) -> str:

@@ -29,6 +29,10 @@ def manpage() -> str:
     page.manual = "Milo"
     # Usage has line ends of its own; and nothing but a request begins with a dot or a quote.
     text = re.sub(r"^usage: (.*(?:\n +\S.*)*)$", r".nf\n\1\n.fi", str(page), flags=re.MULTILINE)
+    # A value that may be left out is joined to its option.
+    text = re.sub(
+        r"\\fR \\fI\\,\[([A-Z]+)\]\\/\\fR$", r"\\fR[=\\fI\1\\fR]", text, flags=re.MULTILINE
+    )
     text = text.replace(".SH COMMENTS\nexit status:\n", ".SH EXIT STATUS\n.nf\n")
     return re.sub(r"^'", r"\\&'", text, flags=re.MULTILINE)
 

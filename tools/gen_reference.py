@@ -55,8 +55,8 @@ plugin "milo" {
 One invalid key or value stops the whole agent, with all its other drivers. Check the configuration
 before you restart the agent:
 
-```console
-# milo doctor --config /etc/nomad.d
+```sh
+sudo milo doctor --config /etc/nomad.d
 ```
 """
 CRUN_HEAD = f"""\
@@ -66,7 +66,8 @@ Milo runs with crun {crun_holes.OLDEST} and later; with an older one, or one tha
 without seccomp or capabilities, the driver is unhealthy and says so. The node's attribute is
 `driver.milo.crun.version`. What is known to be wrong with versions is below: the driver warns of
 it in the agent's log, and so does `milo doctor`. A distribution may have mended a fault without
-another version number.
+another version number. [Compatibility](../compatibility.md#crun) says which versions the tests were
+run with.
 """
 ATTRIBUTES_HEAD = """\
 # Attributes of a node
@@ -104,7 +105,7 @@ COMMANDS_HEAD = """\
 COMMANDS_TAIL = f"""
 ## Exit status
 
-```
+```text
 {EXIT_STATUS.partition(chr(10))[2]}```
 """
 
@@ -163,7 +164,7 @@ def options(kind: type) -> Iterator[str]:
             sections += ["```hcl", *example(option), "```", ""]
             continue
         inner = options_of(option.value.block)
-        sections += ["| key | type | default | |", "| --- | --- | --- | --- |"]
+        sections += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         sections += [
             f"| `{name}` | {type_words(one)} | {default_words(one)} | {one.doc} |"
             for name, one in inner.items()
@@ -179,7 +180,7 @@ def options(kind: type) -> Iterator[str]:
 
 def attributes() -> Iterator[str]:
     """Yield the table of a node's attributes."""
-    yield from ("| attribute | type | | example |", "| --- | --- | --- | --- |")
+    yield from ("| attribute | type | meaning | example |", "| --- | --- | --- | --- |")
     for name, (kind, doc, shown) in ATTRIBUTES.items():
         yield f"| `{name}` | {kind} | {doc} | `{shown}` |"
 
@@ -205,15 +206,15 @@ def commands() -> Iterator[str]:
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
     helps = {action.dest: action.help or "" for action in children._choices_actions}
-    yield from ("| command | |", "| --- | --- |")
+    yield from ("| command | what it does |", "| --- | --- |")
     for name in children.choices:
         yield f"| [`milo {name}`](#milo-{name}) | {cell(helps.get(name, ''))} |"
     for name, child in children.choices.items():
         yield from ("", f"## milo {name}", "")
         yield cell(child.description or f"{helps[name][:1].upper()}{helps[name][1:]}.")
-        yield from ("", "```", usage(name, child), "```")
+        yield from ("", "```text", usage(name, child), "```")
         if rows := [row for action in child._actions if (row := describe(action))]:
-            yield from ("", "| | |", "| --- | --- |", *rows)
+            yield from ("", "| option or argument | meaning |", "| --- | --- |", *rows)
         if child.epilog:
             _, *lines = child.epilog.splitlines()  # of `milo.cli.parsing.examples`
             yield from ("", "```sh", *(line.strip() for line in lines), "```")
@@ -242,9 +243,10 @@ def describe(action: argparse.Action) -> str:
     value = ""
     if action.nargs != 0:
         choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else ""
-        value = f" {action.metavar or choices or action.dest.upper()}"
-    shown = ", ".join(f"{option}{value}" for option in action.option_strings)
-    return f"| `{shown}` | {cell(text)} |"
+        value = f"{action.metavar or choices or action.dest.upper()}"
+        value = f"[={value}]" if action.nargs == "?" else f" {value}"
+    shown = ", ".join(f"`{option}{value}`" for option in action.option_strings)
+    return f"| {shown} | {cell(text)} |"
 
 
 def cell(text: str) -> str:

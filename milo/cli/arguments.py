@@ -28,8 +28,12 @@ class NoWorkingDirectoryError(MiloError):
         )
 
 
+class WrongValueError(ConfigError):
+    """What was typed can be no value of its option, whatever the host is like: exit status 2."""
+
+
 def size_of(argument: str, text: str, least: int) -> int:
-    """Return the bytes of a size with a unit, at least ``least``; raises `ConfigError`.
+    """Return the bytes of a size with a unit, at least ``least``; raises `WrongValueError`.
 
     A bare number is refused: in a job, ``memory = 512`` is in megabytes and ``shm_size = "512"``
     in bytes.
@@ -39,24 +43,24 @@ def size_of(argument: str, text: str, least: int) -> int:
     try:
         size = parse_size(text)
     except ValueError as error:
-        raise ConfigError(argument, f"{shown(text)}: {error}", expected) from error
+        raise WrongValueError(argument, f"{shown(text)}: {error}", expected) from error
     if size < least:
-        raise ConfigError(argument, f"got {shown(text)}", expected)
+        raise WrongValueError(argument, f"got {shown(text)}", expected)
     return size
 
 
 def seconds_of(argument: str, text: str, least: float = 0.0, most: float = MAX_WAIT_S) -> float:
     """Return the seconds of a duration as Go writes them; a bare number counts seconds.
 
-    Raises `ConfigError`.
+    Raises `WrongValueError`.
     """
     expected = 'a duration such as "500ms", "10s" or "1m30s", or a number of seconds'
     try:
         seconds = parse_duration(f"{text}s" if _NUMBER.fullmatch(text) else text)
     except ValueError as error:
-        raise ConfigError(argument, f"{shown(text)}: {error}", expected) from error
+        raise WrongValueError(argument, f"{shown(text)}: {error}", expected) from error
     if not least <= seconds <= most:
-        raise ConfigError(argument, f"got {shown(text)}", f"{least:g}s to {most:g}s")
+        raise WrongValueError(argument, f"got {shown(text)}", f"{least:g}s to {most:g}s")
     return seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Final
 
@@ -17,6 +18,8 @@ class Background:
     def __init__(self, pid: int, pipe: int) -> None:
         self._pid = pid
         self._pipe = pipe
+        self.told = False
+        """Whether the caller's process has been told of the start."""
 
     @classmethod
     def fork(cls) -> Background:
@@ -36,8 +39,20 @@ class Background:
         return self._pid > 0
 
     def wait(self) -> int:
-        """Return once the application runs, with 0, or with what the other process ended with."""
-        name = os.read(self._pipe, MAX_NAME_BYTES)
+        """Return once the application runs, with 0, or with what the other process ended with.
+
+        Who ends the wait stops it, by Ctrl-C, SIGTERM or a closed terminal: nobody has been told
+        its name.
+        """
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _leave)
+        try:
+            name = os.read(self._pipe, MAX_NAME_BYTES)
+        except (KeyboardInterrupt, SystemExit):
+            os.kill(self._pid, signal.SIGTERM)
+            os.waitpid(self._pid, 0)
+            raise
         if name:
             say(os.fsdecode(name))
             return 0
@@ -46,6 +61,7 @@ class Background:
 
     def tell_start(self, name: str) -> None:
         """Let the caller's process end; from here on there is no terminal."""
+        self.told = True
         sys.stdout.flush()
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
@@ -59,3 +75,8 @@ class Background:
     def tell_failure(self, text: str) -> None:
         """Say why it did not start; the task's own stderr has gone into a file."""
         warn(text)
+
+
+def _leave(number: int, _: object) -> None:
+    """Be ended by a signal, as a shell tells of it, once what has to be done is done."""
+    raise SystemExit(128 + number)

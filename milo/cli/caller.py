@@ -5,22 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import shutil
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import attrs
 
 from milo import cgroup_files, namespaces, proc
 from milo.cli.scope import enter_scope
 from milo.core.container.rights import ROOT, Rights, ordinary
-from milo.core.container.userns import own_ids, subordinate
+from milo.core.container.userns import OWNERS_INSIDE, Ids, own_ids, subordinate
 from milo.errors import MiloError
 from milo.files import read_file
 from milo.host import state_dirs
+from milo.host.programs import helper
 from milo.namespaces import Subordinate
-
-OVERFLOW_ID: Final = 65534
-"""Who everybody is that has no id in a user namespace; /proc/sys/kernel/overflowuid."""
 
 
 class NoUserNamespaceError(MiloError):
@@ -83,6 +80,30 @@ def enter(cgroup: str = "") -> Caller:
         namespaces.keep_mounts_private()
         return Caller(run_directory, data_directory)
     uid, gid = os.geteuid(), os.getegid()
+    ids = _enter_namespaces(cgroup)
+    return Caller(
+        run_directory,
+        data_directory,
+        user=f"{uid}:{gid}",
+        rights=ordinary(ids, cgroups=bool(cgroup)),
+        cgroup=cgroup,
+        limits_cpu=not cgroup or cgroup_files.hands_down(cgroup, "cpu"),
+        owners=OWNERS_INSIDE,
+    )
+
+
+def enter_to_remove() -> tuple[int, ...]:
+    """Let an ordinary user remove what his tasks have left, of subordinate users too.
+
+    As `enter`, but that no directory is needed, nor made. Returns `Caller.owners`.
+    """
+    _enter_namespaces("")
+    return OWNERS_INSIDE
+
+
+def _enter_namespaces(cgroup: str) -> Ids:
+    """Enter an ordinary user's namespaces; return the ids that there are inside."""
+    uid, gid = os.geteuid(), os.getegid()
     try:
         more_uids, more_gids = namespaces.make_user_namespace(_subordinate_ids(uid))
         if not cgroup:
@@ -90,15 +111,7 @@ def enter(cgroup: str = "") -> Caller:
             namespaces.hide_cgroups()
     except OSError as exc:
         _refuse(exc)
-    return Caller(
-        run_directory,
-        data_directory,
-        user=f"{uid}:{gid}",
-        rights=ordinary(own_ids(uid, gid, more_uids, more_gids), cgroups=bool(cgroup)),
-        cgroup=cgroup,
-        limits_cpu=not cgroup or cgroup_files.hands_down(cgroup, "cpu"),
-        owners=(0, OVERFLOW_ID),
-    )
+    return own_ids(uid, gid, more_uids, more_gids)
 
 
 def _subordinate_ids(uid: int) -> list[Subordinate]:
@@ -109,9 +122,9 @@ def _subordinate_ids(uid: int) -> list[Subordinate]:
     except KeyError:
         return []
     for program, path in (("newuidmap", "/etc/subuid"), ("newgidmap", "/etc/subgid")):
-        tool = shutil.which(program)
+        tool = helper(program, os.environ)
         ids = subordinate((read_file(path) or b"").decode(errors="replace"), name, uid)
-        if tool is None or ids is None:
+        if not tool or ids is None:
             return []
         found.append(Subordinate(tool, *ids))
     return found

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import termios
-import tty
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import trio
 
-from milo.cli.arguments import is_text
+from milo.cli.arguments import WrongValueError, is_text
 from milo.cli.output import write_all
 from milo.cli.tasks import tasks_of_host
+from milo.cli.terminal import follow_size, raw_terminal
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
-from milo.errors import ConfigError, MiloError, TaskEndedError
+from milo.errors import MiloError, TaskEndedError
 from milo.host.exec_client import run_command
 from milo.host.tasks import find_task
 
@@ -40,12 +38,12 @@ def execute(options: Namespace, command: Sequence[str]) -> int:
     """
     argv = tuple(command)
     if not argv:
-        raise ConfigError(
+        raise WrongValueError(
             "COMMAND", "no command was given", "milo exec TASK COMMAND [ARGUMENT ...]"
         )
     for word in argv:
         if not is_text(word):  # crun reads the command from JSON
-            raise ConfigError("COMMAND", f"{word!r} is not UTF-8", "words in UTF-8")
+            raise WrongValueError("COMMAND", f"{word!r} is not UTF-8", "words in UTF-8")
     on_terminal = os.isatty(0) and os.isatty(1)
     terminal = on_terminal if options.tty is None else options.tty
     task = find_task(options.task, tasks_of_host(options))
@@ -61,7 +59,11 @@ async def _run(state_dir: str, argv: tuple[str, ...], terminal: bool) -> Command
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_read_stdin, send.clone())
         if terminal:
-            nursery.start_soon(_watch_size, send)
+
+            async def resize(rows: int, columns: int) -> None:
+                await send.send(TerminalSize(rows=rows, columns=columns))
+
+            nursery.start_soon(follow_size, resize)
         end = await run_command(state_dir, argv, tty=terminal, inputs=_items(receive), emit=_write)
         nursery.cancel_scope.cancel()
     return end
@@ -92,32 +94,6 @@ async def _read_stdin(send: trio.MemorySendChannel[ExecInput]) -> None:
             return
 
 
-async def _watch_size(send: trio.MemorySendChannel[ExecInput]) -> None:
-    with trio.open_signal_receiver(signal.SIGWINCH) as changes:
-        await send.send(_size())
-        async for _ in changes:
-            await send.send(_size())
-
-
-def _size() -> TerminalSize:
-    try:
-        columns, rows = os.get_terminal_size(0)
-    except OSError:
-        return TerminalSize(rows=24, columns=80)
-    return TerminalSize(rows=rows, columns=columns)
-
-
 async def _write(printed: Printed) -> None:
     # In a thread: a terminal that is stopped with Ctrl-S holds up nothing else.
     await trio.to_thread.run_sync(write_all, 2 if printed.to_stderr else 1, printed.data)
-
-
-@contextlib.contextmanager
-def raw_terminal() -> Iterator[None]:
-    """Hand every key to the command, Ctrl-C included; afterwards the terminal is as before."""
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)

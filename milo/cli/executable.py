@@ -7,9 +7,11 @@ self-contained file, which contains everything.
 from __future__ import annotations
 
 import ast
+import contextlib
 import errno
 import os
 import re
+import secrets
 import shlex
 import stat
 import sys
@@ -98,6 +100,30 @@ def own_archive() -> str:
 def own_packages() -> str:
     """Return the directory that holds the package of this Milo."""
     return os.path.dirname(os.path.dirname(os.path.abspath(milo.__file__)))
+
+
+def write_executable(path: str) -> None:
+    """Write the executable of this Milo to ``path``, whole or not at all; raises OSError.
+
+    It is the self-contained file's own bytes, or a launcher.
+    """
+    temporary = f"{path}.{secrets.token_hex(4)}"
+    file = open(temporary, "xb")  # noqa: SIM115 - another's is not to be removed below
+    try:
+        with file:
+            file.write(_content())
+        os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _content() -> bytes:
+    if archive := own_archive():
+        with open(archive, "rb") as file:
+            return file.read()
+    return os.fsencode(write_launcher(sys.executable, own_packages()))
 
 
 def read_executable(path: str) -> Executable | None:

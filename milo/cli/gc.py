@@ -10,9 +10,12 @@ from typing import Final
 import trio
 
 from milo import namespaces
-from milo.cli.arguments import absolute
-from milo.cli.caller import enter
-from milo.cli.output import progress, say
+from milo.cli.arguments import WrongValueError, absolute
+from milo.cli.caller import enter_to_remove
+from milo.cli.gc_archives import collect_archives
+from milo.cli.last_end import end_of
+from milo.cli.output import progress, say, warn
+from milo.cli.post_mortem import LABELS, dumps_of
 from milo.cli.run_leftovers import GONE_S, POLL_S, ends_within, remove_run
 from milo.cli.run_place import remove_directory
 from milo.errors import TaskRunningError
@@ -24,7 +27,7 @@ from milo.host.leftovers.traces import mounts_below
 from milo.host.spawner_client import SpawnerClient
 from milo.host.task_processes import TaskProcesses
 from milo.host.tasks import abandoned_runs, find_task, list_tasks
-from milo.proc import signal_process
+from milo.process_signals import signal_process
 from milo.task.oci import cgroup_placement, cgroup_state
 
 LOOKS: Final = 3
@@ -32,73 +35,110 @@ PAUSE_S: Final = 1.0
 """Between two looks, all of which have to agree: something may be on its way."""
 
 
-def collect_garbage(state_dir: str, *, remove: bool, name: str = "") -> int:
+def collect_garbage(state_dir: str, *, remove: bool, name: str = "", cache_dir: str = "") -> int:
     """Show the orphans below ``state_dir``, and with ``remove`` remove them.
 
-    ``name`` is that of a task of ``milo run``: then nothing else is looked at.
-    Returns the exit status: 0, or 1 when something could not be removed.
+    ``name`` is that of a task of ``milo run``: then nothing else is looked at. ``cache_dir`` is
+    where startup archives are; empty for this user's own.
+    Returns the exit status: 0, or 1 when something could not be removed, or was not looked into
+    because others can change it.
 
     Raises:
         MiloError: it cannot be looked at.
     """
-    runs = state_dirs.of_runs().trusted
+    runs = state_dirs.of_runs()
     data = () if name else state_dirs.left_data()
     ordinary = os.geteuid() != 0
+    path = "" if name or ordinary else absolute(state_dir)  # else those of his own `milo run`
+    if path:
+        state_dirs.require_there(path)
+    cache = "" if name else _cache(cache_dir)
+    places = (path, state_dirs.run_directories()[0], state_dirs.data_directory(), cache)
+    found = {place: state_dirs.refusal(place) for place in filter(None, places)}
+    refused = {place: told for place, told in found.items() if told}
+    for told in (*refused.values(), *runs.refused):
+        warn(f"milo: {told}")
+    # In his namespace an ordinary user would be spoken to as root.
+    bases = _bases(runs.trusted, name)
+    owners: tuple[int, ...] = ()
     if ordinary and remove:
-        enter()  # what his tasks leave may belong to subordinate users
-    status = 0
-    if not (name or ordinary):  # an ordinary user's are those of his own `milo run`
-        path = absolute(state_dir)
-        state_dirs.require_roots(path)
-        status = trio.run(_collect, path, remove)
-    return status | trio.run(_runs, runs, data, remove, name, ordinary)
+        owners = enter_to_remove()
+    status = 1 if refused or runs.refused else 0
+    if path and path not in refused:
+        status |= trio.run(collect, path, remove)
+    status |= trio.run(_runs, bases, data, remove, ordinary)
+    if cache and cache not in refused:
+        status |= collect_archives(cache, owners, remove=remove)
+    return status
 
 
-async def _runs(
-    runs: Sequence[str], data: Sequence[str], remove: bool, name: str, ordinary: bool
-) -> int:
-    """Show, or remove, what a ``milo run`` has left that was killed or in the background.
+def _cache(asked: str) -> str:
+    """Return where startup archives are; raises `WrongValueError` where ``asked`` is nowhere."""
+    if not asked:
+        return state_dirs.cache_directory()
+    path = absolute(asked)
+    if not os.path.isdir(path):
+        raise WrongValueError("--cache-dir", f"there is no directory {path}", "the plugin's")
+    return path
 
-    Nobody else would. ``data`` are directories that only have files. ``name`` is that of the only
-    task that is meant, if there is one. ``ordinary``: they are not root's.
-    """
-    status = 0
+
+def _bases(runs: Sequence[str], name: str) -> list[str]:
+    """Return the directories of each ``milo run`` that is over, or of the one with that name."""
     bases = abandoned_runs(runs)
     if name:
         task = find_task(name, list_tasks(runs))
         bases = [base for base in bases if base == os.path.dirname(task.state_dir)]
         if not bases:
             raise TaskRunningError(task.name, f"stop it first: milo stop {task.name}")
+    return bases
+
+
+async def _runs(bases: Sequence[str], data: Sequence[str], remove: bool, ordinary: bool) -> int:
+    """Show, or remove, what a ``milo run`` has left that was killed or in the background.
+
+    Nobody else would. ``data`` are directories that only have files. ``ordinary``: they are not
+    root's.
+    """
+    status = 0
     for base in bases:
-        orphan = orphans.Orphan(base, _abandoned_words(base))
+        ended, words = _abandoned_words(base)
+        orphan = orphans.Orphan(base, words)
         if remove:
             status |= _report(orphan, await remove_run(base, ordinary=ordinary))
         else:
-            say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+            _show(orphan, "ended" if ended else "orphan")
     for path in data:
         orphan = orphans.Orphan(path, "dumps, or other files, that an ended milo run has left")
         if remove:
             remove_directory(path)
             status |= _report(orphan, not os.path.lexists(path))
         else:
-            say(f"orphan   {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+            _show(orphan, "ended")
     if ordinary and not (bases or data):
         say("You have nothing to remove")
     return status
 
 
-def _abandoned_words(base: str) -> str:
+def _show(orphan: orphans.Orphan, word: str) -> None:
+    say(f"{word:8} {orphan.path}: {orphan.reason}. To remove it: milo gc --yes")
+
+
+def _abandoned_words(base: str) -> tuple[bool, str]:
+    """Return whether a ``milo run`` has ended by itself, and a description of what it left."""
     tasks = list_tasks([base])
-    ended = tasks and all(task.exit is not None for task in tasks)
+    ended = bool(tasks) and all(task.exit is not None for task in tasks)
     words = "an ended milo run" if ended else "left by a milo run that was killed"
     for task in tasks:
         words += f", task {task.name!r}"
         if task.running and task.record is not None and task.record.container is not None:
             words += f"; its application is running (process {task.record.container.pid})"
-    return words
+        elif (end := end_of(task)) is not None and (dumps := dumps_of(task, end)):
+            words += f", with its {' and its '.join(LABELS[key] for key in dumps)}"
+    return ended, words
 
 
-async def _collect(state_dir: str, remove: bool) -> int:
+async def collect(state_dir: str, remove: bool) -> int:
+    """Show what a driver has left below its ``state_dir``, or remove it; return the status."""
     with progress("Looking, three times"):
         found = orphans.look(state_dir)
         for _ in range(LOOKS - 1):

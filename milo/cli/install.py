@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import sys
 from typing import Final
 
@@ -17,7 +15,7 @@ from milo.cli.executable import (
     own_archive,
     own_packages,
     what_is_at,
-    write_launcher,
+    write_executable,
 )
 from milo.cli.output import say
 from milo.errors import ConfigError, MiloError
@@ -71,17 +69,8 @@ def install(plugin_dir: str) -> int:
         raise ConfigError("PLUGIN_DIR", f"{place} is not a directory", "a directory") from exc
     except OSError as exc:
         raise FileAccessError(plugin_dir, "made", exc) from exc
-    temporary = f"{path}.{secrets.token_hex(4)}"
     try:
-        file = open(temporary, "xb")  # noqa: SIM115 - another's is not to be removed below
-        try:
-            with file:
-                file.write(_content())
-            os.chmod(temporary, 0o755)  # noqa: S103 - the agent may run as another user
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        write_executable(path)
     except OSError as exc:
         raise FileAccessError(path, "written", exc) from exc
     if replaced:
@@ -99,15 +88,3 @@ def _require_roots_own(plugin_dir: str) -> None:
         there = os.path.dirname(there)
     if problem := walk.writable_by_others(there) or changeable_by_others(executable):
         raise ChangeableError(problem)
-
-
-def _content() -> bytes:
-    """Return what the executable is to hold: the self-contained file's own bytes, or a launcher.
-
-    Raises:
-        OSError: the self-contained file that this process was started from is gone.
-    """
-    if archive := own_archive():
-        with open(archive, "rb") as file:
-            return file.read()
-    return os.fsencode(write_launcher(sys.executable, own_packages()))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
+from milo import walk
 from milo.cli import job_file
-from milo.cli.arguments import MIB, absolute, size_of
+from milo.cli.arguments import MIB, WrongValueError, absolute, size_of
 from milo.cli.job_file import JobPlan
 from milo.core.java.jar import Jar, missing_class, require_main_class
 from milo.core.java.versions import release_of_class
-from milo.errors import ArtifactError, ConfigError
+from milo.errors import ArtifactError, PathError
+from milo.walk import Kind
 
 
 def print_job(options: Namespace, application: Sequence[str]) -> int:
@@ -23,7 +26,7 @@ def print_job(options: Namespace, application: Sequence[str]) -> int:
     """
     for key, value in (("--cpu", options.cpu), ("--count", options.count)):
         if value < 1:
-            raise ConfigError(key, f"got {value}", "a whole number from 1")
+            raise WrongValueError(key, f"got {value}", "a whole number from 1")
     bare = options.memory.isascii() and options.memory.isdigit()
     memory = size_of("--memory", f"{options.memory}m" if bare else options.memory, MIB)
     main_class, release = "", 0
@@ -51,9 +54,10 @@ def print_job(options: Namespace, application: Sequence[str]) -> int:
 def _inspect(jar: str, asked_class: str) -> tuple[str, int]:
     """Return the class that is run of the JAR, and the Java release it is compiled for."""
     try:
-        file = open(jar, "rb")  # noqa: SIM115
-    except OSError as exc:
-        raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
+        with walk.follow(jar, Kind.FILE) as held:
+            file = os.fdopen(held.open(), "rb")
+    except PathError as exc:
+        raise ArtifactError(f"{jar} cannot be read: {exc.words}", path=jar) from exc
     with file:
         looked_into = Jar(file, jar)
         info = looked_into.inspect()

@@ -7,13 +7,28 @@ import os
 import re
 from typing import Final
 
-from milo import walk
+from milo.cli.arguments import absolute
+from milo.cli.new_file import hold_directory
 from milo.errors import PathError, StateError
-from milo.walk import Kind
+from milo.walk import Held
 
 MODE: Final = 0o640
 MAX_NAMES: Final = 100_000
 """As many names are looked through for the numbers of an earlier run's files."""
+
+
+def hold_log_directory(path: str) -> Held:
+    """Hold the directory for log files, made if need be: what comes to its path later is another.
+
+    Before an ordinary user's namespaces, in which root's symlinks look like anybody's.
+
+    Raises:
+        StateError: it cannot be made.
+    """
+    try:
+        return hold_directory(absolute(path), make=True)
+    except PathError as exc:
+        raise _refusal(path, f"{exc.part}: {exc.words}") from exc
 
 
 class RotatingFile:
@@ -23,29 +38,25 @@ class RotatingFile:
     line is not torn more often than need be. Of an earlier run's files the numbers go on.
     """
 
-    def __init__(self, directory: str, task: str, stream: str, *, size: int, count: int) -> None:
-        """Open the first file. The directory is held: what is later at its path does not matter.
+    def __init__(self, directory: Held, task: str, stream: str, *, size: int, count: int) -> None:
+        """Open the first file. ``directory`` stays the caller's.
 
         Raises:
-            StateError: the directory cannot be made or written to.
+            StateError: the directory cannot be written to.
         """
+        self._directory = directory
         self._prefix = f"{task}.{stream}"
         self._size = size
         self._count = count
         self._fd = -1
-        try:
-            os.makedirs(directory, exist_ok=True)
-            self._directory = walk.follow(os.path.abspath(directory), Kind.DIRECTORY)
-        except OSError as exc:
-            raise _refusal(directory, exc.strerror) from exc
-        except PathError as exc:
-            raise _refusal(directory, exc.words) from exc
+        self.total = 0
+        """Bytes that were written."""
         try:
             numbers = self._numbers()
             self._open(numbers[-1] + 1 if numbers else 0)
         except PathError as exc:
             self.close()
-            raise _refusal(directory, exc.words) from exc
+            raise _refusal(directory.path, exc.words) from exc
 
     def write(self, data: bytes) -> None:
         """Append ``data``. Raises OSError: the disk is full, say."""
@@ -58,14 +69,14 @@ class RotatingFile:
         while view:
             written = os.write(self._fd, view)
             self._written += written
+            self.total += written
             view = view[written:]
 
     def close(self) -> None:
-        """Close the file, and let go of the directory."""
+        """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._directory.close()
 
     def _open(self, number: int) -> None:
         fd = self._directory.make_file(f"{self._prefix}.{number}", MODE)
@@ -83,5 +94,5 @@ class RotatingFile:
         return sorted(int(match[1]) for match in found if match)
 
 
-def _refusal(directory: str, words: str | None) -> StateError:
+def _refusal(directory: str, words: str) -> StateError:
     return StateError(directory, f"no log file can be written there: {words}. See --log-dir")

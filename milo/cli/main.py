@@ -6,6 +6,8 @@ pass.
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import shlex
 import signal
@@ -14,16 +16,15 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from milo.cli.output import ReaderGoneError, open_standard_streams, warn
+from milo.cli.arguments import WrongValueError
+from milo.cli.output import READER_GONE, ReaderGoneError, open_standard_streams, warn
 from milo.cli.parser import build_parser
-from milo.cli.parsing import commands_of, milo_words
+from milo.cli.parsing import WRONG, as_typed, commands_of, milo_words
 from milo.errors import MiloError
 
 FAILED: Final = 1
 INTERRUPTED: Final = 128 + signal.SIGINT
 """As a shell tells of a command that Ctrl-C has ended."""
-READER_GONE: Final = 128 + signal.SIGPIPE
-"""As of ``ls`` in ``ls | head -1``."""
 
 
 def main() -> int:
@@ -54,7 +55,7 @@ def run_command(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     arguments = list(argv)
     rest: list[str] = []
-    parser = build_parser()
+    parser = build_parser(arguments[0] if arguments else "")
     if arguments[:1] in (["run"], ["exec"]):
         own, rest = milo_words(commands_of(parser)[arguments[0]], arguments[1:])
         arguments = [arguments[0], *own]
@@ -65,6 +66,7 @@ def _run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 0
     options = parser.parse_args(arguments)
+    options.spell = functools.partial(spelt, argv=argv)  # for what is told while it runs
     status: int = options.run(options, rest)
     return status
 
@@ -84,7 +86,23 @@ def _tell(error: BaseException, argv: Sequence[str]) -> int:
     # The first of each text: when one thing breaks, several tasks of a nursery may notice.
     for sentence in dict.fromkeys(_sentence(cause, argv) for cause in causes):
         warn(sentence)
-    return FAILED
+    return WRONG if any(isinstance(cause, WrongValueError) for cause in causes) else FAILED
+
+
+def spelt(text: str, argv: Sequence[str]) -> str:
+    """Return a message that speaks of options instead of a job's keys, spelt as they were typed."""
+    command = argv[0] if argv else ""
+    if command == "run":
+        from milo.core.config.spelling import words_in_options
+
+        text = words_in_options(text)
+    parser = commands_of(build_parser(command)).get(command) if " -" in text else None
+    if parser is None:
+        return text
+    words = list(argv[1:])
+    if command in ("run", "exec"):
+        words = words[: len(words) - len(milo_words(parser, words)[1])]
+    return as_typed(text, parser, words)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -98,8 +116,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _sentence(error: BaseException, argv: Sequence[str]) -> str:
     if isinstance(error, MiloError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"Error: {os.fsdecode(error.filename)}: {error.strerror}"
+        return spelt(str(error), argv)
+    if isinstance(error, OSError) and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # Of a copy both are named, and only the second one is written.
+        path = (full and error.filename2) or error.filename
+        if path:
+            return f"Error: {os.fsdecode(path)}: {error.strerror}"
+        if full:
+            return f"Error: a file cannot be written: {error.strerror}"
     fault, words = f"{type(error).__name__}: {error}", shlex.join(["milo", *argv])
     return f"Error: a fault in Milo: {fault}. To see where: MILO_DEBUG=1 {words}"

@@ -25,7 +25,7 @@ class Piece:
     """Bytes of one stream that came together."""
 
     stream: int
-    """0 is standard output, 1 is standard error."""
+    """0 is standard output, 1 is standard error; of another task the next two numbers."""
     start: int
     end: int
     """Both count from the first byte of the oldest file."""
@@ -98,7 +98,7 @@ def since(found: Sequence[Piece], earliest_s: float) -> list[Piece]:
 
 def whole_lines(found: Sequence[Piece], streams: Sequence[Stream]) -> Iterator[tuple[int, bytes]]:
     """Yield the streams' bytes in the order of ``found``, each piece up to the end of a line."""
-    done = [0, 0]
+    done = [0] * len(streams)
     ends = [sum(size for size, _ in one.sizes()) for one in streams]
     for piece in found:
         start = max(piece.start, done[piece.stream])

@@ -7,7 +7,10 @@ import io
 import json
 import os
 import select
+import shutil
+import signal
 import sys
+import termios
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +35,8 @@ COLOURS: Final = {
 }
 """Words that mean something, and rich's names for their colours."""
 
+READER_GONE: Final = 128 + signal.SIGPIPE
+"""The exit status of ``ls`` in ``ls | head -1``, and of every command here."""
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -129,7 +134,15 @@ def say(*lines: str) -> None:
 
 def warn(line: str) -> None:
     """Print a line to standard error, as `say` does."""
-    print(printable(line), file=sys.stderr)
+    print(printable(line), file=sys.stderr, end=_line_end(2))
+
+
+def _line_end(fd: int) -> str:
+    """Return what a line ends with: on a terminal in raw mode nobody else moves the cursor back."""
+    with contextlib.suppress(termios.error):  # it is none
+        if not termios.tcgetattr(fd)[1] & termios.OPOST:
+            return "\r\n"
+    return "\n"
 
 
 def clear_screen() -> None:
@@ -143,11 +156,12 @@ def print_table(
     """Print aligned columns: with colours on a terminal, plain and uncut where it is piped.
 
     Where the terminal is too narrow, the columns ``folded`` take several lines; without any
-    named all do. Cells are escaped as `say` does it.
+    named all do. Where that is not enough, the terminal wraps plain lines: no value is cut. Cells
+    are escaped as `say` does it.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    if not sys.stdout.isatty() or (folded and _cuts(columns, widths, folded)):
         for row in (columns, *rows):
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             print("  ".join(cells).rstrip())
@@ -164,6 +178,14 @@ def print_table(
             *(Text(cell, style=COLOURS.get(cell.split()[0] if cell else "", "")) for cell in row)
         )
     Console().print(table)
+
+
+def _cuts(columns: Sequence[str], widths: Sequence[int], folded: Sequence[str]) -> bool:
+    """Whether the terminal has no room for the columns that are not folded."""
+    needed = len(columns) - 1
+    for column, width in zip(columns, widths, strict=True):
+        needed += len(column) if column in folded else width
+    return needed > shutil.get_terminal_size().columns
 
 
 def progress(text: str) -> contextlib.AbstractContextManager[object]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import milo
-from milo.cli.parsing import Parser, examples
+from milo.cli.parsing import TASK_HELP, Parser, add_state_dir, examples, whole_number
 from milo.cli.run_parser import add_run
-from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.places import CACHE_DIR
 
 DESCRIPTION: Final = """\
 Milo is a Nomad task driver. Nomad's agent starts this program from its plugin directory and
@@ -20,40 +20,53 @@ EXIT_STATUS: Final = """\
 exit status:
   0    done
   1    failed; a message on stderr says why
-  2    the command line is wrong
+  2    the command line is wrong: an option, or a value that none of its kind can be
   130  interrupted by Ctrl-C
   141  the program that read the output ended first, as in: milo ps | head -1
 
 milo run and milo exec return the exit code of the application or the command, or 128 plus
 the number of the signal that ended it. milo run returns 1 instead of 0 if it could not write
-all of the output.
+all of the output, or the recording of --jfr.
 
 Set MILO_DEBUG=1 in the environment to get a traceback with every error.
 """
 
 DUMPS: Final = ("threads", "heap", "jfr")
+OTHERS: Final = {
+    "help": "For help: milo --help",
+    **dict.fromkeys(("list", "ls", "status"), "To list tasks: milo ps"),
+    "top": "For the use of CPU and memory: milo stats",
+    **dict.fromkeys(("start", "java"), "To run a JAR: milo run APP.JAR"),
+    **dict.fromkeys(("kill", "rm"), "To end a task: milo stop; to remove what it left: milo gc"),
+}
+"""Commands of other programs."""
 SHELLS: Final = ("bash", "zsh", "fish")
-TASK_HELP: Final = (
-    "the name of the task, its job, allocation or container, or the id of the task or its "
-    "allocation; ids can be cut short"
-)
 
 
-def build_parser() -> Parser:
+def build_parser(command: str | None = None) -> Parser:
     """Return the parser of the whole command line.
 
-    Each command sets ``run``, the function that does the work.
+    ``command`` is the one that is meant, where that is known: the others are not there then, as
+    each takes time. Each command sets ``run``, the function that does the work.
     """
     parser = Parser(prog="milo", description=DESCRIPTION, epilog=EXIT_STATUS)
+    parser.others = OTHERS
     parser.add_argument("--version", action="version", version=f"milo {milo.__version__}")
     commands = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    for add in (
-        *(add_run, _ps, _logs, _stats, _exec, _dump, _stop),
-        *(_install, _uninstall, _doctor, _job, _completion, _gc, _version),
-    ):
-        add(commands)
+    others = {
+        add.__name__.removeprefix("_").replace("_", "-"): add
+        for add in (
+            *(_ps, _logs, _stats, _exec, _dump, _post_mortem, _stop),
+            *(_install, _uninstall, _doctor, _demo, _job, _completion, _gc, _version),
+        )
+    }
+    if command not in others:
+        add_run(commands, keys=command in (None, "run"))
+    if command != "run":
+        for add in [others[command]] if command in others else others.values():
+            add(commands)
     return parser
 
 
@@ -70,13 +83,19 @@ def _ps(commands: Commands) -> None:
         epilog=examples("milo ps", "milo ps --all --json | jq -r '.[].task'"),
     )
     ps.set_defaults(run=_do_ps)
-    ps.add_argument("-a", "--all", action="store_true", help="include tasks that have ended")
+    ps.add_argument(
+        "-a",
+        "--all",
+        action="store_true",
+        help="include tasks that have ended, and how; those of "
+        "Nomad until it removes their allocation",
+    )
     ps.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    _state_dir(ps)
+    add_state_dir(ps)
 
 
 def _do_ps(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from milo.cli.tasks import show_tasks
+    from milo.cli.ps import show_tasks
 
     return show_tasks(options)
 
@@ -86,7 +105,8 @@ def _logs(commands: Commands) -> None:
         "logs",
         help="print the log of a task",
         description="Print standard output and standard error of a task in order of time, from the "
-        "files that Nomad's log collector or milo run wrote. On a terminal, control "
+        "files that Nomad's log collector or milo run wrote. Of a job with several tasks on this "
+        "host, all are printed, each line behind the name of its task. On a terminal, control "
         "characters are escaped, except for colours.",
         epilog=examples("milo logs web", "milo logs -f -n 20 web", "milo logs --stderr web"),
     )
@@ -97,11 +117,16 @@ def _logs(commands: Commands) -> None:
     )
     logs.add_argument("--stdout", action="store_true", help="print standard output only")
     logs.add_argument("--stderr", action="store_true", help="print standard error only")
-    logs.add_argument("-n", "--lines", type=int, metavar="N", help="print only the last N lines")
+    logs.add_argument(
+        *("-n", "--lines", "--tail"),
+        type=whole_number,
+        metavar="N",
+        help="print only the last N lines of each task",
+    )
     logs.add_argument(
         "--since", default="", metavar="TIME", help="print what is younger, such as 90s or 2h"
     )
-    _state_dir(logs)
+    add_state_dir(logs)
 
 
 def _do_logs(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -114,12 +139,15 @@ def _stats(commands: Commands) -> None:
     stats = commands.add_parser(
         "stats",
         help="show the CPU and memory use of tasks",
-        description="Show the CPU and memory use of tasks, as the kernel counts it.",
+        description="Show the CPU and memory use of tasks, as the kernel counts it: of all, or of "
+        "those of a job.",
         epilog=examples("milo stats", "milo stats -f --interval 5s web"),
     )
     stats.set_defaults(run=_do_stats)
     stats.add_argument("task", metavar="TASK", nargs="?", default="", help=TASK_HELP)
-    stats.add_argument("-f", "--follow", action="store_true", help="repeat until interrupted")
+    often = stats.add_mutually_exclusive_group()
+    often.add_argument("-f", "--follow", action="store_true", help="repeat until interrupted")
+    often.add_argument("--no-stream", action="store_true", help="print once, which is the default")
     stats.add_argument(
         "--interval",
         default="1s",
@@ -127,11 +155,11 @@ def _stats(commands: Commands) -> None:
         help="time to measure over, such as 500ms; default %(default)s",
     )
     stats.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    _state_dir(stats)
+    add_state_dir(stats)
 
 
 def _do_stats(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from milo.cli.tasks import show_stats
+    from milo.cli.stats import show_stats
 
     return show_stats(options)
 
@@ -158,7 +186,7 @@ def _exec(commands: Commands) -> None:
     execute.add_argument(
         "-i", "--interactive", action="store_true", help="no effect: input is always passed on"
     )
-    _state_dir(execute)
+    add_state_dir(execute)
 
 
 def _do_exec(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -191,17 +219,37 @@ def _dump(commands: Commands) -> None:
     )
     dump.add_argument(
         "--duration",
-        default="30s",
         metavar="TIME",
-        help="how long a flight recording lasts; default %(default)s",
+        help="make a flight recording of so long; default: the one that runs along with the task "
+        "(flight_recorder), of its last minutes, or one of 30s",
     )
-    _state_dir(dump)
+    add_state_dir(dump)
 
 
 def _do_dump(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.dump import dump
 
     return dump(options)
+
+
+def _post_mortem(commands: Commands) -> None:
+    found = commands.add_parser(
+        "post-mortem",
+        help="show what is known of a task that has died",
+        description="Show how a task has ended: its exit, memory, last heap and threads, the end "
+        "of its standard error, and where its dumps are.",
+        epilog=examples("milo post-mortem web", "milo post-mortem --json web | jq .heap"),
+    )
+    found.set_defaults(run=_do_post_mortem)
+    found.add_argument("task", metavar="TASK", help=TASK_HELP)
+    found.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    add_state_dir(found)
+
+
+def _do_post_mortem(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.post_mortem import show_end
+
+    return show_end(options)
 
 
 def _stop(commands: Commands) -> None:
@@ -217,13 +265,16 @@ def _stop(commands: Commands) -> None:
     stop.add_argument("task", metavar="TASK", help=TASK_HELP)
     stop.add_argument("--signal", default="SIGTERM", help="signal to send; default %(default)s")
     stop.add_argument(
-        "--timeout", default="10s", metavar="TIME", help="time until SIGKILL; default %(default)s"
+        *("-t", "--timeout", "--time"),
+        default="10s",
+        metavar="TIME",
+        help="time until SIGKILL; default %(default)s",
     )
-    _state_dir(stop)
+    add_state_dir(stop)
 
 
 def _do_stop(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    from milo.cli.tasks import stop_task
+    from milo.cli.stop import stop_task
 
     return stop_task(options)
 
@@ -258,7 +309,7 @@ def _uninstall(commands: Commands) -> None:
     uninstall.add_argument(
         "plugin_dir", metavar="PLUGIN_DIR", help="the directory that milo was installed in"
     )
-    _state_dir(uninstall)
+    add_state_dir(uninstall)
 
 
 def _do_uninstall(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -306,6 +357,36 @@ def _do_doctor(options: argparse.Namespace, rest: Sequence[str]) -> int:
     return show_health(options)
 
 
+def _demo(commands: Commands) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="serve a sample JAR and its job file",
+        description="Serve a sample JAR and its job file over HTTP on 127.0.0.1, and say how to "
+        "run it on your Nomad agent. With --agent run it on an agent that is started for it, and "
+        "ended with everything that belongs to it. Ctrl-C ends the demo.",
+        epilog=examples("milo demo", "sudo milo demo --agent", "milo demo --write ."),
+    )
+    demo.set_defaults(run=_do_demo)
+    demo.add_argument(
+        "--agent", action="store_true", help="start a Nomad agent for the demo; needs root"
+    )
+    demo.add_argument(
+        "--port",
+        type=whole_number,
+        metavar="N",
+        help="serve at this port; default: 8000, if it is free",
+    )
+    demo.add_argument(
+        "--write", default="", metavar="DIR", help="write both files to this directory, and end"
+    )
+
+
+def _do_demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    from milo.cli.demo.show import demo
+
+    return demo(options)
+
+
 def _job(commands: Commands) -> None:
     job = commands.add_parser(
         "job",
@@ -319,6 +400,7 @@ def _job(commands: Commands) -> None:
         ),
     )
     job.set_defaults(run=_do_job)
+    job.strange_hint = ". Arguments of the application stand after --"
     job.add_argument("jar", metavar="APP.JAR", help="path or http(s) URL of the JAR")
     job.add_argument("--name", default="", help="name of the job; default: the name of the JAR")
     job.add_argument(
@@ -330,8 +412,12 @@ def _job(commands: Commands) -> None:
         metavar="SIZE",
         help="memory, such as 512m or 1g, or a number of MiB; default %(default)s",
     )
-    job.add_argument("--cpu", type=int, default=500, metavar="MHZ", help="CPU; default %(default)s")
-    job.add_argument("--count", type=int, default=1, metavar="N", help="number of instances")
+    job.add_argument(
+        "--cpu", type=whole_number, default=500, metavar="MHZ", help="CPU; default %(default)s"
+    )
+    job.add_argument(
+        "--count", type=whole_number, default=1, metavar="N", help="number of instances"
+    )
     job.add_argument(
         "--service",
         action="store_true",
@@ -384,13 +470,21 @@ def _gc(commands: Commands) -> None:
         help="an ended or killed milo run, and only it",
     )
     gc.add_argument("--yes", action="store_true", help="remove what was found")
-    _state_dir(gc)
+    gc.add_argument(
+        "--cache-dir",
+        default="",
+        metavar="DIR",
+        help=f"the plugin's cache_dir, where that is not the default {CACHE_DIR}",
+    )
+    add_state_dir(gc)
 
 
 def _do_gc(options: argparse.Namespace, rest: Sequence[str]) -> int:
     from milo.cli.gc import collect_garbage
 
-    return collect_garbage(options.state_dir, remove=options.yes, name=options.task)
+    return collect_garbage(
+        options.state_dir, remove=options.yes, name=options.task, cache_dir=options.cache_dir
+    )
 
 
 def _version(commands: Commands) -> None:
@@ -403,12 +497,3 @@ def _do_version(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
     say(f"milo {milo.__version__}")
     return 0
-
-
-def _state_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--state-dir",
-        default=PluginOptions().state_dir,
-        metavar="DIR",
-        help="state_dir of the plugin's configuration; default %(default)s",
-    )

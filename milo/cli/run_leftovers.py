@@ -17,8 +17,9 @@ from milo.host.leftovers.removal import Leftovers
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses
-from milo.host.tasks import list_tasks
-from milo.proc import lives, signal_process
+from milo.host.tasks import is_newer, list_tasks
+from milo.proc import lives
+from milo.process_signals import signal_process
 
 GONE_S: Final = 5.0
 """For a process to go after SIGKILL."""
@@ -35,6 +36,8 @@ async def remove_run(base: str, *, ordinary: bool) -> bool:
 
     ``ordinary``: it is not root's. Returns whether nothing is left.
     """
+    if is_newer(base):
+        return False
     store = StateStore(base)
     data = {_data(store, path) for path in store.directories()} - {base}
     spawner = SpawnerClient()

@@ -6,20 +6,39 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from milo.cli.parsing import Parser, examples
-from milo.cli.task_keys import add_task_keys
+from milo.cli.parsing import Parser, decimal_number, examples, whole_number
 
 DEBUG_PORT: Final = "5005"
 """What IDEs suggest."""
 JMX_PORT: Final = "9010"
 RECORDING: Final = "recording.jfr"
 
+_PORTS: Final = "The application uses the network of the host, so no port needs to be published"
+_LOGS: Final = "The output can go to files: --log-dir DIR"
+OTHERS: Final = {
+    "-p": _PORTS,
+    "--publish": _PORTS,
+    "-P": _PORTS,
+    "--port": _PORTS,
+    "--ports": _PORTS,
+    "--publish-all": _PORTS,
+    "--expose": _PORTS,
+    "--privileged": "Single capabilities: --cap-add NAME",
+    "--entrypoint": "For another class: --class NAME",
+    "--restart": "Under Nomad, a job's restart block does that",
+    "--log-driver": _LOGS,
+    "--log-opt": _LOGS,
+    "--tmpfs": "For a /tmp in memory: --tmp-size SIZE",
+    "--security-opt": "For a seccomp profile: --seccomp-profile FILE",
+}
+"""What docker and podman have, and ``milo run`` does otherwise."""
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Parser]
 
 
-def add_run(commands: Commands) -> None:
-    """Add ``milo run``."""
+def add_run(commands: Commands, *, keys: bool) -> None:
+    """Add ``milo run``, with the arguments for ``keys`` of a job where they are wanted."""
     run = commands.add_parser(
         "run",
         help="run a JAR as Nomad would, without Nomad",
@@ -33,12 +52,16 @@ def add_run(commands: Commands) -> None:
             "milo run -d --name web app.jar",
         ),
     )
-    run.set_defaults(run=_do_run)
+    run.set_defaults(run=_do_run, spell=str)
     run.meant = _meant
-    run.add_argument("jar", metavar="APP.JAR")
+    run.others = OTHERS
+    run.add_argument("jar", metavar="APP.JAR", help="the JAR to run")
     run.add_argument("words", metavar="ARGUMENT", nargs="*", default=[], help="of the application")
     run.add_argument(
-        "--name", default="", help="name to show in milo ps; default: the name of the JAR"
+        "--name",
+        default="",
+        help="name to show in milo ps; default: the name of the JAR, with a number where that is "
+        "taken",
     )
     _add_limits(run)
     _add_java(run)
@@ -54,9 +77,17 @@ def add_run(commands: Commands) -> None:
         action="store_true",
         help="pass on standard input; without it only what is no terminal is",
     )
+    run.add_argument(
+        *("-t", "--tty"),
+        action="store_true",
+        help="give the application a terminal; with -i, it gets every key of yours",
+    )
     _add_tools(run)
     run.add_argument("--verbose", action="store_true", help="print what Milo decides and why (-v)")
-    add_task_keys(run)
+    if keys:
+        from milo.cli.task_keys import add_task_keys
+
+        add_task_keys(run)
 
 
 def _meant(option: str, value: str) -> str:
@@ -76,7 +107,10 @@ def _add_limits(run: Parser) -> None:
         help="memory limit, such as 512m or 1.5g; default %(default)s",
     )
     run.add_argument(
-        "--cpus", type=float, metavar="N", help="CPU limit in cores, such as 1.5; default: no limit"
+        "--cpus",
+        type=decimal_number,
+        metavar="N",
+        help="CPU limit in cores, such as 1.5; default: no limit",
     )
 
 
@@ -90,6 +124,7 @@ def _add_java(run: Parser) -> None:
     run.add_argument(
         "--class",
         dest="main_class",
+        metavar="NAME",
         default="",
         help="class to run instead of the manifest's Main-Class",
     )
@@ -106,7 +141,12 @@ def _add_tools(run: Parser) -> None:
     for option, default, metavar, words in (
         ("--debug", DEBUG_PORT, "PORT", "let a debugger connect to this port of 127.0.0.1"),
         ("--jmx", JMX_PORT, "PORT", "let JMX clients connect to this port of 127.0.0.1"),
-        ("--jfr", RECORDING, "FILE", "make a flight recording of the whole run"),
+        (
+            "--jfr",
+            RECORDING,
+            "FILE",
+            "make a flight recording of the whole run (with --watch, of the last)",
+        ),
     ):
         run.add_argument(
             option,
@@ -192,7 +232,7 @@ def _add_logs(run: Parser) -> None:
     )
     run.add_argument(
         "--log-max-files",
-        type=int,
+        type=whole_number,
         default=10,
         metavar="N",
         help="number of log files to keep; default %(default)s",

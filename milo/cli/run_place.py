@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import tempfile
 from typing import Final
@@ -17,12 +16,15 @@ from typing import Final
 from milo import namespaces, proc, walk
 from milo.cli.arguments import is_text
 from milo.cli.caller import Caller
+from milo.cli.jvm_tools import RECORDING
+from milo.core.java.flight_recorder import FILE, REPOSITORY
 from milo.core.launch import Mount
 from milo.errors import ArtifactError, PathError, StateError
+from milo.host import state_dirs
 from milo.unix_sockets import close_all
-from milo.walk import Kind
+from milo.walk import Held, Kind
 
-DUMPS: Final = (".hprof", ".hs_err.log")
+DUMPS: Final = (".hprof", ".hs_err.log", FILE)
 """Names of what a JVM leaves when it fails, as Milo has it named."""
 MAX_NAMES: Final = 10_000
 
@@ -38,11 +40,14 @@ class Place:
             os.path.join(caller.data_directory, name) if caller.data_directory else self.base
         )
         self.alloc_dir = os.path.join(self.data, "alloc-dir")
+        self.log_dir = os.path.join(self.alloc_dir, "alloc", "logs")
+        """Where `milo logs` looks, unless there is a ``--log-dir``."""
         self.readers: list[int] = []
         """Read ends of the FIFOs of standard output and standard error."""
         self.mounts: tuple[Mount, ...] = ()
         """What the container needs beside its directories."""
         self._mounted: list[str] = []
+        self._held: list[int] = []
         self._caller = caller
 
     def lay_out(self, name: str, jar: str, jar_name: str, tmp_bytes: int = 0) -> None:
@@ -54,7 +59,13 @@ class Place:
             ArtifactError: the JAR cannot be read.
             StateError: a mount is refused.
         """
-        found = _status(jar)
+        with contextlib.closing(_Jar(jar)) as held:
+            self._lay_out(name, held, jar_name, tmp_bytes)
+
+    def _lay_out(self, name: str, jar: _Jar, jar_name: str, tmp_bytes: int) -> None:
+        if self.data != self.base:
+            os.mkdir(self.data)
+            self._held.append(state_dirs.claim_data(self.data, self.base))
         task_dir = os.path.join(self.alloc_dir, name)
         shared = os.path.join(self.alloc_dir, "alloc")
         for parent, names in ((task_dir, ("local", "secrets", "tmp")), (shared, ("logs", "data"))):
@@ -70,12 +81,12 @@ class Place:
             except OSError as exc:
                 raise StateError(path, f"no /tmp of a size can be mounted: {exc.strerror}") from exc
             self._mounted.append(path)
-        source = os.path.realpath(jar)
-        if is_text(source) and (self._caller.rights.ids or found.st_mode & stat.S_IROTH):
+        source = os.path.realpath(jar.path)
+        if is_text(source) and (self._caller.rights.ids or jar.status.st_mode & stat.S_IROTH):
             self.mounts = (Mount(source, f"/local/{jar_name}", readonly=True),)
             return
         target = os.path.join(task_dir, "local", jar_name)
-        shutil.copyfile(jar, target)
+        jar.copy(target)
         os.chmod(target, 0o644)
 
     def make_fifos(self) -> list[str]:
@@ -83,8 +94,7 @@ class Place:
 
         Opened once, before the application runs: it can put something else there.
         """
-        logs = os.path.join(self.alloc_dir, "alloc", "logs")
-        paths = [os.path.join(logs, f"{stream}.fifo") for stream in ("stdout", "stderr")]
+        paths = [os.path.join(self.log_dir, f"{stream}.fifo") for stream in ("stdout", "stderr")]
         for path in paths:
             os.mkfifo(path, 0o600)
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -97,19 +107,26 @@ class Place:
             os.close(proc.reopen(reader, os.O_RDWR | os.O_NONBLOCK))
 
     def dumps(self) -> list[str]:
-        """Return the heap dumps and crash reports that there are."""
+        """Return the heap dumps, crash reports and flight recordings that there are."""
         data = os.path.join(self.alloc_dir, "alloc", "data")
         try:
             with walk.hold(data, beneath=self.alloc_dir, kind=Kind.DIRECTORY) as held:
-                names, _ = held.names(MAX_NAMES)
+                names = [name for name, _ in held.names(MAX_NAMES)[0] if _holds(held, name)]
         except PathError:
             return []
-        return sorted(os.path.join(data, name) for name, _ in names if name.endswith(DUMPS))
+        left = {name for name in names if name.endswith(DUMPS) and name != RECORDING}
+        for name in names:
+            start = name.removesuffix(REPOSITORY)
+            if start != name and f"{start}{FILE}" not in left:
+                left.add(name)
+        return sorted(os.path.join(data, name) for name in left)
 
     def close(self, *, keep: bool = False, records: bool = False) -> None:
         """Remove the run's directories; ``keep`` those of the data, and ``records``, too."""
         close_all(self.readers)
         self.readers.clear()
+        close_all(self._held)
+        self._held.clear()
         for path in self._mounted:
             with contextlib.suppress(OSError):
                 namespaces.unmount(path)
@@ -119,17 +136,54 @@ class Place:
             remove_directory(self.base)
 
 
+def _holds(directory: Held, name: str) -> bool:
+    """Whether a file or directory is not empty: a JVM makes some long before it writes them."""
+    try:
+        with directory.enter(name) as held:
+            if held.kind is Kind.DIRECTORY:
+                return bool(held.names(1)[0])
+            return held.status.st_size > 0
+    except PathError:
+        return False
+
+
 def remove_directory(path: str) -> None:
     """Remove the directory of a run, in which the application may have left anything."""
     with contextlib.suppress(PathError), walk.follow(os.path.dirname(path)) as runs:
         runs.remove_tree(os.path.basename(path))
 
 
-def _status(jar: str) -> os.stat_result:
-    try:
-        found = os.stat(jar)
-    except OSError as exc:
-        raise ArtifactError(f"{jar} cannot be read: {exc.strerror}", path=jar) from exc
-    if not stat.S_ISREG(found.st_mode):
-        raise ArtifactError(f"{jar} is not a file. Give the path of a JAR.", path=jar)
-    return found
+class _Jar:
+    """The JAR, held: what takes its place at its path is not read. To be closed."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `ArtifactError`: it cannot be read, or is no regular file."""
+        self.path = path
+        try:
+            # So nothing is opened yet: a FIFO gets no reader.
+            self._fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        self.status = os.fstat(self._fd)
+        if not stat.S_ISREG(self.status.st_mode):
+            self.close()
+            raise ArtifactError(f"{path} is not a file. Give the path of a JAR.", path=path)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+    def copy(self, target: str) -> None:
+        """Copy what it holds now, however it may grow; raises `ArtifactError` and OSError."""
+        try:
+            source = proc.reopen(self._fd, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as exc:
+            raise self._unreadable(exc) from exc
+        with open(source, "rb") as file, open(target, "xb") as copy:
+            left = self.status.st_size
+            while left and (count := os.sendfile(copy.fileno(), file.fileno(), None, left)):
+                left -= count
+
+    def _unreadable(self, error: OSError) -> ArtifactError:
+        words = f"{self.path} cannot be read: {error.strerror}"
+        return ArtifactError(words, path=self.path)

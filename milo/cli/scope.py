@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from typing import Final
 
 from milo import cgroup_files
+from milo.host.programs import helper
 
 TIMEOUT_S: Final = 2.0
 """It takes some 10 ms."""
@@ -23,8 +23,8 @@ def enter_scope() -> str:
     """
     if found := cgroup_files.delegated():  # by systemd-run --user --scope -p Delegate=yes
         return found
-    busctl = shutil.which("busctl")
-    if busctl is None or not os.environ.get("XDG_RUNTIME_DIR") or not cgroup_files.is_v2():
+    busctl = helper("busctl", os.environ)
+    if not busctl or not os.environ.get("XDG_RUNTIME_DIR") or not cgroup_files.is_v2():
         return ""
     pid = str(os.getpid())
     call = [

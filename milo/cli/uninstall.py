@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from typing import Final
 
+from milo import walk
 from milo.cli.arguments import absolute
 from milo.cli.executable import FileAccessError, read_executable, what_is_at
 from milo.cli.output import say
@@ -29,10 +30,19 @@ def uninstall(options: Namespace) -> int:
     """Remove ``PLUGIN_DIR/milo`` and say what still runs; returns the exit status.
 
     Raises:
-        ConfigError: there is no such file, or it is not Milo's: nothing is removed then.
+        ConfigError: there is no such file, it is not Milo's, or another user could exchange it:
+            nothing is removed then.
         FileAccessError: it cannot be removed.
     """
-    path = os.path.join(absolute(options.plugin_dir), "milo")
+    plugin_dir = absolute(options.plugin_dir)
+    path = os.path.join(plugin_dir, "milo")
+    of_root = os.geteuid() == 0 and os.path.isdir(plugin_dir)
+    if of_root and (problem := walk.writable_by_others(plugin_dir)):
+        raise ConfigError(
+            "PLUGIN_DIR",
+            f"{problem}, and so could change what is removed",
+            f"a directory that root alone can change; or remove {path} by hand",
+        )
     try:
         what = read_executable(path)
         if what is not None:

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from milo.core.java.jvm_figures import JvmFigures
 from milo.core.records import ExitRecord, Int32, Int64, ProcessId, StreamCounters
 from milo.errors import ControlError
 
@@ -45,12 +46,17 @@ class Hello(Message, frozen=True, tag="hello"):
 
     version: Int32
     role: str
+    keepers: bool = False
+    """Whether the client, should it start a successor, takes the lock for that. No older Milo's
+    does: beside such a driver a task has no keeper."""
 
 
 class GetStatus(Message, frozen=True, tag="status"):
     """Ask for a `Status`."""
 
     seq: Int64
+    figures: bool = False
+    """Whether the JVM's figures are wanted too; an older Milo's task process gives none."""
 
 
 class Stop(Message, frozen=True, tag="stop"):
@@ -87,7 +93,19 @@ class Exec(Message, frozen=True, tag="exec"):
     tty: bool = False
 
 
-Request = Hello | GetStatus | Stop | Kill | GetDescriptors | Exec
+class Keep(Message, frozen=True, tag="keep"):
+    """Be kept by another process from now on: see `milo.task.keeper`.
+
+    Its channel comes with the request (SCM_RIGHTS). It is answered by `Done`. A task process of an
+    older Milo, whose `Welcome` names no keeper, does not know it.
+    """
+
+    seq: Int64
+    pid: Int32
+    """The keeper's."""
+
+
+Request = Hello | GetStatus | Stop | Kill | GetDescriptors | Keep | Exec
 
 # ---- from the task process -----------------------------------------------------------
 
@@ -99,6 +117,9 @@ class Welcome(Message, frozen=True, tag="welcome"):
     supervisor: ProcessId
     long_commands: bool = False
     """Whether an `Exec` may come without its words. No older Milo says so."""
+    keeper: Int32 | None = None
+    """The process that forks a successor unasked, 0 where there is none; None: an older Milo's
+    task process, which can have none."""
 
 
 class Started(Message, frozen=True, tag="started"):
@@ -150,6 +171,8 @@ class Status(Message, frozen=True, tag="status_reply"):
     phase: str
     stdout: StreamCounters
     stderr: StreamCounters
+    jvm: JvmFigures | None = None
+    """Only where they were asked for, and there are any."""
 
 
 class Descriptors(Message, frozen=True, tag="descriptors_reply"):
@@ -160,7 +183,7 @@ class Descriptors(Message, frozen=True, tag="descriptors_reply"):
 
 
 class Done(Message, frozen=True, tag="done"):
-    """The answer to `Stop` (accepted, not finished) and `Kill`; an empty error is success."""
+    """The answer to `Stop` (accepted, not finished), `Kill` and `Keep`; no error is success."""
 
     seq: int
     error: str = ""

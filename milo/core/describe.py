@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from milo.core.java.out_of_memory import EXIT_ON_OOM_CODE
-from milo.core.records import ExitRecord, MemoryPeak
+from milo.core.records import ExitRecord, MemoryPeak, short_id
 from milo.core.signals import signal_name
 from milo.core.text import shortened
 
@@ -17,13 +17,14 @@ MAX_LINE_CHARS: Final = 160
 def exit_sentence(record: ExitRecord, *, stopped: bool = False) -> str:
     """Return the event that tells how a task ended.
 
-    ``stopped`` says that Nomad had asked for the stop, so that death by its signal is no
-    surprise. A Java OutOfMemoryError that the output named is added, where the task did not
-    end as it was asked to: it is another thing than the kernel's OOM kill. So is the last line on
-    standard error, where the task has failed.
+    ``stopped`` says that Nomad had asked for the stop, as the record itself may, so that death by
+    its signal is no surprise. A Java OutOfMemoryError that the output named is added, where the
+    task did not end as it was asked to: it is another thing than the kernel's OOM kill. So is the
+    last line on standard error, where the task has failed.
     """
+    stopped = stopped or record.stop_asked
     failed = not (record.successful or stopped)
-    words = _exit_words(record, stopped=stopped) + _others_killed(record)
+    words = _exit_words(record, stopped=stopped) + _threads(record) + _others_killed(record)
     return words + (_last_line(record) if failed else "")
 
 
@@ -48,6 +49,23 @@ def exit_message(record: ExitRecord, *, stopped: bool = False) -> str:
     return f"OOM Killed: {sentence}" if record.oom_killed else sentence
 
 
+def end_for_nomad(record: ExitRecord, *, stopped: bool = False) -> str:
+    """Return `exit_message`, and after a failure which command tells more of it."""
+    message = exit_message(record, stopped=stopped)
+    if not message or stopped or record.stop_asked:
+        return message
+    return f"{message}; more: milo post-mortem {short_id(record.task_id)}"
+
+
+def exit_word(record: ExitRecord) -> str:
+    """Return an exit code, ``SIGTERM`` or its likes, ``OOM``, or ``?`` where it is not known."""
+    if record.oom_killed:
+        return "OOM"
+    if record.error:
+        return "?"
+    return signal_name(record.signal) if record.signal else str(record.exit_code)
+
+
 def _exit_words(record: ExitRecord, *, stopped: bool) -> str:
     if record.error:
         return f"How the task ended is not known: {record.error}" + _more(record)
@@ -68,6 +86,12 @@ def _exit_words(record: ExitRecord, *, stopped: bool) -> str:
 def _more(record: ExitRecord) -> str:
     """Return what the JVM itself said about its end."""
     return (f"; {record.crash}" if record.crash else "") + _java_words(record)
+
+
+def _threads(record: ExitRecord) -> str:
+    if not (record.thread_dump and record.stop_killed):
+        return ""
+    return f"; what its threads were doing then is in {record.thread_dump_files or 'its log'}"
 
 
 def _others_killed(record: ExitRecord) -> str:

@@ -14,7 +14,7 @@ import attrs
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.container.rights import ROOT, Rights
-from milo.core.records import RECORD_VERSION, Int32
+from milo.core.records import RECORD_VERSION, Int32, TaskNames
 from milo.errors import ConfigError
 
 SHARED_DIRECTORY: Final = "alloc"
@@ -37,6 +37,8 @@ class JavaRuntime:
     """Host paths outside of ``home`` that its symlinks lead to (Debian: /etc/java-17-openjdk)."""
     trusted: bool = True
     """Whether root alone can write its files, so that it was run to learn the version."""
+    openj9: bool = False
+    """Whether its JVM is Eclipse OpenJ9 (IBM J9), and not HotSpot, as GraalVM's is too."""
 
 
 @attrs.frozen
@@ -118,12 +120,28 @@ class TaskRequest:
     group_name: str = ""
     alloc_name: str = ""
     """Of the allocation: ``job.group[index]``."""
+    namespace: str = ""
+    """Nomad's, of the job."""
+    job_id: str = ""
+    """The job's, which its name need not be; of a child of a periodic or parameterized job its
+    parent's."""
     log_dir: str = ""
     """Where ``milo run`` keeps what the task prints; empty under Nomad, which has a place."""
 
     def is_same_task(self, other: TaskRequest) -> bool:
         """Whether both are instances of one task: Nomad never wants two of them at a time."""
         return (self.alloc_id, self.task_name) == (other.alloc_id, other.task_name)
+
+    @property
+    def names(self) -> TaskNames:
+        """Whose it is."""
+        return TaskNames(
+            task_name=self.task_name,
+            alloc_id=self.alloc_id,
+            job_name=self.job_name,
+            group_name=self.group_name,
+            alloc_name=self.alloc_name,
+        )
 
     @property
     def task_dir(self) -> str:
@@ -174,6 +192,8 @@ class Launch(TaskRequest):
     """What the task process may do on this host."""
     by_hand: bool = False
     """Whether a person has typed it: messages then name options of ``milo run``, not keys."""
+    terminal: bool = False
+    """Whether the application has a pseudo terminal for its standard streams."""
     version: Int32 = RECORD_VERSION
     """Of `milo.core.records`, which reads and writes it."""
 

@@ -65,6 +65,16 @@ class ProcessId:
 
 
 @attrs.frozen
+class SeenEnd:
+    """How an application has ended, while its task process still has something to do."""
+
+    exit_code: Int32
+    signal: Int32
+    at_s: float
+    """Unix time."""
+
+
+@attrs.frozen
 class TaskRecord:
     """The identity of a running task."""
 
@@ -81,6 +91,8 @@ class TaskRecord:
     """Unix time; 0 while it has not started."""
     pipes: dict[str, Int64] = attrs.field(factory=dict)
     """Stream to the inode number of the container's pipe."""
+    ended: SeenEnd | None = None
+    """So that a successor knows it, which nothing tells how the container ended."""
     version: Int32 = RECORD_VERSION
 
 
@@ -102,8 +114,40 @@ class MemoryPeak:
 
 
 @attrs.frozen
+class LastFigures:
+    """What a JVM had counted when it died, by its own account; None is not known.
+
+    Of a JVM that ends at once nothing is known.
+    """
+
+    collector: str = ""
+    heap_used_bytes: Int64 | None = None
+    heap_committed_bytes: Int64 | None = None
+    heap_max_bytes: Int64 | None = None
+    metaspace_used_bytes: Int64 | None = None
+    collections: Int64 | None = None
+    collections_s: float | None = None
+    threads: Int64 | None = None
+    peak_threads: Int64 | None = None
+    classes: Int64 | None = None
+
+
+@attrs.frozen
+class TaskNames:
+    """Whose a task is. All are empty in what an older Milo has written, and the last three
+    outside of Nomad."""
+
+    task_name: str = ""
+    alloc_id: str = ""
+    job_name: str = ""
+    group_name: str = ""
+    alloc_name: str = ""
+    """``job.group[index]``"""
+
+
+@attrs.frozen
 class ExitRecord:
-    """How a task ended."""
+    """How a task ended. It outlives what else there is of the task."""
 
     exit_code: Int32
     signal: Int32 = 0
@@ -113,6 +157,8 @@ class ExitRecord:
     """How many processes of the container it has ended so, while that ran."""
     stop_killed: bool = False
     """The application was ended by the SIGKILL of a stop, or by one that was asked for."""
+    stop_asked: bool = False
+    """A stop had been asked for before it ended."""
     error: str = ""
     """Not empty: how it ended is not known, and why."""
     ended_at_s: float = 0.0
@@ -129,6 +175,16 @@ class ExitRecord:
     """The last OutOfMemoryError that the output named, as Java prints it; not the kernel's."""
     last_stderr_line: str = ""
     """The last line on standard error that is no stack frame, as far as Milo saw it."""
+    recording: str = ""
+    """What the paths of its flight recording begin with in the container; empty for none."""
+    files: str = ""
+    """What the paths of all that its JVM has written begin with there, unless its user chose."""
+    figures: LastFigures = attrs.field(factory=LastFigures)
+    thread_dump: bool = False
+    """Whether the JVM was asked for its threads before the SIGKILL of a stop."""
+    thread_dump_files: str = ""
+    """What the files with them are called in the container; empty: they are in its log."""
+    names: TaskNames = attrs.field(factory=TaskNames)
     version: Int32 = RECORD_VERSION
 
     @property

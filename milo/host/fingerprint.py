@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncGenerator, Mapping
 from typing import Final
@@ -14,13 +13,15 @@ import trio
 import milo
 from milo import proc
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.container import crun_holes, seccomp, userns
+from milo.core.container import crun_holes, userns
 from milo.core.container.crun import version_from_output
+from milo.core.container.profile_name import UNCONFINED
 from milo.core.launch import JavaRuntime
 from milo.core.report import Fingerprint
 from milo.errors import CrunMissingError, NoJavaError
 from milo.host.java import places
 from milo.host.java.finder import JavaFinder
+from milo.host.programs import FALLBACK_PATH, ChangeableProgramError, trusted_program
 
 PERIOD_S: Final = 30.0
 CRUN_TIMEOUT_S: Final = 10.0
@@ -50,16 +51,7 @@ ATTRIBUTES: Final = {
 }
 """What a healthy driver adds to a node, for docs/reference: type, description, example."""
 
-FALLBACK_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 _log = logging.getLogger(__name__)
-
-
-def find_program(name: str, environ: Mapping[str, str]) -> str:
-    """Return the absolute path of ``name``, or an empty text when it is not installed."""
-    path = ":".join(part for part in (environ.get("PATH", ""), FALLBACK_PATH) if part)
-    found = shutil.which(name, path=path)
-    return os.path.abspath(found) if found else ""
 
 
 class Fingerprinter:
@@ -112,7 +104,10 @@ class Fingerprinter:
         """Look once."""
         await self._find()
         javas = self._javas
-        crun = find_program(self._options.crun_path, self._environ)
+        try:
+            crun = trusted_program(self._options.crun_path, self._environ)
+        except ChangeableProgramError as exc:
+            return Fingerprint("unhealthy", str(exc))
         output = await self._crun_output(crun) if crun else ""
         version = version_from_output(output)
         if not crun:
@@ -123,7 +118,7 @@ class Fingerprinter:
                 f"Error: {crun} --version does not answer like crun. "
                 "Install the package crun, or set crun_path in the plugin's configuration.",
             )
-        needs_seccomp = self._options.seccomp_profile != seccomp.UNCONFINED
+        needs_seccomp = self._options.seccomp_profile != UNCONFINED
         if problem := crun_holes.crun_problem(version, output, needs_seccomp=needs_seccomp):
             return Fingerprint("unhealthy", f"Error: {crun}: {problem}. Install another crun.")
         self._warn_of_crun(version)

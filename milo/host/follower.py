@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from milo.core.describe import exit_sentence
-from milo.errors import ControlError, MiloError, NoAnswerError
+from milo.errors import ControlError, MiloError, NoAnswerError, SpawnerError, StateError
 from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
@@ -22,6 +22,11 @@ from milo.unix_sockets import close_all
 
 FIRST_RECONNECT_PAUSE_S: Final = 0.001
 RECONNECT_PAUSE_S: Final = 0.1
+FIRST_ADOPTION_PAUSE_S: Final = 1.0
+MAX_ADOPTION_PAUSE_S: Final = 10.0
+"""Between attempts to take a task over while no process can be forked."""
+LOOK_S: Final = 0.2
+KEEP_PAUSE_S: Final = 1.0
 MAX_ADOPTIONS: Final = 10
 ADOPTION_WINDOW_S: Final = 10.0
 """A task process that dies more often than that is not taken over once more."""
@@ -30,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """One `follow` runs for each task; ``tell`` gets the event of its success."""
+    """One `follow` runs for each task; ``tell`` gets the events that are not its process's own."""
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Follower:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep_descriptors, task)
+                nursery.start_soon(self._have_kept, task)
                 await self._read_to_the_end(task)
                 nursery.cancel_scope.cancel()
         except Exception as exc:
@@ -60,28 +66,54 @@ class Follower:
 
     async def _read_to_the_end(self, task: ManagedTask) -> None:
         adoptions = Adoptions()
-        await task.connection.require().run()
         while task.state.phase not in FINAL:
-            if not await self._reconnect(task):
-                await self._after_silence(task, adoptions)
-                if task.state.phase in FINAL:
-                    return
-            await task.connection.require().run()
+            if task.connection.is_made:
+                await task.connection.require().run()
+                if task.state.phase in FINAL or await self._reconnect(task, adoptions):
+                    continue
+            await self._after_silence(task, adoptions)
 
-    async def _reconnect(self, task: ManagedTask) -> bool:
-        """Connect again to a task process that lives; False when it does not."""
+    async def _reconnect(self, task: ManagedTask, adoptions: Adoptions) -> bool:
+        """Connect again to a task process that lives, or to a successor; False without either.
+
+        A keeper holds the control socket, so that a connection waits there for its successor.
+        """
         identity = task.connection.require().welcome.supervisor
         # A killed process closes its socket a moment before it is a zombie.
         pause_s = FIRST_RECONNECT_PAUSE_S
-        while lives(identity):
+        while True:
+            alive = lives(identity)
             try:
                 await connect(task)
             except ControlError:
+                if not alive:
+                    return False
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_PAUSE_S)
             else:
-                return True
-        return False
+                break
+        if task.connection.require().welcome.supervisor != identity:
+            _log.error("the process of task %s has died; a successor has taken over", task.task_id)
+            adoptions.note()
+            task.process_restarts += 1
+        return True
+
+    async def _have_kept(self, task: ManagedTask) -> None:
+        """Have this driver's spawner keep the task, whenever it may not."""
+        while True:
+            await task.unkept.wait()
+            task.unkept = trio.Event()
+            try:
+                client = task.connection.require()
+                await self._processes.keep(task.launch.state_dir, client)
+            except SpawnerError as exc:
+                # The next one is told by the registry. To ask for it, for each task, could keep
+                # a processor busy with spawners that cannot live.
+                _log.debug("task %s is not kept: %s", task.task_id, exc)
+            except (ControlError, StateError) as exc:
+                _log.debug("task %s is not kept yet: %s", task.task_id, exc)
+                await trio.sleep(KEEP_PAUSE_S)
+                task.unkept.set()
 
     async def _after_silence(self, task: ManagedTask, adoptions: Adoptions) -> None:
         """Its process has gone without a word of its exit."""
@@ -96,6 +128,7 @@ class Follower:
                 raise ControlError("it had not started")
             adoptions.count()
             await self._adopt(task)
+            task.process_restarts += 1
             try:
                 await connect(task)
             except NoAnswerError:
@@ -110,16 +143,43 @@ class Follower:
             task.lose(f"its task process was killed, and it could not be taken over: {exc}")
 
     async def _adopt(self, task: ManagedTask) -> None:
-        lent = await task.descriptors.lend()
-        try:
-            await self._processes.adopt(task.launch.state_dir, lent)
-        finally:
-            close_all(lent.values())
+        """Have a successor forked. Where none can be, wait as long as the application runs.
+
+        Raises:
+            MiloError: as `TaskProcesses.adopt`, and the application does not run.
+        """
+        state_dir, pause_s, told = task.launch.state_dir, FIRST_ADOPTION_PAUSE_S, False
+        while True:
+            lent = await task.descriptors.lend()
+            try:
+                await self._processes.adopt(state_dir, lent)
+                return
+            except SpawnerError as exc:
+                if not container_lives(state_dir):
+                    raise
+                if not told:
+                    self._tell(task, without_process(exc), time.time())
+                told = True
+            finally:
+                close_all(lent.values())
+            with trio.move_on_after(pause_s):
+                while container_lives(state_dir):  # noqa: ASYNC110 - the kernel has no event for it
+                    await trio.sleep(LOOK_S)
+            pause_s = min(2 * pause_s, MAX_ADOPTION_PAUSE_S)
+
+
+def without_process(error: SpawnerError) -> str:
+    """Return the event of a task that has lost its process and can be given no other."""
+    return (
+        "Milo can start no process for this task, and tries again. The application runs on, and "
+        f"its output waits: {error.problem}"
+    )
 
 
 async def connect(task: ManagedTask) -> None:
     """Connect ``task`` to the process that serves its state directory; see `TaskClient`."""
     task.connection.use(await TaskClient.connect(task.launch.state_dir, task.take))
+    task.unkept.set()
 
 
 class Adoptions:
@@ -128,15 +188,19 @@ class Adoptions:
     def __init__(self) -> None:
         self._times_s: list[float] = []
 
+    def note(self) -> None:
+        """Note that there is a successor, which nobody had to ask for."""
+        now_s = time.monotonic()
+        self._times_s = [at_s for at_s in self._times_s if now_s - at_s < ADOPTION_WINDOW_S]
+        self._times_s.append(now_s)
+
     def count(self) -> None:
         """Note that a successor is needed.
 
         Raises:
             ControlError: it is so often that something must be wrong with the host.
         """
-        now_s = time.monotonic()
-        self._times_s = [at_s for at_s in self._times_s if now_s - at_s < ADOPTION_WINDOW_S]
-        self._times_s.append(now_s)
+        self.note()
         if len(self._times_s) > MAX_ADOPTIONS:
             raise ControlError(
                 f"its process died {len(self._times_s)} times in {ADOPTION_WINDOW_S:g} s"

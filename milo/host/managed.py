@@ -12,12 +12,13 @@ import attrs
 import trio
 
 from milo.core import control, lifecycle, records
-from milo.core.describe import exit_message
+from milo.core.describe import end_for_nomad
 from milo.core.launch import Launch
 from milo.core.report import ExitResult, TaskState, TaskStatus
 from milo.errors import ControlError, TaskStartError
 from milo.host import task_state
 from milo.host.kept_descriptors import KeptDescriptors
+from milo.host.stats.sampling import Sample
 from milo.host.task_client import TaskClient
 from milo.host.task_state import Ended, Failed, Pending, Running
 
@@ -51,6 +52,11 @@ class Connection:
         self._task_id = task_id
         self._client: TaskClient | None = None
         self._last: LastStatus | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there was one, even if it has ended."""
+        return self._client is not None
 
     def use(self, client: TaskClient) -> None:
         """Talk over ``client`` from now on."""
@@ -98,6 +104,14 @@ class ManagedTask:
         """Set when it is known whether the task has started."""
         self.ended = trio.Event()
         """Set when it is known how the task ended."""
+        self.unkept = trio.Event()
+        """Set when its process may have no keeper, or another than this driver's spawner."""
+        self.last_sample: Sample | None = None
+        """What Nomad was told last of its use of CPU and memory."""
+        self.process_restarts = 0
+        """How often another process has taken the task over."""
+        self.start_s: dict[str, float] = {}
+        """Seconds of each step of its start."""
         self._state: task_state.TaskState = state or Pending()
         self._on_event = on_event
         self._on_log = on_log
@@ -127,6 +141,7 @@ class ManagedTask:
     def _take(self, notice: control.Notice) -> None:
         match notice:
             case control.Started():
+                self.start_s = {**self.start_s, **notice.timings_s}
                 self._set(task_state.started(self._state, notice))
                 # It is also the first word after a reconnection, and of a successor.
                 self.descriptors.stale.set()
@@ -259,5 +274,5 @@ def exit_result(ended: Ended) -> ExitResult:
         signal=record.signal,
         oom_killed=record.out_of_memory,
         error=record.error,
-        message=exit_message(record, stopped=ended.stop_requested),
+        message=end_for_nomad(record, stopped=ended.stop_requested),
     )

@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from milo.core.control import Started
 from milo.core.records import Handle, TaskRecord
-from milo.errors import ControlError, MiloError, NewerVersionError, TaskStartError
+from milo.errors import (
+    ControlError,
+    MiloError,
+    NewerVersionError,
+    NoAnswerError,
+    SpawnerError,
+    TaskStartError,
+)
 from milo.host.follower import Adoptions
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
-from milo.host.task_processes import TaskProcesses, container_lives, end_silent
+from milo.host.task_processes import TaskProcesses, container_lives, end_is_seen, end_silent
 from milo.host.task_state import Phase
 
 _log = logging.getLogger(__name__)
@@ -21,8 +29,11 @@ async def take_over(
     task: ManagedTask,
     connect: Callable[[ManagedTask], Awaitable[None]],
     processes: TaskProcesses,
+    follow: Callable[[ManagedTask], None],
 ) -> None:
     """Connect ``task`` to its process or to a successor of it, or note how the task ended.
+
+    Where no successor can be forked, ``follow`` gets a task that runs and has no process.
 
     Raises:
         ControlError: its container is gone, and nothing says how it ended.
@@ -32,6 +43,7 @@ async def take_over(
     state_dir = task.launch.state_dir
     adoptions = Adoptions()
     silence: MiloError
+    tried_again = False
     while True:
         try:
             await connect(task)
@@ -46,14 +58,32 @@ async def take_over(
         if record is not None:
             task.finish(record)
             return
-        if task.state.phase is Phase.ENDED or not container_lives(state_dir):
+        if task.state.phase is Phase.ENDED or not (
+            container_lives(state_dir) or end_is_seen(state_dir)
+        ):
             raise ControlError("Error: Its container is gone")
         # Its own process died while no driver was there to keep its descriptors, or a successor
         # did before it could say more. One that lives but does not answer is ended: two may not
         # serve one task.
         adoptions.count()
         await end_silent(state_dir, silence)
-        await processes.adopt(state_dir, {})
+        if isinstance(silence, NoAnswerError) and not tried_again:
+            tried_again = True  # a keeper has forked a successor by now
+            continue
+        tried_again = False
+        try:
+            await processes.adopt(state_dir, {})
+        except SpawnerError as exc:
+            found = store.read_task(state_dir)
+            if found is None or found.container is None:
+                raise
+            _log.error("no process serves task %s: %s", task.task_id, exc)
+            task.take(
+                Started(found.container, found.container_id, found.cgroup_path, found.started_at_s)
+            )
+            follow(task)
+            return
+        task.process_restarts += 1
 
 
 async def resume(
@@ -61,6 +91,7 @@ async def resume(
     task: ManagedTask,
     connect: Callable[[ManagedTask], Awaitable[None]],
     processes: TaskProcesses,
+    follow: Callable[[ManagedTask], None],
 ) -> TaskRecord | None:
     """Take over a task of which it is not known whether it was ever started; see `take_over`.
 
@@ -68,7 +99,7 @@ async def resume(
     Raises NewerVersionError.
     """
     try:
-        await take_over(store, task, connect, processes)
+        await take_over(store, task, connect, processes, follow)
         return store.read_task(task.launch.state_dir)
     except NewerVersionError:
         raise

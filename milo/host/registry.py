@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import attrs
@@ -33,10 +34,12 @@ from milo.errors import (
     TaskRunningError,
 )
 from milo.host.events import Broadcast
-from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.figures import Figures, TaskFigures
+from milo.host.fingerprint import Fingerprinter
 from milo.host.follower import Follower, connect
 from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask, exit_result
+from milo.host.programs import trusted_crun
 from milo.host.recovery import handle_of, resume, take_over
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_dirs import announce
@@ -45,12 +48,16 @@ from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.stopping import stop_task
 from milo.host.task_processes import TaskProcesses
 from milo.host.task_state import Ended, Pending
+from milo.host.turns import Turns
 
 DEFAULT_KILL_SIGNAL: Final = "SIGINT"
 """What Nomad documents as the default of ``kill_signal``."""
 
 LEVELS: Final = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40}
 """Python's number of a level of hclog's, which is what a task process gives its lines."""
+
+START_S: Final = 1.0
+"""What a start has before the next one may begin beside it; it usually takes a twentieth."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +75,10 @@ class Registry:
         self._environ = dict(os.environ if environ is None else environ)
         self._tasks: dict[str, ManagedTask] = {}
         self._starting: set[str] = set()
+        self._starts = Turns(START_S)
         self._events: Broadcast[TaskEvent] = Broadcast()
         self._ticks = Ticks()
+        self._figures = Figures()
         self._fingerprinter = Fingerprinter(self._environ)
         self._store = StateStore(self._options.state_dir)
         self._nursery: trio.Nursery | None = None
@@ -79,8 +88,16 @@ class Registry:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._spawner.attend)
+            nursery.start_soon(self._have_kept)
             task_status.started()
             await trio.sleep_forever()
+
+    async def _have_kept(self) -> None:
+        """Have each new spawner keep the tasks that the one before it has kept."""
+        while True:
+            await self._spawner.changed.wait()
+            for task in self._tasks.values():
+                task.unkept.set()
 
     async def configure(self, options: PluginOptions, client_mhz: int = 0) -> None:
         """Use ``options`` from now on; tasks that run keep theirs.
@@ -107,7 +124,8 @@ class Registry:
             raise TaskRunningError(task_id, "it cannot be started a second time")
         self._starting.add(task_id)
         try:
-            return await self._start(request)
+            async with self._starts.taken():
+                return await self._start(request)
         finally:
             self._starting.discard(task_id)
 
@@ -121,8 +139,7 @@ class Registry:
         launch = Launch.of(
             attrs.evolve(request, resources=attrs.evolve(request.resources, cpu_shares=shares)),
             state_dir=self._store.task_dir(request.task_id),
-            crun_path=find_program(self._options.crun_path, self._environ)
-            or self._options.crun_path,
+            crun_path=trusted_crun(self._options.crun_path, self._environ),
             javas=await self._fingerprinter.javas(),
             plugin=self._options,
         )
@@ -141,7 +158,7 @@ class Registry:
                 await self._leftovers.remove(launch.state_dir, keep_exit=False)
             task.descriptors.release()
             raise  # Nomad makes an event of it
-        self._tasks[request.task_id] = task
+        self._add(task)
         waited_s = time.monotonic() - forked_s
         own_s = {
             "look": found_s - begun_s,
@@ -149,7 +166,8 @@ class Registry:
             # What the task process does not time itself: its first steps, and the messages.
             "boot": waited_s - sum(started.timings_s.values()),
         }
-        self._fingerprinter.note_start({**own_s, **started.timings_s})
+        task.start_s = {**own_s, **started.timings_s}
+        self._fingerprinter.note_start(task.start_s)
         return records.encode(task.handle(started))
 
     async def _resume(self, request: TaskRequest) -> bytes | None:
@@ -166,11 +184,11 @@ class Registry:
         if old is None:
             return None
         task = self._new_task(old)
-        record = await resume(self._store, task, self._connect, self._processes)
+        record = await resume(self._store, task, self._connect, self._processes, self._follow)
         if record is None:
             return None
         _log.info("task %s has been started already", request.task_id)
-        self._tasks[request.task_id] = task
+        self._add(task)
         return records.encode(handle_of(record, state_dir))
 
     async def _remove_earlier(self, request: TaskRequest) -> dict[str, int]:
@@ -191,6 +209,9 @@ class Registry:
 
     async def _connect(self, task: ManagedTask) -> None:
         await connect(task)
+        self._follow(task)
+
+    def _follow(self, task: ManagedTask) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(self._follower.follow, task)
 
@@ -216,13 +237,13 @@ class Registry:
             raise TaskNotFoundError(task_id)
         task = self._new_task(launch, Pending(started_at_s=handle.started_at_s))
         try:
-            await take_over(store, task, self._connect, self._processes)
+            await take_over(store, task, self._connect, self._processes, self._follow)
         except NewerVersionError:
             raise
         except MiloError as exc:
             await self._leftovers.remove(handle.state_dir)
             raise TaskNotFoundError(task_id) from exc
-        self._tasks[task_id] = task
+        self._add(task)
 
     # ---- asking -------------------------------------------------------------------------
 
@@ -243,11 +264,25 @@ class Registry:
         if task.started is None:
             return
         samples = follow_usage(
-            task_id, task.started.cgroup_path, interval_s, task.ended, self._ticks
+            task_id,
+            task.started.cgroup_path,
+            interval_s,
+            task.ended,
+            self._ticks,
+            keep=partial(setattr, task, "last_sample"),
         )
         async with aclosing(samples):
             async for usage in samples:
                 yield usage
+
+    async def figures(self) -> list[TaskFigures]:
+        """Return what is counted of every task that runs."""
+        return await self._figures.collect(list(self._tasks.values()))
+
+    @property
+    def spawner_restarts(self) -> int:
+        """How often the spawner of task processes was replaced."""
+        return self._spawner.restarts
 
     def events(self) -> AsyncGenerator[TaskEvent, None]:
         """Yield the events of all tasks as they happen."""
@@ -328,6 +363,10 @@ class Registry:
             return self._tasks[task_id]
         except KeyError:
             raise TaskNotFoundError(task_id) from None
+
+    def _add(self, task: ManagedTask) -> None:
+        self._tasks[task.task_id] = task
+        task.unkept.set()  # the spawner may have been replaced before it was here
 
     def _claimed(self) -> set[str]:
         """Return the state directories that belong to a task of this driver."""

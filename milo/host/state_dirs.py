@@ -10,21 +10,25 @@ of the host can say, such as the name of a socket, makes a state directory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import json
 import logging
 import os
+import time
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
 from milo import walk
-from milo.core.config.plugin_options import PluginOptions
-from milo.errors import PathError, Reason, StateError
+from milo.core.config.places import CACHE_DIR, STATE_DIR
+from milo.errors import BELIEVED, ConfigError, PathError, Reason, StateError
+from milo.files import read_file, write_file
 from milo.host.state_store import StateStore
-from milo.proc import trusted_users
+from milo.proc import sysctl, trusted_users
 
-DEFAULT: Final = PluginOptions().state_dir
+DEFAULT: Final = STATE_DIR
 RUN_DIRECTORY: Final = "/run/milo-run"
 """Below it, each ``milo run`` has a directory that is a state directory of one task."""
 DATA_DIRECTORY: Final = "/var/lib/milo-run"
@@ -33,6 +37,10 @@ TEMPORARY: Final = "/tmp"  # noqa: S108
 """For an ordinary user whom no login has given a directory below /run."""
 POINTERS: Final = "/run/milo-state-dirs"
 """A symlink for each other state directory that a driver has used since the last reboot."""
+CLAIM_FILE: Final = "claim.json"
+"""In a directory of data: whose it is. No task sees it."""
+YOUNG_S: Final = 60.0
+"""A run that is no younger has written that."""
 MAX_DIRECTORIES: Final = 10_000
 """So many entries of one of these are looked at."""
 
@@ -56,7 +64,10 @@ def of_host(named: str) -> StateDirs:
     """
     if os.geteuid() == 0:
         return _judged((named, DEFAULT, *_pointed(), *_runs()))
-    return _judged(({named} - {DEFAULT}) | {*_runs()})
+    found = _judged(({named} - {DEFAULT}) | {*_runs()})
+    # Without it nobody could tell "no tasks" from "not looked".
+    refused = (told,) if (told := refusal(run_directories()[0])) else ()
+    return attrs.evolve(found, refused=(*refused, *found.refused))
 
 
 def run_directories() -> tuple[str, ...]:
@@ -102,12 +113,93 @@ def data_directory() -> str:
     return os.path.join(home, "milo")
 
 
+def cache_directory() -> str:
+    """Return where this user's ``milo run`` keeps startup archives; it may not be there.
+
+    By the XDG base directory specification.
+    """
+    if os.geteuid() == 0:
+        return CACHE_DIR
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    home = told if os.path.isabs(told) else os.path.expanduser("~/.cache")
+    return os.path.join(home, os.path.basename(CACHE_DIR))
+
+
+def trusted_cache_directory() -> str:
+    """Return the same, or nothing if others can change it.
+
+    To be called where root's files can be told from another user's.
+    """
+    path = cache_directory()
+    return "" if _problem(path) else path
+
+
+def claim_data(path: str, records: str) -> int:
+    """Note, in the directory ``path`` for the data of a ``milo run``, where its records are.
+
+    Returns a descriptor with a lock on it, to be held while the run lives: who cannot see the
+    records, in a mount namespace with another /tmp, say, can tell by that. Raises `StateError`.
+    """
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # a network's file system may have no locks
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as exc:
+        raise StateError(path, f"it cannot be opened: {exc.strerror}") from exc
+    claim = {"host": os.uname().nodename, "boot": _boot(), "records": records}
+    try:
+        write_file(os.path.join(path, CLAIM_FILE), json.dumps(claim).encode())
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
 def left_data() -> list[str]:
-    """Return directories of data whose ``milo run`` has no directory for records any more."""
+    """Return directories of data whose ``milo run`` has no directory for records any more.
+
+    That is elsewhere where another login had another ``$XDG_RUNTIME_DIR``, and on another host
+    where both share a home.
+    """
     found = _entries(data_directory())
     # Looked at last: a run that begins meanwhile has its records before its data.
     runs = {os.path.basename(path) for path in _runs()}
-    return [path for path in found if os.path.basename(path) not in runs]
+    return [path for path in found if os.path.basename(path) not in runs and _is_left(path)]
+
+
+def _is_left(path: str) -> bool:
+    try:
+        if _is_held(path):
+            return False
+        data = read_file(os.path.join(path, CLAIM_FILE))
+        claim = json.loads(data or b"null")
+        if data is None:
+            return time.time() - os.lstat(path).st_mtime > YOUNG_S
+        host, boot, records = claim["host"], claim["boot"], claim["records"]
+    except (StateError, OSError, ValueError, KeyError, TypeError):
+        return False  # nobody knows
+    if host != os.uname().nodename:
+        return False
+    return boot != _boot() or not os.path.lexists(records)
+
+
+def _is_held(path: str) -> bool:
+    """Whether the run whose data it is lives, on this host."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # without locks its records alone tell
+    finally:
+        os.close(fd)
+    return False
+
+
+def _boot() -> str:
+    """Return what sets this run of the kernel apart; random(4)."""
+    return sysctl("kernel.random.boot_id")
 
 
 def of_drivers(named: str) -> StateDirs:
@@ -120,14 +212,20 @@ def of_runs() -> StateDirs:
     return _judged(_runs())
 
 
-def require_roots(state_dir: str) -> None:
-    """Make sure that a state directory, if it is there, is root's alone.
+def require_there(state_dir: str) -> None:
+    """Refuse a state directory that is not there, but for the default; raises `ConfigError`."""
+    if state_dir != DEFAULT and not os.path.isdir(state_dir):
+        raise ConfigError("--state-dir", f"there is no directory {state_dir}", "the plugin's")
 
-    Raises:
-        StateError: another user can change it, or a directory above it.
+
+def refusal(path: str) -> str:
+    """Return a sentence on why a directory of state or archives is not looked into.
+
+    Empty where it is missing, or root's alone, or that of the user who asks, which a user namespace
+    cannot tell: to be called before one is entered.
     """
-    if problem := _problem(state_dir):
-        raise StateError(state_dir, f"{problem}. Only what root alone can change is believed")
+    problem = _problem(path)
+    return _refusal(path, problem) if problem else ""
 
 
 def announce(state_dir: str) -> None:
@@ -138,18 +236,29 @@ def announce(state_dir: str) -> None:
     """
     if state_dir == DEFAULT:
         return
-    name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    pointer = _pointer(state_dir)
     try:
         os.makedirs(POINTERS, mode=0o700, exist_ok=True)
         if problem := walk.writable_by_others(POINTERS):
             raise StateError(POINTERS, problem)
         with contextlib.suppress(FileExistsError):
-            os.symlink(state_dir, os.path.join(POINTERS, name))
+            os.symlink(state_dir, pointer)
             for entry in os.scandir(POINTERS):
-                if entry.name != name and not os.path.exists(entry.path):
+                if entry.path != pointer and not os.path.exists(entry.path):
                     os.unlink(entry.path)
     except (OSError, StateError) as exc:
         _log.warning("milo ps will not find %s by itself: %s", state_dir, exc)
+
+
+def forget(state_dir: str) -> None:
+    """Take back what `announce` has left, if it has."""
+    with contextlib.suppress(OSError):
+        os.unlink(_pointer(state_dir))
+
+
+def _pointer(state_dir: str) -> str:
+    name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    return os.path.join(POINTERS, name)
 
 
 def _pointed() -> list[str]:
@@ -162,7 +271,8 @@ def _pointed() -> list[str]:
 
 
 def _runs() -> list[str]:
-    return [path for directory in run_directories() for path in _entries(directory)]
+    found = (path for directory in run_directories() for path in _entries(directory))
+    return [path for path in found if not os.path.basename(path).startswith(".")]
 
 
 def _entries(directory: str) -> list[str]:
@@ -182,11 +292,15 @@ def _judged(paths: Iterable[str]) -> StateDirs:
     refused = {}
     for path in filter(os.path.isabs, paths):
         if problem := _problem(path):
-            refused[path] = f"{path} is not looked into: {problem}"
+            refused[path] = _refusal(path, problem)
             continue
         with contextlib.suppress(PathError), walk.follow(path) as held:
             trusted.setdefault((held.status.st_dev, held.status.st_ino), path)
     return StateDirs(tuple(trusted.values()), tuple(refused.values()))
+
+
+def _refusal(path: str, problem: str) -> str:
+    return f"{path} is not looked into: {problem}. {BELIEVED}"
 
 
 def _problem(path: str) -> str:

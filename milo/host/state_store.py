@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import socket
@@ -19,6 +20,8 @@ SOCKET_BACKLOG: Final = 16
 MAX_ENTRIES: Final = 1000
 """Of a task's directory, which has some twenty."""
 
+SWEPT: Final = 8
+
 T = TypeVar("T")
 
 
@@ -31,6 +34,7 @@ class StateStore:
     def __init__(self, state_dir: str, owners: Collection[int] | None = None) -> None:
         """``owners`` may change what is above it; None: root, and this process's user."""
         self.root = state_dir
+        self._swept = ""
         self._owners = proc.trusted_users() if owners is None else owners
 
     def prepare(self, option: str = "state_dir") -> None:
@@ -38,6 +42,8 @@ class StateStore:
 
         ``option`` is what says where it is.
         """
+        if problem := self._problem_above():
+            raise self._changeable(problem, option)
         try:
             os.makedirs(self.root, mode=0o700, exist_ok=True)
             found = os.lstat(self.root)
@@ -50,9 +56,22 @@ class StateStore:
             with contextlib.suppress(OSError):
                 os.chmod(self.root, 0o700)
         if problem := walk.writable_by_others(self.root, owners=self._owners):
-            raise StateError(
-                self.root, f"{problem}. Set {option} to a place that no other user can change"
-            )
+            raise self._changeable(problem, option)
+
+    def _problem_above(self) -> str:
+        """Return why nothing is to be made where the root would be; empty also if it is there."""
+        place = os.path.abspath(self.root)
+        while not os.path.lexists(place):
+            place = os.path.dirname(place)
+        with contextlib.suppress(PathError), walk.follow(place) as held:
+            # What is made in a sticky directory is its maker's; it is looked at afterwards.
+            if place != self.root and not held.status.st_mode & stat.S_ISVTX:
+                return walk.writable_by_others(place, owners=self._owners)
+        return ""
+
+    def _changeable(self, problem: str, option: str) -> StateError:
+        words = f"{problem}. Set {option} to a place that no other user can change"
+        return StateError(self.root, words)
 
     def task_dir(self, task_id: str) -> str:
         """Return the directory of a task, which may not be there."""
@@ -88,20 +107,27 @@ class StateStore:
         """Return how the task in ``state_dir`` ended, or None when that is not written."""
         return _read(state_dir, records.EXIT_FILE, records.ExitRecord)
 
+    def write_exit(self, state_dir: str, record: records.ExitRecord) -> None:
+        """Write how the task in ``state_dir`` ended anew."""
+        write_file(os.path.join(state_dir, records.EXIT_FILE), records.encode(record))
+
     def read_launch(self, state_dir: str) -> Launch | None:
         """Return the launch in ``state_dir``, or None when there is none."""
         return _read(state_dir, records.LAUNCH_FILE, Launch)
 
     def directories(self) -> Iterator[str]:
-        """Yield the directory of every task that left anything here."""
+        """Yield the directory of every task that left anything here, sorted."""
         try:
-            names = sorted(os.listdir(self.root))
+            with os.scandir(self.root) as entries:
+                names = sorted(
+                    entry.name
+                    for entry in entries
+                    if len(entry.name) == records.SHORT_ID_CHARS and entry.is_dir()
+                )
         except OSError:
             return
         for name in names:
-            path = os.path.join(self.root, name)
-            if len(name) == records.SHORT_ID_CHARS and os.path.isdir(path):
-                yield path
+            yield os.path.join(self.root, name)
 
     def remove(self, state_dir: str, *, keep_exit: bool) -> None:
         """Remove a task's directory, all but its exit record when ``keep_exit``."""
@@ -120,13 +146,22 @@ class StateStore:
                             remove(inner)
 
     def sweep(self, living: set[str]) -> None:
-        """Remove the exit records whose allocation is gone; never a directory in ``living``."""
-        for path in self.directories():
-            if path in living or os.path.exists(os.path.join(path, records.TASK_FILE)):
-                continue
+        """Remove what is left of tasks that ended and whose allocation is gone.
+
+        Never a directory in ``living``, nor that of a task process that still runs. One call looks
+        at `SWEPT` directories, and the next one at those after them: more than what ends between
+        two calls, and no more where a thousand tasks have ended whose allocations are kept.
+        """
+        found = [path for path in self.directories() if path not in living]
+        start = bisect.bisect_right(found, self._swept)
+        for path in (found[start:] + found[:start])[:SWEPT]:
+            self._swept = path
             with contextlib.suppress(StateError):
-                record = self.read_exit(path)
-                if record is not None and not os.path.isdir(record.alloc_dir):
+                ended = self.read_exit(path)
+                if ended is None or os.path.isdir(ended.alloc_dir):
+                    continue
+                task = self.read_task(path)
+                if task is None or not proc.lives(task.supervisor):
                     self.remove(path, keep_exit=False)
 
 

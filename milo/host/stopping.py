@@ -18,7 +18,7 @@ from milo.core.signals import NO_SIGNAL
 from milo.errors import ControlError, StateError
 from milo.host.managed import ManagedTask
 from milo.host.state_store import StateStore
-from milo.proc import signal_process
+from milo.process_signals import signal_process
 
 RETRY_S: Final = 0.2
 PATIENCE_S: Final = 5.0

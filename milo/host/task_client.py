@@ -6,20 +6,22 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 import trio
 
 from milo.core import control, records
 from milo.errors import ControlError, NewerVersionError, NoAnswerError
-from milo.unix_sockets import close_all, has_roots_peer, passed_descriptors
+from milo.unix_sockets import close_all, has_roots_peer, passed_descriptors, passing
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CONNECT_PAUSE_S: Final = 0.01
 ANSWER_TIMEOUT_S: Final = 10.0
 MAX_DESCRIPTORS: Final = 16
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+
+T = TypeVar("T")
 
 
 class TaskClient:
@@ -35,6 +37,8 @@ class TaskClient:
         on_notice: Callable[[control.Notice], None],
     ) -> None:
         self.welcome = welcome
+        self.keeper = welcome.keeper
+        """The process that forks a successor unasked; see `control.Welcome`."""
         self._sock = sock
         self._on_notice = on_notice
         self._answers: dict[int, control.Notice | None] = {}
@@ -102,9 +106,9 @@ class TaskClient:
         for number in list(self._answered):
             self._take(number, None)
 
-    async def status(self) -> control.Status:
-        """Return the task's phase and counters."""
-        answer = await self._ask(control.GetStatus(seq=next(self._numbers)))
+    async def status(self, *, figures: bool = False) -> control.Status:
+        """Return the task's phase and counters, and with ``figures`` those of its JVM."""
+        answer = await self._ask(control.GetStatus(seq=next(self._numbers), figures=figures))
         if not isinstance(answer, control.Status):
             raise ControlError("Error: The task process gave no status")
         return answer
@@ -134,13 +138,26 @@ class TaskClient:
         """Send a signal to the application."""
         await self._do(control.Kill(seq=next(self._numbers), signal=signal))
 
-    async def _do(self, request: control.Stop | control.Kill) -> None:
-        answer = await self._ask(request)
+    async def keep(self, channel: int, pid: int) -> None:
+        """Have the task kept by the process ``pid``, which has the other end of ``channel``."""
+        await self._do(control.Keep(seq=next(self._numbers), pid=pid), [channel])
+        self.keeper = pid
+
+    async def _do(
+        self, request: control.Stop | control.Kill | control.Keep, fds: Sequence[int] = ()
+    ) -> None:
+        answer = await self._ask(request, fds)
         if isinstance(answer, control.Done) and answer.error:
             raise ControlError(answer.error)
 
     async def _ask(
-        self, request: control.GetStatus | control.GetDescriptors | control.Stop | control.Kill
+        self,
+        request: control.GetStatus
+        | control.GetDescriptors
+        | control.Stop
+        | control.Kill
+        | control.Keep,
+        fds: Sequence[int] = (),
     ) -> control.Notice:
         if self._closed:
             raise ControlError("Error: The task process has ended")
@@ -148,7 +165,7 @@ class TaskClient:
         try:
             with trio.fail_after(ANSWER_TIMEOUT_S):
                 async with self._sending:
-                    await self._sock.send(control.encode(request))
+                    await self._sock.sendmsg([control.encode(request)], passing(fds))
                 await event.wait()
         except trio.TooSlowError as exc:
             raise NoAnswerError(
@@ -198,7 +215,7 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
                 raise OSError(code, os.strerror(code))
             if not has_roots_peer(sock):
                 raise ControlError(f"Error: The process that serves {path} does not belong to root")
-            hello = control.Hello(version=control.PROTOCOL_VERSION, role=role)
+            hello = control.Hello(version=control.PROTOCOL_VERSION, role=role, keepers=True)
             await sock.send(control.encode(hello))
             welcome = control.decode_notice(await sock.recv(control.MAX_MESSAGE_BYTES))
     except trio.TooSlowError as exc:
@@ -220,3 +237,25 @@ async def open_control(state_dir: str, role: str) -> tuple[trio.socket.SocketTyp
         sock.close()
         raise NewerVersionError(path, welcome.version, control.PROTOCOL_VERSION)
     return sock, welcome
+
+
+async def observed(state_dir: str, ask: Callable[[TaskClient], Awaitable[T]]) -> T:
+    """Return what ``ask`` does with a connection to the task process that serves ``state_dir``.
+
+    Raises:
+        ControlError: nobody answers there, or what ``ask`` raises.
+    """
+    client = await TaskClient.connect(state_dir, lambda _: None, role=control.ROLE_OBSERVER)
+    answers: list[T] = []
+    failures: list[ControlError] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        try:
+            answers.append(await ask(client))
+        except ControlError as exc:
+            failures.append(exc)  # raised outside, where no group wraps it
+        client.close()
+        nursery.cancel_scope.cancel()
+    for failure in failures:
+        raise failure
+    return answers[0]

@@ -14,14 +14,22 @@ import trio
 
 from milo.core import records
 from milo.errors import NoAnswerError, StateError
+from milo.files import take_lock
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
-from milo.proc import lives, signal_process
+from milo.host.task_client import TaskClient
+from milo.proc import lives
+from milo.process_signals import signal_process
 
 GONE_TIMEOUT_S: Final = 10.0
 """How long a process may take to end, by itself or when it was killed: one in the kernel may
 take a while."""
 LOOK_S: Final = 0.02
+LOCK_TIMEOUT_S: Final = 1.0
+LOCK: Final = "lock"
+RUN_KEPT: Final = "run:kept"
+"""See `milo.task.keeper`, which this module may not import: a lock among the descriptors of a
+successor, and the mode of a task process that gets a keeper."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,31 +44,49 @@ class TaskProcesses:
         """Have a process forked that runs the task of ``state_dir``.
 
         Raises:
-            ControlError: no process could be forked.
+            SpawnerError: no process could be forked.
             StateError: no socket can be made there.
         """
         with _store(state_dir).listen(state_dir) as listener:
-            await self._spawner.spawn("run", state_dir, [listener.fileno()])
+            await self._spawner.spawn(RUN_KEPT, state_dir, [listener.fileno()])
 
     async def adopt(self, state_dir: str, descriptors: Mapping[str, int]) -> None:
         """Have a successor forked for a task whose own process is gone.
 
-        It gets duplicates of ``descriptors``; what is missing it opens itself where it can.
-        Raises as `start`.
+        It gets duplicates of ``descriptors``; what is missing it opens itself where it can. Where
+        somebody else has forked one meanwhile there is nothing to do. Raises as `start`.
         """
-        _unlink_socket(state_dir)
-        with _store(state_dir).listen(state_dir) as listener:
-            await self._spawner.spawn(
-                f"adopt:{','.join(descriptors)}",
-                state_dir,
-                [listener.fileno(), *descriptors.values()],
-            )
+        lock = await _lock(state_dir)
+        if lock is None:
+            return
+        try:
+            _unlink_socket(state_dir)
+            with _store(state_dir).listen(state_dir) as listener:
+                await self._spawner.spawn(
+                    f"adopt:{','.join((LOCK, *descriptors))}",
+                    state_dir,
+                    [listener.fileno(), lock, *descriptors.values()],
+                )
+        finally:
+            os.close(lock)
+
+    async def keep(self, state_dir: str, client: TaskClient) -> None:
+        """Have the spawner fork a successor of the task process of ``client``, should it die.
+
+        One of an older Milo cannot be kept. Raises as `start`, and ControlError.
+        """
+        if client.keeper is None or client.keeper == self._spawner.pid:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            pid = await self._spawner.keep(state_dir, ours.fileno())
+            await client.keep(theirs.fileno(), pid)
 
     async def clean(self, state_dir: str) -> None:
         """Have a process forked that removes the container, and wait for the process's end.
 
         Raises:
-            ControlError: no process could be forked.
+            SpawnerError: no process could be forked.
         """
         with contextlib.suppress(StateError):
             _unlink_socket(state_dir)
@@ -71,6 +97,24 @@ class TaskProcesses:
             await end.recv(1)
 
 
+async def _lock(state_dir: str) -> int | None:
+    """Return the lock of ``state_dir``; None when another task process serves it.
+
+    It is that of the process that was killed for a moment longer than its socket. Raises
+    `StateError` when there is no such directory.
+    """
+    with trio.move_on_after(LOCK_TIMEOUT_S):
+        while True:
+            try:
+                lock = take_lock(state_dir)
+            except OSError as exc:
+                raise StateError(state_dir, f"{exc.strerror}") from exc
+            if lock is not None:
+                return lock
+            await trio.sleep(LOOK_S)
+    return None
+
+
 def container_lives(state_dir: str) -> bool:
     """Whether the application that the task process of ``state_dir`` has written down runs.
 
@@ -78,6 +122,15 @@ def container_lives(state_dir: str) -> bool:
     """
     record = _store(state_dir).read_task(state_dir)
     return record is not None and lives(record.container)
+
+
+def end_is_seen(state_dir: str) -> bool:
+    """Whether the task process has written down how the application ended, and gone no further.
+
+    A successor ends what it had begun, and tells that end. Raises as `container_lives`.
+    """
+    record = _store(state_dir).read_task(state_dir)
+    return record is not None and record.ended is not None
 
 
 async def end_silent(state_dir: str, silence: Exception) -> None:

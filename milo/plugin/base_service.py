@@ -12,6 +12,7 @@ from milo.wire.hashicorp.nomad.plugins.base import proto as base
 
 if TYPE_CHECKING:
     from milo.host.registry import Registry
+    from milo.plugin.metrics.exporter import Exporter
 
 # The only version of the plugin API that Nomad has ever had (plugins/drivers/versions.go).
 API_VERSION = "v0.1.0"
@@ -20,8 +21,9 @@ API_VERSION = "v0.1.0"
 class BaseService(base.BasePluginBase):
     """Nomad asks these before anything else; SetConfig is left out when it reattaches."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, exporter: Exporter) -> None:
         self._registry = registry
+        self._exporter = exporter
         self.configured = False
         """Whether an agent has given its options, and so may have started tasks."""
 
@@ -41,8 +43,8 @@ class BaseService(base.BasePluginBase):
     async def set_config(self, request: base.SetConfigRequest) -> base.SetConfigResponse:
         """Take the plugin block over. A value that is not valid changes nothing."""
         block = convert.decode_config(request.msgpack_config, "plugin config")
-        await self._registry.configure(
-            parse_plugin_options(block), convert.client_mhz(request.nomad_config)
-        )
+        options = parse_plugin_options(block)
+        await self._registry.configure(options, convert.client_mhz(request.nomad_config))
+        self._exporter.configure(options.metrics)
         self.configured = True
         return base.SetConfigResponse()

@@ -7,6 +7,7 @@ it may be missing.
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,8 @@ HANDLE_VERSION = 1
 # Bridge, none and cni/<name> are all GROUP to Nomad, which makes the namespace itself
 # (client/allocrunner/network_manager_linux.go); TASK would be a driver's own network.
 NETWORK_MODES = ("HOST", "GROUP", "NONE")
+_CHILD = re.compile(r"periodic-\d+|dispatch-\d+-[0-9a-f]{8}", re.ASCII)
+"""What a child's id has behind its parent's (nomad/structs: PeriodicLaunchSuffix, DispatchedID)."""
 
 
 # ---- what comes in
@@ -76,7 +79,21 @@ def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
         job_name=task.job_name,
         group_name=task.task_group_name,
         alloc_name=_alloc_name(task),
+        namespace=task.namespace,
+        job_id=_job_id(task),
     )
+
+
+def _job_id(task: drivers.TaskConfig) -> str:
+    """Return the job's id, or that of the periodic or parameterized job whose child it is.
+
+    Nomad 2.0.5 has a field for the parent and leaves it empty. So it is taken from the environment,
+    where a job may write anything: only if the child's own id is made of it as Nomad makes it.
+    """
+    told = task.env.get("NOMAD_JOB_PARENT_ID", "")
+    parent, _, run = task.job_id.rpartition("/")
+    known = bool(told) and parent == told and _CHILD.fullmatch(run) is not None
+    return task.parent_job_id or (parent if known else task.job_id)
 
 
 def _alloc_name(task: drivers.TaskConfig) -> str:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import replace
 from typing import Any, Final
 
-import trio_asyncio
 from grpclib.protocol import Connection, H2Protocol
 from grpclib.protocol import Stream as GrpcStream
 from grpclib.server import Server, Stream
 from h2.settings import SettingCodes
 from h2.utilities import SizeLimitDict
+
+from milo.plugin.event_loop import trio_asyncio
 
 MAX_STREAMS: Final = 2**31 - 1
 """The largest number that every client takes; HTTP/2 sets no limit of its own."""
@@ -24,6 +26,10 @@ KEPT_STREAMS: Final = 1024
 
 # Of a message in a gRPC stream: not compressed, and its length.
 _PREFIX = struct.Struct(">?I")
+
+
+READ_BYTES: Final = 8192
+"""At a time, and not asyncio's 256 KiB: what a hundred starts take of it is no one step."""
 
 
 class UnlimitedProtocol(H2Protocol):
@@ -38,6 +44,7 @@ class UnlimitedProtocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
         connection = self.connection._connection
         connection._closed_streams = SizeLimitDict(size_limit=KEPT_STREAMS)
         connection.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS})
@@ -49,7 +56,11 @@ class UnlimitedServer(Server):
 
     def _protocol_factory(self) -> H2Protocol:
         made = super()._protocol_factory()
-        return UnlimitedProtocol(made.handler, made.config, made.h2_config)
+        # grpclib asks after two hours whether the client is still there; a unix socket tells that
+        # by itself. With a timer so far away, each wait of trio-asyncio's loop leaves a deadline
+        # in Trio, a thousand of them.
+        config = replace(made.config, _keepalive_time=None)
+        return UnlimitedProtocol(made.handler, config, made.h2_config)
 
 
 class Outlet:

@@ -3,7 +3,7 @@
 Nomad starts every plugin about three times at each start of its agent, and waits for the handshake
 line each time. So that line is printed before anything is imported that is needed only for
 serving; the agent's first connection waits in the socket's queue meanwhile. The spawner is forked
-earlier, after Trio and the task code are imported and before there is an event loop or a thread.
+earlier, before there is an event loop or a thread, and imports the task code by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from milo.plugin.handshake import PluginSocket, announce, is_plugin_start, open_
 
 if TYPE_CHECKING:
     from milo.host.registry import Registry
-    from milo.spawner import SpawnerProcess
+    from milo.spawner_process import SpawnerProcess
 
 ForkSpawner = Callable[[], "SpawnerProcess"]
 MakeRegistry = Callable[["SpawnerProcess"], "Registry"]
@@ -77,7 +77,7 @@ def _serve(
 
 
 def _fork_spawner() -> SpawnerProcess:
-    from milo.spawner import fork_spawner
+    from milo.spawner_process import fork_spawner
 
     return fork_spawner()
 

@@ -10,13 +10,14 @@ any other exception is logged.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-import trio_asyncio
+import trio
 from grpclib.const import Handler, Status
 from grpclib.encoding.base import StatusDetailsCodecBase
 from grpclib.exceptions import GRPCError
@@ -24,12 +25,22 @@ from grpclib.server import Stream
 
 from milo.core.text import printable
 from milo.errors import ConfigError, MiloError, TaskNotFoundError
+from milo.plugin.calls import Calls
+from milo.plugin.event_loop import trio_asyncio
 from milo.plugin.http2 import Outlet, Responses
 from milo.wire.google.rpc import Detail
 from milo.wire.google.rpc import Status as WireStatus
 from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
 
 log = logging.getLogger(__name__)
+
+CANCELLED_WITHIN_S: Final = 10
+"""How long a call that the client has ended waits to be cancelled: some turns of the event loop."""
+
+ONE_BY_ONE: Final = frozenset(
+    ("StartTask", "RecoverTask", "WaitTask", "TaskStats", "StopTask", "DestroyTask")
+)
+"""Calls that an agent makes for all its tasks at once, and that may wait some milliseconds."""
 
 AnyStream = Stream[Any, Any]
 Method = Callable[[Any], Any]
@@ -43,6 +54,22 @@ class Service(Protocol):
         ...
 
 
+class Gate:
+    """Lets calls begin one after the other, the first to come first.
+
+    The event loop does one small step of each call after the other. A hundred calls that begin at
+    once would make every step of any other call wait for a hundred of theirs.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def passed(self) -> None:
+        """Return when it is this call's turn, and what was waiting meanwhile has had a step."""
+        async with self._lock:
+            await asyncio.sleep(0)
+
+
 class Bridged:
     """A service as grpclib's server takes it."""
 
@@ -53,23 +80,27 @@ class Bridged:
         return self._mapping
 
 
-def bridged(service: Service) -> Bridged:
-    """``service`` with its Trio methods behind asyncio handlers."""
+def bridged(service: Service, calls: Calls | None = None) -> Bridged:
+    """``service`` with its Trio methods behind asyncio handlers; ``calls`` counts them."""
+    calls = calls or Calls()
     mapping: dict[str, Handler] = {}
-    outlet = Outlet()
+    outlet, gate = Outlet(), Gate()
     for path, generated in service.__mapping__().items():
         # betterproto names its handler of the method stop_task __rpc_stop_task.
         method = getattr(service, generated.func.__name__.removeprefix("__rpc_"))
-        handler = _handler(path.rpartition("/")[2], method, generated, outlet)
+        handler = _handler(path.rpartition("/")[2], method, generated, outlet, gate, calls)
         mapping[path] = generated._replace(func=handler)
     return Bridged(mapping)
 
 
 def _handler(
-    name: str, method: Method, generated: Handler, outlet: Outlet
+    name: str, method: Method, generated: Handler, outlet: Outlet, gate: Gate, calls: Calls
 ) -> Callable[[AnyStream], Any]:
+    # The others last as long as the client, or a task, does.
+    timed = not generated.cardinality.server_streaming and name != "WaitTask"
+
     async def in_trio(stream: AnyStream) -> None:
-        with contained(name):
+        with contained(name), calls.counted(name, timed=timed):
             if generated.cardinality.client_streaming:
                 argument: Any = _requests(stream)
             else:
@@ -85,9 +116,14 @@ def _handler(
                 async for response in responses:
                     # Some are bytes already, see `milo.plugin.stats_message`.
                     if not await sink.send(bytes(response)):
+                        # Its cancellation is on the way: an end before that, grpclib logs as a
+                        # fault with a traceback, for each of the tasks whose client goes.
+                        await trio.sleep(CANCELLED_WITHIN_S)
                         return
 
     async def in_asyncio(stream: AnyStream) -> None:
+        if name in ONE_BY_ONE:
+            await gate.passed()
         # When the client cancels or goes, grpclib cancels this, and that cancels `in_trio`.
         await trio_asyncio.trio_as_aio(in_trio)(stream)
 

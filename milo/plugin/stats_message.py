@@ -42,8 +42,8 @@ def _cpu(cpu: CpuUsage) -> bytes:
         _double(1, cpu.system_percent)
         + _double(2, cpu.user_percent)
         + _double(3, cpu.total_ticks)
-        + _number(4, cpu.throttled_periods)
-        + _number(5, cpu.throttled_time_ns)
+        + _figure(4, cpu.throttled_periods)
+        + _figure(5, cpu.throttled_time_ns)
         + _double(6, cpu.percent)
         + _measured(7, drivers.CpuUsageFields, cpu.measured)
     )
@@ -51,14 +51,14 @@ def _cpu(cpu: CpuUsage) -> bytes:
 
 def _memory(memory: MemoryUsage) -> bytes:
     return (
-        _number(1, memory.rss)
-        + _number(2, memory.cache)
-        + _number(3, memory.max_usage)
-        + _number(4, memory.kernel_usage)
-        + _number(5, memory.kernel_max_usage)
+        _figure(1, memory.rss)
+        + _figure(2, memory.cache)
+        + _figure(3, memory.max_usage)
+        + _figure(4, memory.kernel_usage)
+        + _figure(5, memory.kernel_max_usage)
         + _measured(6, drivers.MemoryUsageFields, memory.measured)
-        + _number(7, memory.usage)
-        + _number(8, memory.swap)
+        + _figure(7, memory.usage)
+        + _figure(8, memory.swap)
     )
 
 
@@ -74,7 +74,12 @@ def _message(field: int, data: bytes) -> bytes:
     return _varint(field << 3 | _BYTES) + _varint(len(data)) + data
 
 
-@functools.lru_cache(maxsize=4096)  # most figures of most tasks are what they were
+@functools.lru_cache(maxsize=1024)
+def _figure(field: int, value: int) -> bytes:
+    """A figure of a task: most of most tasks are what they were a second ago."""
+    return _number(field, value)
+
+
 def _number(field: int, value: int) -> bytes:
     """An unsigned field; 0 is what a missing one means."""
     return _varint(field << 3 | _VARINT) + _varint(value) if value else b""

@@ -27,7 +27,8 @@ import trio
 
 from milo.proc import children, die_with, set_oom_score_adj, write
 
-RESET_SIGNALS: Final = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+ALL_SIGNALS: Final = signal.valid_signals()
+RESET_SIGNALS: Final = sorted(set(ALL_SIGNALS) - {signal.SIGKILL, signal.SIGSTOP})
 """Python ignores SIGPIPE and Milo more; an ignored signal survives an exec."""
 MAX_REPORT_BYTES: Final = 4096
 PASSED_FD: Final = 3
@@ -269,7 +270,7 @@ def fork(run: Callable[[], object]) -> int:
     only make system calls, and execute another program. All signals stay blocked in it, until it
     has let go of the handlers: see `reset_signals`.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)
     try:
         with warnings.catch_warnings():
             # Python warns where there are threads (those of `milo run` write its output): one of

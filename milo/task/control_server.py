@@ -14,13 +14,16 @@ import trio
 from milo.core import control
 from milo.core.records import ProcessId
 from milo.errors import ControlError, MiloError
-from milo.unix_sockets import close_all, has_roots_peer, passing
+from milo.unix_sockets import close_all, has_roots_peer, passed_descriptors, passing
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""
 KEPT_EVENTS: Final = 10
 """Events while no driver is connected: as many as Nomad keeps of a task."""
 HELLO_TIMEOUT_S: Final = 10.0
+MAX_DESCRIPTORS: Final = 16
+"""With one request; the kernel drops what is more."""
+ANCILLARY_BYTES: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 FLUSH_TIMEOUT_S: Final = 1.0
 """At the end, how long a client may take to read what it was sent."""
 
@@ -28,8 +31,8 @@ FLUSH_TIMEOUT_S: Final = 1.0
 class Backend(Protocol):
     """What the supervisor answers to clients."""
 
-    def status(self, seq: int) -> control.Status:
-        """Return the task's status."""
+    def status(self, seq: int, *, figures: bool) -> control.Status:
+        """Return the task's status, and the JVM's figures where they are wanted."""
 
     def request_stop(self, signal: int, timeout_s: float) -> None:
         """Begin the stop ladder."""
@@ -40,6 +43,16 @@ class Backend(Protocol):
     def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Return names and numbers of the descriptors that a successor would need."""
 
+    @property
+    def keeper_pid(self) -> int:
+        """The keeper's process, see `milo.task.keeper`; 0 where there is none."""
+
+    def be_kept(self, channel: socket.socket, pid: int) -> None:
+        """Let the process ``pid`` behind ``channel`` be the keeper."""
+
+    def be_unkept(self) -> None:
+        """Have no keeper from now on."""
+
     async def run_command(self, sock: trio.socket.SocketType) -> None:
         """Run the command that the client of role ``exec`` asks for next."""
 
@@ -47,14 +60,19 @@ class Backend(Protocol):
         """Return what a driver that connects late has missed: Started, StartFailed, Exited."""
 
 
+_Packet = tuple[control.Message, tuple[int, ...]]
+"""A message and the descriptors that go with it."""
+
+
 class _Client:
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self.sock = sock
         self.role = ""
         self.done = trio.Event()
-        self.outbox, self.queue = trio.open_memory_channel[tuple[control.Message, tuple[int, ...]]](
-            QUEUED_NOTICES
-        )
+        # Annotated, because `open_memory_channel[...]` makes a type at each call.
+        self.outbox: trio.MemorySendChannel[_Packet]
+        self.queue: trio.MemoryReceiveChannel[_Packet]
+        self.outbox, self.queue = trio.open_memory_channel(QUEUED_NOTICES)
 
     def post(self, message: control.Message, fds: Sequence[int] = ()) -> None:
         """Queue ``message`` with ``fds``, which are this object's to close from now on."""
@@ -94,6 +112,10 @@ class ControlServer:
         if not expects_driver:
             self._met_driver.set()
         self._missed: deque[control.Event] = deque(maxlen=KEPT_EVENTS)
+
+    def fileno(self) -> int:
+        """Return the number of the listening socket."""
+        return self._listener.fileno()
 
     def publish(self, message: control.Message) -> None:
         """Send ``message`` to every connected driver; the last events wait for one to come."""
@@ -145,16 +167,21 @@ class ControlServer:
     async def _talk(self, client: _Client) -> None:
         with contextlib.suppress(OSError, ControlError):
             with trio.move_on_after(HELLO_TIMEOUT_S):
-                hello = control.decode_request(await self._receive(client))
+                packet, fds = await self._receive(client)
+                close_all(fds)
+                hello = control.decode_request(packet)
                 if not isinstance(hello, control.Hello) or not has_roots_peer(client.sock):
                     return
                 client.role = hello.role
+                if hello.role == control.ROLE_DRIVER and not hello.keepers:
+                    self._backend.be_unkept()
             if not client.role:
                 return
             welcome = control.Welcome(
                 version=control.PROTOCOL_VERSION,
                 supervisor=self._supervisor,
                 long_commands=True,
+                keeper=self._backend.keeper_pid,
             )
             if client.role == control.ROLE_EXEC:
                 await client.sock.send(control.encode(welcome))
@@ -179,16 +206,20 @@ class ControlServer:
                 self._clients.discard(client)
                 client.done.set()
 
-    async def _receive(self, client: _Client) -> bytes:
-        packet = await client.sock.recv(control.MAX_MESSAGE_BYTES)
+    async def _receive(self, client: _Client) -> tuple[bytes, list[int]]:
+        packet, rights, _, _ = await client.sock.recvmsg(
+            control.MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        fds = passed_descriptors(rights)
         if not packet:
+            close_all(fds)
             raise ControlError("The client has gone")
-        return packet
+        return packet, fds
 
     async def _read(self, client: _Client, scope: trio.CancelScope) -> None:
         try:
             while True:
-                self._answer(client, await self._receive(client))
+                self._answer(client, *await self._receive(client))
         except (OSError, ControlError):
             scope.cancel()
 
@@ -203,19 +234,33 @@ class ControlServer:
             finally:
                 close_all(fds)
 
-    def _answer(self, client: _Client, packet: bytes) -> None:
+    def _answer(self, client: _Client, packet: bytes, fds: list[int]) -> None:
+        """Do what ``packet`` asks for; ``fds`` came with it, and are closed or used up."""
         try:
             request = control.decode_request(packet)
+            channel = None
+            if isinstance(request, control.Keep) and len(fds) == 1:
+                with contextlib.suppress(OSError):
+                    channel = socket.socket(fileno=fds[0])
+                    fds = []
         except ControlError as exc:
             client.post(control.Done(seq=-1, error=control.cut(str(exc))))
             return
+        finally:
+            close_all(fds)
         try:
             match request:
                 case control.GetStatus():
-                    client.post(self._backend.status(request.seq))
+                    client.post(self._backend.status(request.seq, figures=request.figures))
                 case control.GetDescriptors():
-                    names, fds = self._backend.descriptors()
-                    client.post(control.Descriptors(seq=request.seq, names=names), _duplicates(fds))
+                    names, numbers = self._backend.descriptors()
+                    answer = control.Descriptors(seq=request.seq, names=names)
+                    client.post(answer, _duplicates(numbers))
+                case control.Keep():
+                    if channel is None:
+                        raise ControlError("Error: No channel came with the request")
+                    self._backend.be_kept(channel, request.pid)
+                    client.post(control.Done(seq=request.seq))
                 case control.Stop():
                     self._backend.request_stop(request.signal, request.timeout_s)
                     client.post(control.Done(seq=request.seq))

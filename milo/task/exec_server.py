@@ -7,7 +7,6 @@ status, and it outlives the driver, so that it can end a command whose driver ha
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import itertools
 import json
@@ -29,9 +28,11 @@ from milo.core.records import ProcessId
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.files import read_file, write_file
 from milo.proc import descriptor_path, identify, session
+from milo.process_signals import is_ending
 from milo.task.children import PASSED_FD, Child, Reaper, WaitStatus
 from milo.task.oci import cgroup_placement, exec_limits
 from milo.task.oci.bundle import BUNDLE_DIR, CONFIG_FILE
+from milo.task.oci.console import listening, receive_terminal
 from milo.task.oci.container import Container
 from milo.task.oci.crun import Crun
 from milo.task.root.mount_check import hold_inside
@@ -47,6 +48,7 @@ KILL_TIMEOUT_S: Final = 10.0
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
 """A shell's exit codes for a command that could not be run; sh(1)."""
+NOT_RUNNING: Final = "Error: The task is not running, so no command runs in it"
 
 
 class Commands:
@@ -103,7 +105,7 @@ class Commands:
                 # crun would cut the word there, and run another command than was asked for.
                 raise ControlError("Error: A word of the command holds a NUL character")
             if container is None:
-                raise ControlError("Error: The task is not running, so no command runs in it")
+                raise ControlError(NOT_RUNNING)
             if len(fds) != (0 if request.tty else STREAMS):
                 raise ControlError("Error: The command came without its standard streams")
             if not all(_is_stream(fd) for fd in fds):
@@ -117,6 +119,34 @@ class Commands:
             await _answer(sock, control.ExecEnded(exit_code=NOT_EXECUTABLE, error=text))
         finally:
             _close_all(fds)
+
+    async def run_by_itself(self, container: Container, argv: Sequence[str]) -> WaitStatus:
+        """Run a command of Milo's own as the application's user, and return how it ended.
+
+        It has nothing to read, and what it prints is dropped; it may not be more than a pipe holds.
+        When cancelled it is killed. Raises `MiloError` or OSError when it cannot be run.
+        """
+        name = f"{self._launch.state_dir}/{EXEC_FILES}{next(self._numbers)}"
+        paths = (f"{name}.json", f"{name}.pid", f"{name}.log", f"{name}.sock")
+        sessions: set[int] = set()
+        ended, nobody = os.pipe2(os.O_CLOEXEC)
+        os.close(nobody)
+        unread, output = os.pipe2(os.O_CLOEXEC)
+        status: WaitStatus | None = None
+        try:
+            request = control.Exec(argv=tuple(argv))
+            child, _ = await self._start(
+                container, request, [ended, output, output], paths, sessions
+            )
+            status = await child.wait()
+            return status
+        finally:
+            _close_all([ended, unread, output])
+            for path in paths:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            if status is None:
+                kill_sessions(container.processes(), sessions)
 
     async def _run(
         self,
@@ -171,14 +201,12 @@ class Commands:
         with contextlib.ExitStack() as stack:
             # By descriptor: crun enters it with root's rights, and before 1.15 wherever a symlink
             # leads by then, such as through /proc/1/root.
-            cwd = stack.enter_context(_work_dir(container.process.pid, process["cwd"]))
+            cwd = stack.enter_context(_work_dir(container.process, process["cwd"]))
             process["cwd"] = descriptor_path(PASSED_FD)
             write_file(process_path, json.dumps(process).encode())
             console: socket.socket | None = None
             if request.tty:
-                console = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                console.bind(console_path)
-                console.listen(1)
+                console = stack.enter_context(listening(console_path))
             argv = crun_args.exec_args(
                 self._launch.crun_path,
                 container.id,
@@ -205,7 +233,7 @@ class Commands:
                 if (led := session(pid)) is not None:  # crun gives each command one of its own
                     sessions.add(led)
                 child = self._reaper.adopt(pid)
-            terminal = [] if console is None else _receive_terminal(console)
+            terminal = [] if console is None else [receive_terminal(console)]
         return child, terminal
 
     def _process(self, request: control.Exec) -> dict[str, Any]:
@@ -221,10 +249,12 @@ class Commands:
         return process
 
 
-def _work_dir(pid: int, path: str) -> Held:
+def _work_dir(process: ProcessId, path: str) -> Held:
     try:
-        return hold_inside(pid, path)
+        return hold_inside(process.pid, path)
     except StateError as exc:
+        if is_ending(process):
+            raise ControlError(NOT_RUNNING) from exc
         raise ControlError(
             f"Error: The command's working directory {path} cannot be entered: {exc.problem}"
         ) from exc
@@ -241,20 +271,6 @@ def kill_sessions(pids: Iterable[int], sessions: set[int]) -> None:
         if session(pid) in sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _receive_terminal(console: socket.socket) -> list[int]:
-    """Take the terminal that crun has sent by now; raises OSError when it has not."""
-    console.settimeout(1.0)
-    sender, _ = console.accept()
-    with sender:
-        sender.settimeout(1.0)
-        _, rights, _, _ = sender.recvmsg(4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    fds = passed_descriptors(rights)
-    if len(fds) != 1:
-        _close_all(fds)
-        raise OSError(errno.EPROTO, "crun sent no terminal")
-    return fds
 
 
 async def _until_gone(sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:

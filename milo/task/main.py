@@ -15,9 +15,10 @@ from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
 from milo.core.records import TASK_FILE, TaskRecord, decode
 from milo.errors import MiloError, StateError
-from milo.files import read_file
+from milo.files import read_file, take_lock
 from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
 from milo.task.children import Reaper
+from milo.task.keeper import LOCK, Keeper
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch
@@ -29,13 +30,15 @@ it at all). With a few MiB it is the last that the OOM killer takes; what it wou
 memory that it should never have, and then its successor goes on with the task."""
 
 
-def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
+def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) -> int:
     """Run the task whose launch is in ``state_dir``; ``fds[0]`` is its listening socket.
 
-    ``mode`` is ``run``; or ``adopt:<names>``: go on with a task whose own process was killed,
-    the rest of ``fds`` being its descriptors, named in order and separated by commas; or
-    ``clean``: remove what such a task left, ``fds[0]`` being a socket whose end tells the
-    driver that it is done.
+    ``channel`` leads to its keeper, see `milo.task.keeper`.
+
+    ``mode`` is ``run``, or `milo.task.keeper.RUN_KEPT`; or ``adopt:<names>``: go on with a task
+    whose own process was killed, the rest of ``fds`` being its descriptors, named in order and
+    separated by commas; or ``clean``: remove what such a task left, ``fds[0]`` being a socket whose
+    end tells the driver that it is done.
 
     Returns the exit status of the task process: 0 when the task was run to its end, whatever
     that was.
@@ -60,8 +63,14 @@ def main(mode: str, state_dir: str, fds: Sequence[int]) -> int:
                 raise StateError(state_dir, "there is no record of a task to take over")
             names = mode.removeprefix("adopt:").split(",")
             takeover = Takeover(record, dict(zip(names, fds[1:], strict=False)))
+        if takeover is None or LOCK not in takeover.descriptors:
+            # Held until this process ends, however it does. A read-only one can be locked too.
+            with contextlib.suppress(OSError):
+                take_lock(state_dir)
         listener = socket.socket(fileno=fds[0])
-        supervisor = Supervisor(launch, Reaper(reap_all=True), listener=listener)
+        supervisor = Supervisor(
+            launch, Reaper(reap_all=True), listener=listener, keeper=Keeper(channel)
+        )
         # Before there is an event loop.
         start = takeover or Preparer.fork()
         trio.run(supervisor.run, start)

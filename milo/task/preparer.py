@@ -25,12 +25,13 @@ import attrs
 import msgspec
 import trio
 
+from milo import cgroup_files
 from milo.core import control, records
-from milo.core.config.spelling import in_options
-from milo.core.config.task_options import parse_task_options
+from milo.core.config.spelling import in_options, words_in_options
+from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.java.application import java_arguments
-from milo.core.launch import Launch
-from milo.errors import ConfigError, MiloError, StateError, TaskStartError
+from milo.core.launch import Application, Launch
+from milo.errors import MiloError, StateError, TaskStartError
 from milo.files import read_file, write_file
 from milo.proc import (
     address_space_bytes,
@@ -43,8 +44,10 @@ from milo.task.children import Reaper
 from milo.task.containment import fault
 from milo.task.java.application import resolve_application
 from milo.task.java.class_path import missing_sentence
-from milo.task.java.jvm import JvmPlan, plan_jvm
+from milo.task.java.jvm import JvmPlan, plan_jvm, user_words
 from milo.task.java.needs import needs
+from milo.task.java.recordings import remove_old
+from milo.task.java.startup_plan import StartupPlan, plan_startup
 from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.oci import privileges
 from milo.task.oci.bundle import Bundle, write_bundle
@@ -76,10 +79,13 @@ class Prepared:
     jvm: JvmPlan
     bundle: Bundle
     """Without its binds."""
+    startup: StartupPlan = attrs.field(factory=StartupPlan)
     held: tuple[tuple[str, str], ...] = ()
     """Of each descriptor that is passed on: see `MountCheck.pairs`."""
     warnings: tuple[str, ...] = ()
     """Sentences for the task's user, to be told before the application says anything."""
+    removed: tuple[str, ...] = ()
+    """The recordings of earlier starts that were removed, by what their names begin with."""
     inspect_s: float = 0.0
     bundle_s: float = 0.0
     version: records.Int32 = records.RECORD_VERSION
@@ -109,6 +115,7 @@ class Preparer:
         Raises:
             OSError: no socket or no process can be made.
         """
+        cgroup_files.detect()  # once for both: it stays known
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         # One that is ignored, as whoever started `milo run` may have it, leaves no status.
@@ -214,15 +221,44 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
     """
     began_s = time.monotonic()
     options = parse_task_options(launch.config, launch.plugin)
-    privileges.permitted_user(launch, options)
+    user = privileges.permitted_user(launch, options)
     app = resolve_application(launch, options)
     plan = plan_jvm(launch, options, app)
+    words = user_words(launch, options, app.java.major, openj9=app.java.openj9)
+    startup = plan_startup(launch, options, app, words, plan.tuning, user)
     inspected_s = time.monotonic()
-    arguments = java_arguments(app, options, plan.tuning.arguments)
-    bundle = write_bundle(launch, options, app, arguments)
+    removed = remove_old(launch, plan.recording) if plan.recording else []
+    try:
+        bundle, check = _lay_out(launch, options, app, plan, startup)
+    except MiloError:
+        # Another process may have removed the archive since, or the operator the whole cache.
+        if startup.bind is None or os.path.lexists(startup.bind.source):
+            raise
+        startup = StartupPlan(remark="No startup archive, because it has just been removed")
+        bundle, check = _lay_out(launch, options, app, plan, startup)
+    missing = missing_sentence(launch, app.jar, bundle.binds) if app.jar else ""
+    prepared = Prepared(
+        policy=PumpPolicy.of(options.log_overflow, options.log_block_timeout_s),
+        jvm=attrs.evolve(plan, remarks=(*plan.remarks, *bundle.notes)),
+        bundle=attrs.evolve(bundle, binds=()),
+        startup=startup,
+        held=check.pairs,
+        warnings=(missing,) if missing else (),
+        removed=tuple(removed),
+        inspect_s=inspected_s - began_s,
+        bundle_s=time.monotonic() - inspected_s,
+    )
+    return prepared, check
+
+
+def _lay_out(
+    launch: Launch, options: TaskOptions, app: Application, plan: JvmPlan, startup: StartupPlan
+) -> tuple[Bundle, MountCheck]:
+    """Write the bundle, and hold what it mounts; raises `MiloError`."""
+    arguments = java_arguments(app, options, (*plan.tuning.arguments, *startup.arguments))
+    bundle = write_bundle(launch, options, app, arguments, startup.bind)
     wanted = needs(launch, app, bundle.binds, bundle.work_dir)
     access.check(wanted, bundle.binds, launch, options, bundle.user)
-    missing = missing_sentence(launch, app.jar, bundle.binds) if app.jar else ""
     check = MountCheck(
         bundle.binds,
         alloc_dir=launch.alloc_dir,
@@ -230,16 +266,7 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
         root=bundle.root,
         work_dir=bundle.work_dir,
     )
-    prepared = Prepared(
-        policy=PumpPolicy.of(options.log_overflow, options.log_block_timeout_s),
-        jvm=attrs.evolve(plan, remarks=(*plan.remarks, *bundle.notes)),
-        bundle=attrs.evolve(bundle, binds=()),
-        held=check.pairs,
-        warnings=(missing,) if missing else (),
-        inspect_s=inspected_s - began_s,
-        bundle_s=time.monotonic() - inspected_s,
-    )
-    return prepared, check
+    return bundle, check
 
 
 # ---- in the child ---------------------------------------------------------------------------
@@ -270,11 +297,14 @@ def _be_preparer(fd: int, parent: int) -> NoReturn:
 
 def _answer(sock: socket.socket, state_dir: str) -> _Verdict:
     """Prepare the task in ``state_dir`` and pass on what is held."""
-    by_hand = False
+    by_hand, jar = False, ""
     try:
         launch = read_launch(state_dir)
-        by_hand = launch.by_hand
+        by_hand, jar = launch.by_hand, launch.config.get("jar_path", "")
         prepared, check = prepare(launch)
+        if by_hand:
+            said = tuple(words_in_options(text, jar) for text in prepared.warnings)
+            prepared = attrs.evolve(prepared, warnings=said)
         write_file(os.path.join(state_dir, records.PREPARED_FILE), records.encode(prepared))
         held = check.descriptors
         more = msgspec.json.encode(_Verdict(more=True))
@@ -283,9 +313,10 @@ def _answer(sock: socket.socket, state_dir: str) -> _Verdict:
     except MemoryError:
         raise
     except MiloError as exc:
-        if by_hand and isinstance(exc, ConfigError):
-            exc = in_options(exc)
-        return _Verdict(error=control.cut(str(exc)), recoverable=exc.recoverable)
+        text = str(exc)
+        if by_hand:
+            text = in_options(exc, jar)
+        return _Verdict(error=control.cut(text), recoverable=exc.recoverable)
     except OSError as exc:
         if exc.errno == errno.ENOMEM:
             raise MemoryError from exc

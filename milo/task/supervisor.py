@@ -26,7 +26,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-import attrs
 import trio
 
 from milo.core import control, records
@@ -37,20 +36,24 @@ from milo.core.text import printable
 from milo.errors import ControlError, MiloError, TaskStartError
 from milo.files import write_file
 from milo.proc import this_process
-from milo.task import containment
+from milo.task import containment, keeper
 from milo.task.children import Reaper, WaitStatus
+from milo.task.conclusion import End, Running, conclude, end_container
 from milo.task.control_server import ControlServer
 from milo.task.exec_server import Commands
 from milo.task.java.jvm import Jvm, plan_of_past
+from milo.task.java.second_step import SecondStep
+from milo.task.java.startup_plan import StartupPlan
+from milo.task.java.startup_recording import StartupArchive
 from milo.task.journal import Journal
+from milo.task.keeper import Keeper
 from milo.task.ladder import StopLadder
 from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.logs.streams import Streams, Takeover
 from milo.task.oci.bundle import Bundle, cgroup_path
-from milo.task.oci.cgroup_state import GONE_TIMEOUT_S
+from milo.task.oci.console import Console
 from milo.task.oci.container import (
     Container,
-    MemoryEnd,
     adopt,
     create,
     discard_bundle,
@@ -64,8 +67,6 @@ ALLOC_MISSING_TIMES: Final = 3
 ORPHAN_GRACE_S: Final = 5.0
 """How long the application has after SIGTERM when its allocation is gone."""
 
-UNSEEN_EXIT: Final = "the process that supervised it was killed, so nobody saw its exit code"
-
 
 def _stopped() -> TaskStartError:
     return TaskStartError("Error: The task was stopped before it had started", recoverable=False)
@@ -75,31 +76,12 @@ Outcome = records.ExitRecord | control.StartFailed
 Observer = Callable[[control.Message], None]
 
 
-@attrs.frozen
-class _Running:
-    """What there is of a task whose application runs."""
-
-    container: Container
-    streams: Streams
-    jvm: Jvm
-    timings_s: dict[str, float] = attrs.field(factory=dict)
-
-
-@attrs.define
-class _End:
-    """What is known of the container's end so far."""
-
-    status: WaitStatus | None = None
-    at_s: float = 0.0
-    """Unix time; 0 while it has not ended."""
-    problem: str = ""
-
-
 class Supervisor:
     """Runs one `Launch`. `run` is called once, in a process that may reap its children.
 
-    ``observe`` is called with every message that a driver would get. ``stdin`` is a descriptor for
-    the application's standard input, and stays the caller's; without one it has none.
+    ``observe`` is called with every message that a driver would get. ``console`` is the
+    application's standard input, and stays the caller's. ``spell`` puts an error into the words of
+    whoever has started it. ``keeper`` forks a successor if need be.
     """
 
     def __init__(
@@ -109,10 +91,14 @@ class Supervisor:
         *,
         listener: socket.socket | None = None,
         observe: Observer | None = None,
-        stdin: int | None = None,
+        console: Console | None = None,
+        spell: Callable[[str], str] = str,
+        keeper: Keeper | None = None,
     ) -> None:
         self.launch = launch
-        self._stdin = stdin
+        self._spell = spell
+        self._keeper = keeper or Keeper()
+        self._console = console or Console()
         self.phase = Phase.CREATING
         self._reaper = reaper
         self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE))
@@ -123,10 +109,13 @@ class Supervisor:
             self._server = ControlServer(listener, self, self._identity, expects_driver=not alone)
         self._observe = observe
         self._container: Container | None = None
+        self._jvm: Jvm | None = None
         self._streams: Streams | None = None
         self._latest: control.Message | None = None
         self._commands = Commands(launch, reaper)
         self._ladder = StopLadder(self._journal.log)
+        self._seen: records.SeenEnd | None = None
+        """How the application ended, where that is to be written down early."""
         self._marks: dict[str, float] = {"begin": time.monotonic()}
 
     # ---- the whole life -----------------------------------------------------------------
@@ -171,7 +160,7 @@ class Supervisor:
             return await self._fail(exc)
         return await self._watch(running)
 
-    async def _start(self, preparer: Preparer) -> _Running:
+    async def _start(self, preparer: Preparer) -> Running:
         """Make the container and let the application run. Leaves nothing when it fails."""
         with contextlib.ExitStack() as undo:
             undo.callback(discard_bundle, self.launch, cgroup_path(self.launch))
@@ -180,10 +169,17 @@ class Supervisor:
                 streams = Streams.open(self.launch, prepared.policy, self._journal)
                 self._streams = streams
                 undo.callback(streams.close)
+                for name in prepared.removed:
+                    self._journal.log("info", f"an old flight recording was removed: {name}")
                 for warning in prepared.warnings:
                     self._journal.event(warning)
                     streams.print_first(warning)
                 container = await self._create(prepared.bundle, mount_check, streams)
+                second_step = None
+                if prepared.startup.second_step:
+                    second_step = SecondStep(
+                        self.launch, self._reaper, prepared.bundle, mount_check
+                    )
             try:
                 if self._ladder.requested:
                     raise _stopped()
@@ -193,10 +189,12 @@ class Supervisor:
                     await container.destroy()
                 raise
             undo.pop_all()
+        self._console.connect(streams.container_stdout)
         streams.release_container_ends()
         self._mark("start")
         jvm = Jvm(self.launch, prepared.jvm)
-        return _Running(container, streams, jvm, self._timings(prepared))
+        archive = StartupArchive(self.launch, prepared.startup, self._journal, second_step)
+        return Running(container, streams, jvm, archive, self._timings(prepared))
 
     async def _prepare(self, preparer: Preparer) -> tuple[Prepared, MountCheck]:
         """Have the task prepared, unless it is stopped meanwhile."""
@@ -230,7 +228,7 @@ class Supervisor:
             self._reaper,
             bundle,
             mount_check,
-            stdin=self._stdin,
+            console=self._console,
             stdout=streams.container_stdout,
             stderr=streams.container_stderr,
         )
@@ -243,18 +241,21 @@ class Supervisor:
         self._mark("create")
         return container
 
-    def _take_over(self, takeover: Takeover) -> _Running:
+    def _take_over(self, takeover: Takeover) -> Running:
         prepared = read_prepared(self.launch.state_dir)
         if prepared is not None:
-            policy, plan = prepared.policy, prepared.jvm
+            policy, plan, startup = prepared.policy, prepared.jvm, prepared.startup
         else:
             plugin = self.launch.plugin
             policy = PumpPolicy.of(plugin.log_overflow, plugin.log_block_timeout_s)
-            plan = plan_of_past(self.launch)
+            plan, startup = plan_of_past(self.launch), StartupPlan()
         container = adopt(self.launch, self._reaper, takeover.record)
         streams = self._streams = Streams.adopt(self.launch, policy, self._journal, takeover)
         with containment.contained("ending what commands have left", self._journal.log):
             self._commands.end_left_behind(container.cgroup_path, container.process.pid)
+        if (seen := takeover.record.ended) is not None:
+            # Whatever ended that process while it kept an archive is not tried again.
+            self._seen, startup = seen, StartupPlan()
         try:
             self._write_record(container.id, container.cgroup_path, container)
         except MiloError as exc:
@@ -263,11 +264,13 @@ class Supervisor:
         self._journal.event(
             "The process that supervised the task was killed; another one has taken over"
         )
-        return _Running(container, streams, Jvm(self.launch, plan, is_new=False))
+        jvm = Jvm(self.launch, plan, is_new=False)
+        archive = StartupArchive(self.launch, startup, self._journal)
+        return Running(container, streams, jvm, archive)
 
     async def _fail(self, error: MiloError) -> Outcome:
         """Say why the task did not start, everywhere its user may look."""
-        text = printable(str(error))
+        text = printable(self._spell(str(error)))
         self._journal.log("error", text)
         self.phase = advance(self.phase, Happening.START_FAILED)
         if not self._ladder.requested:
@@ -277,13 +280,13 @@ class Supervisor:
         self._announce(failed)
         return failed
 
-    async def _watch(self, running: _Running) -> records.ExitRecord:
+    async def _watch(self, running: Running) -> records.ExitRecord:
         """Be there while the container runs; return how it ended, all output delivered.
 
         Whatever happens, also to this process itself, the container is gone afterwards, and how
         it ended is written down and told.
         """
-        end = _End()
+        end = End()
         try:
             await self._accompany(running, end)
         except Exception as exc:
@@ -294,13 +297,14 @@ class Supervisor:
                 record = await self._conclude(running, end)
         return record
 
-    async def _accompany(self, running: _Running, end: _End) -> None:
+    async def _accompany(self, running: Running, end: End) -> None:
         """Return when the container has ended and its output is delivered; note that in ``end``.
 
         What runs beside the container may end nothing but itself: see `containment`.
         """
         container, streams, log = running.container, running.streams, self._journal.log
-        self._container = container
+        self._container, self._jvm = container, running.jvm
+        self._keeper.begin(self._kept)
         self.phase = advance(self.phase, Happening.STARTED)
         self._announce(
             control.Started(
@@ -312,12 +316,18 @@ class Supervisor:
             )
         )
         beside: dict[str, Callable[[], Awaitable[None]]] = {
-            "the stop ladder": partial(self._ladder.climb, container),
+            "the application's terminal": self._console.run,
+            "the stop ladder": partial(
+                self._ladder.climb, container, partial(self._ask_last_words, running)
+            ),
             "the watch over the allocation": self._watch_allocation,
             "the look at what the JVM chose": partial(running.jvm.tell, container, self._journal),
+            "the look at its archive": partial(running.archive.watch, container, self._commands),
             "the watch for a heap dump": partial(running.jvm.watch_dump, self._journal),
             "the watch for the kernel's kills": partial(
-                container.oom_kills.watch, partial(self._tell_of_kills, container)
+                container.oom_kills.watch,
+                partial(self._tell_of_kills, container),
+                self._journal.log,
             ),
         }
         async with trio.open_nursery() as nursery:
@@ -327,69 +337,42 @@ class Supervisor:
             end.status = await container.wait()
             end.at_s = time.time()
             self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
+            await self._console.drained()
             await streams.drained()
             nursery.cancel_scope.cancel()
 
-    async def _conclude(self, running: _Running, end: _End) -> records.ExitRecord:
+    async def _conclude(self, running: Running, end: End) -> records.ExitRecord:
         """Remove what is left, then write down and tell how the task ended. Never raises."""
-        container, streams, log = running.container, running.streams, self._journal.log
         if not end.at_s:
-            container.kill()
-            with containment.contained("waiting for the container", log):
-                with trio.move_on_after(GONE_TIMEOUT_S):
-                    end.status = await container.wait()
-            end.at_s = time.time()
+            await end_container(running.container, end, self._journal.log)
             self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
-        killed, memory = MemoryEnd(), records.MemoryPeak()
-        with containment.contained("reading the container's memory", log):
-            killed, memory = container.memory_end(end.status), container.memory()
-        crash = ""
-        with containment.contained("looking for what the JVM has left", log):
-            running.jvm.tell_of_dump(self._journal)
-            if end.status != WaitStatus(0, 0):
-                crash = running.jvm.crash(container.process.pid)
-        with containment.contained("closing the streams", log):
-            streams.close()
-        with containment.contained("removing the container", log):
-            if trouble := await container.destroy():
-                log("warn", f"{trouble}; removed without it")
-        error = end.problem or (UNSEEN_EXIT if end.status is None else "")
-        if (pause := container.pause_status) is not None and not killed.oom_killed:
-            error = (
-                "its pause process, which is process 1 of the container, ended too early "
-                f"({pause}), and the kernel ends everything in the container with it"
-            )
-        stdout = stderr = records.StreamCounters()
-        with containment.contained("reading the counters", log):
-            stdout, stderr = streams.counters()
-        record = records.ExitRecord(
-            exit_code=-1 if end.status is None else end.status.exit_code,
-            signal=0 if end.status is None else end.status.signal,
-            oom_killed=killed.oom_killed,
-            oom_kills=killed.oom_kills,
-            stop_killed=killed.stop_killed,
-            memory=memory,
-            error=error,
-            ended_at_s=end.at_s,
-            started_at_s=container.started_at_s,
-            task_id=self.launch.task_id,
-            alloc_dir=self.launch.alloc_dir,
-            stdout=stdout,
-            stderr=stderr,
-            crash=crash,
-            java_oom=streams.java_oom,
-            last_stderr_line=streams.last_stderr_line,
-        )
+        if end.status is None and (seen := self._seen) is not None:
+            end.status, end.at_s = WaitStatus(seen.exit_code, seen.signal), seen.at_s
+        elif end.status is not None and running.archive.takes_time:
+            self._write_end(running.container, end.status, end.at_s)
+        # What a successor would begin with is closed from here on.
+        self._keeper.release()
+        record = await conclude(self.launch, running, end, self._journal, self._ladder)
         try:
             write_file(
                 os.path.join(self.launch.state_dir, records.EXIT_FILE), records.encode(record)
             )
         except MiloError as exc:
             # The connected driver still hears of the exit; only a later one could not.
-            log("error", str(exc))
+            self._journal.log("error", str(exc))
         self.phase = advance(self.phase, Happening.DRAINED)
         self._announce(control.Exited(record=record))
         return record
+
+    def _write_end(self, container: Container, status: WaitStatus, at_s: float) -> None:
+        """Write down how the application ended, of which a successor could not learn."""
+        self._seen = records.SeenEnd(status.exit_code, status.signal, at_s)
+        with containment.contained("writing down the application's end", self._journal.log):
+            self._write_record(container.id, container.cgroup_path, container)
+
+    def _ask_last_words(self, running: Running, sent: str) -> None:
+        with containment.contained("asking for a thread dump", self._journal.log):
+            running.jvm.ask_for_threads(running.container, sent, self._journal)
 
     def _tell_of_kills(self, container: Container, count: int) -> None:
         self._journal.event(kills_sentence(count, container.memory().limit_bytes))
@@ -406,13 +389,15 @@ class Supervisor:
 
     # ---- what clients ask (control_server.Backend) --------------------------------------
 
-    def status(self, seq: int) -> control.Status:
+    def status(self, seq: int, *, figures: bool) -> control.Status:
         """Return the answer to a `control.GetStatus`."""
-        if self._streams is None:
-            none = records.StreamCounters()
-            return control.Status(seq=seq, phase=self.phase, stdout=none, stderr=none)
-        stdout, stderr = self._streams.counters()
-        return control.Status(seq=seq, phase=self.phase, stdout=stdout, stderr=stderr)
+        stdout = stderr = records.StreamCounters()
+        if self._streams is not None:
+            stdout, stderr = self._streams.counters()
+        jvm = None
+        if figures and self._jvm is not None and self._container is not None:
+            jvm = self._jvm.figures(self._container.started_at_s)
+        return control.Status(seq=seq, phase=self.phase, stdout=stdout, stderr=stderr, jvm=jvm)
 
     def request_stop(self, signal: int, timeout_s: float) -> None:
         """Send ``signal`` now and SIGKILL ``timeout_s`` later; of two stops the earlier counts."""
@@ -434,6 +419,23 @@ class Supervisor:
         """Return what a successor would need to go on with the streams."""
         return ((), ()) if self._streams is None else self._streams.descriptors()
 
+    @property
+    def keeper_pid(self) -> int:
+        """The process that forks a successor without being asked; 0 where there is none."""
+        return self._keeper.pid
+
+    def be_kept(self, channel: socket.socket, pid: int) -> None:
+        """Let another process be the keeper."""
+        self._keeper.change(channel, pid)
+
+    def be_unkept(self) -> None:
+        """Have no keeper from now on."""
+        self._keeper.leave()
+
+    def _kept(self) -> keeper.Descriptors:
+        assert self._server is not None
+        return keeper.listed(*self.descriptors(), self._server.fileno())
+
     async def run_command(self, sock: trio.socket.SocketType) -> None:
         """Run a command in the container for the client behind ``sock``."""
         running = self.phase in (Phase.RUNNING, Phase.STOPPING)
@@ -448,6 +450,8 @@ class Supervisor:
         self._publish(message)
 
     def _publish(self, message: control.Message) -> None:
+        if isinstance(message, control.DescriptorsChanged):
+            self._keeper.update()
         if self._server is not None:
             self._server.publish(message)
         if self._observe is not None:
@@ -472,6 +476,7 @@ class Supervisor:
             container_id=container_id,
             cgroup_path=cgroup_path,
             started_at_s=0.0 if container is None else container.started_at_s,
+            ended=self._seen,
         )
         write_file(os.path.join(self.launch.state_dir, records.TASK_FILE), records.encode(record))
 

@@ -10,9 +10,11 @@ import pytest
 
 from tests.support import artifacts
 from tests.support.agent import Agent, agent, missing
+from tests.support.cluster import Cluster, cluster
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
 
+OF_CONFIG = ("args", "jvm_options", "dump_on_kill")
 RunJar = Callable[..., Job]
 IN_VM = "MILO_IN_VM" in os.environ
 """Whether this is the virtual machine of `tests/vm`."""
@@ -59,19 +61,37 @@ def nomad(dev_agent: Agent) -> Iterator[Nomad]:
 def run_jar(nomad: Nomad, jar_url: str) -> RunJar:
     """Run a test JAR by its name: ``run_jar("hello.jar", args=["x"], kind="service")``.
 
-    ``args`` and ``jvm_options`` go to the task's config, everything else to `job_file`.
+    ``args``, ``jvm_options`` and ``dump_on_kill`` go to the task's config, everything else to
+    `job_file`.
     """
 
     def run(jar: str, **options: object) -> Job:
         config = {
             "args": [],
-            **{key: options.pop(key) for key in ("args", "jvm_options") if key in options},
+            **{key: options.pop(key) for key in OF_CONFIG if key in options},
         }
         return nomad.run(
             job_file(config=config, artifact=f"{jar_url}/{jar}", **options)  # type: ignore[arg-type]
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Cluster]:
+    """The cluster that all tests of a module share."""
+    if reason := missing():
+        pytest.skip(reason)
+    with cluster() as one:
+        yield one
+
+
+@pytest.fixture
+def town(world: Cluster) -> Iterator[Cluster]:
+    """The cluster with both clients ready; the test's jobs are forgotten afterwards."""
+    world.wait_ready()
+    yield world
+    world.purge()
 
 
 @pytest.hookimpl(wrapper=True)

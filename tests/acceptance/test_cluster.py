@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 
 import attrs
 import pytest
 
 from tests.acceptance.conftest import IN_VM
-from tests.support import nomads
-from tests.support.agent import missing
-from tests.support.cluster import Cluster, cluster
-from tests.support.jobs import job_file
+from tests.support import nomads, pages
+from tests.support.agent import MILO
+from tests.support.cluster import Cluster
+from tests.support.jobs import NEVER_AGAIN, job_file, shell_job
 from tests.support.waiting import wait_for
 
 pytestmark = [
@@ -24,44 +24,13 @@ pytestmark = [
 ]
 DISPATCHES = 200 if os.environ.get("MILO_FULL") else 20
 """The matrix tries all."""
-NEVER_AGAIN = "reschedule {\nattempts = 0\nunlimited = false\n}\n"
-"""What `job_file` says of rescheduling; a task that is lost with its client is replaced without."""
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Cluster]:
-    """The cluster that all tests here share."""
-    if reason := missing():
-        pytest.skip(reason)
-    with cluster() as one:
-        yield one
-
-
-@pytest.fixture
-def town(world: Cluster) -> Iterator[Cluster]:
-    """The cluster with both clients ready; the test's jobs are forgotten afterwards."""
-    world.wait_ready()
-    yield world
-    world.purge()
-
-
-def shell(url: str, name: str, script: str, **options: object) -> str:
-    """Return a job file that runs ``script`` in a shell, by a JVM."""
-    return job_file(
-        name=name,
-        config={"args": [script]},
-        artifact=f"{url}/shell.jar",
-        memory=64,
-        cpu=50,
-        **options,  # type: ignore[arg-type]
-    )
 
 
 def test_drain_migrates_the_data(town: Cluster, jar_url: str) -> None:
     """A drained task ends in peace and goes on elsewhere, with what it had written."""
     disk = "ephemeral_disk {\nmigrate = true\nsticky = true\n}\nmigrate {\nmin_healthy_time = "
     script = "echo start >>/alloc/data/starts; cat /alloc/data/starts; sleep 600"
-    town.nomad.run(shell(jar_url, "mover", script, kind="service", group=f'{disk}"1s"\n}}'))
+    town.nomad.run(shell_job(jar_url, "mover", script, kind="service", group=f'{disk}"1s"\n}}'))
     [first] = town.wait_running("mover", 1)
     wait_for("the first start", lambda: town.logs(first["ID"]) == "start\n")
     node = first["NodeID"]
@@ -90,7 +59,7 @@ def test_canary_and_rolling_update(town: Cluster, jar_url: str) -> None:
 
     def submit(word: str) -> None:
         script = f"echo {word}; sleep 600"
-        town.nomad.run(shell(jar_url, "web", script, kind="service", group=update))
+        town.nomad.run(shell_job(jar_url, "web", script, kind="service", group=update))
 
     def words() -> list[str]:
         return sorted(town.logs(alloc["ID"]).strip() for alloc in town.running("web"))
@@ -112,11 +81,16 @@ def test_canary_and_rolling_update(town: Cluster, jar_url: str) -> None:
     assert restarts == [0, 0, 0]
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["lost", "disconnected"])
-def test_death_of_a_client(town: Cluster, jar_url: str, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("kept", "fault"),
+    [(False, signal.SIGKILL), (True, signal.SIGKILL), (True, signal.SIGSTOP)],
+    ids=["lost", "disconnected", "silent"],
+)
+def test_death_of_a_client(town: Cluster, jar_url: str, kept: bool, fault: signal.Signals) -> None:
     """Its task is replaced on the other one; when the client is back, one of the two remains.
 
-    Where the job allows for a disconnection that is the first: the same JVM, never stopped.
+    Where the job allows for a disconnection that is the first: the same JVM, never stopped. A
+    client that is only silent comes back with all that it had.
     """
     group = 'update {\nmin_healthy_time = "1s"\nhealth_check = "task_states"\n}\n'
     group += _may_disconnect(town) if kept else ""
@@ -133,7 +107,7 @@ def test_death_of_a_client(town: Cluster, jar_url: str, kept: bool) -> None:
     # Nomad replaces nothing that is disconnected while its deployment goes on.
     wait_for("the deployment's end", lambda: _deployed(town, "survivor"), 60)
     client = town.clients[first["NodeName"]]
-    client.end(signal.SIGKILL)
+    client.fail(fault)
     try:
 
         def replaced() -> bool:
@@ -143,7 +117,7 @@ def test_death_of_a_client(town: Cluster, jar_url: str, kept: bool) -> None:
         seen = town.nomad.get(f"/v1/allocation/{first['ID']}")["ClientStatus"]
         assert seen == ("unknown" if kept else "lost")
     finally:
-        client.start()
+        client.come_back()
     town.wait_ready()
 
     def settled() -> bool:
@@ -172,7 +146,9 @@ def _may_disconnect(town: Cluster) -> str:
 def test_dispatch(town: Cluster, jar_url: str) -> None:
     """Many short jobs at once: each runs once, with its own word, and ends well."""
     # So large that a few run at once, and the others wait until there is room.
-    text = shell(jar_url, "batch", "echo word $NOMAD_META_WORD").replace("cpu = 50", "cpu = 1000")
+    text = shell_job(jar_url, "batch", "echo word $NOMAD_META_WORD").replace(
+        "cpu = 50", "cpu = 1000"
+    )
     text = text.replace('group "g"', 'parameterized {\nmeta_required = ["word"]\n}\ngroup "g"')
     town.nomad.run(text)
     jobs = [
@@ -194,12 +170,19 @@ def test_dispatch(town: Cluster, jar_url: str) -> None:
 
 
 def test_system_and_periodic_jobs(town: Cluster, jar_url: str) -> None:
-    """A system job runs on every client, a periodic one at each of its times."""
-    text = shell(jar_url, "everywhere", "sleep 600", kind="system")
+    """A system job runs on every client, a sysbatch job once, a periodic one at its times."""
+    text = shell_job(jar_url, "everywhere", "sleep 600", kind="system")
     town.nomad.run(text.replace(NEVER_AGAIN, ""))
     both = town.wait_running("everywhere", 2)
     assert {alloc["NodeName"] for alloc in both} == {"one", "two"}
-    text = shell(jar_url, "often", "echo now")
+    town.nomad.run(shell_job(jar_url, "once", "true", kind="sysbatch").replace(NEVER_AGAIN, ""))
+
+    def complete() -> set[str]:
+        allocs = town.nomad.get("/v1/job/once/allocations")
+        return {one["NodeName"] for one in allocs if one["ClientStatus"] == "complete"}
+
+    wait_for("it to end everywhere", lambda: complete() == {"one", "two"}, 60)
+    text = shell_job(jar_url, "often", "echo now")
     times = 'periodic {\ncron = "*/5 * * * * * *"\nprohibit_overlap = false\n}\n'
     town.nomad.run(text.replace('group "g"', f'{times}group "g"'))
 
@@ -226,7 +209,7 @@ def test_namespaces_and_tokens(town: Cluster, jar_url: str, tmp_path: Path) -> N
     words = ("acl", "token", "create", "-type=client", "-policy=reader", "-json")
     token = json.loads(town.nomad.cli(*words))["SecretID"]
     limited = attrs.evolve(town.nomad, token=token)
-    text = shell(jar_url, "guarded", "echo here; sleep 600", kind="service")
+    text = shell_job(jar_url, "guarded", "echo here; sleep 600", kind="service")
     file = tmp_path / "job.hcl"
     file.write_text(text.replace('type = "service"', 'type = "service"\nnamespace = "without"'))
     with pytest.raises(AssertionError, match="not allowed"):
@@ -260,9 +243,33 @@ def test_variables_and_identity(town: Cluster, jar_url: str) -> None:
         "cat /local/greeting; cut -d. -f2 /secrets/nomad_token | wc -l;"
         ' [ "$NOMAD_TOKEN" = "$(cat /secrets/nomad_token)" ] && echo same; sleep 600'
     )
-    town.nomad.run(shell(jar_url, "reader", script, kind="service", task=template))
+    town.nomad.run(shell_job(jar_url, "reader", script, kind="service", task=template))
     [alloc] = town.wait_running("reader", 1)
     wait_for("the greeting", lambda: town.logs(alloc["ID"]) == "hello\n1\nsame\n")
     items["Items"] = {"greeting": "good evening"}
     town.nomad.put("/v1/var/nomad/jobs/reader", items)
     wait_for("the new greeting", lambda: "good evening\n" in town.logs(alloc["ID"]), 60)
+
+
+def test_a_token_for_the_doctor(town: Cluster, tmp_path: Path) -> None:
+    """The policy of docs/production.md lets `milo doctor` see agent and node; nothing else does."""
+    [policy] = [text for kind, text in pages.blocks("production.md") if kind == "hcl"]
+    (tmp_path / "doctor.hcl").write_text(policy)
+    town.nomad.cli("acl", "policy", "apply", "milo-doctor", str(tmp_path / "doctor.hcl"))
+    words = ("acl", "token", "create", "-name=milo-doctor", "-policy=milo-doctor", "-json")
+    secret = json.loads(town.nomad.cli(*words))["SecretID"]
+    address = f"http://127.0.0.1:{town.clients['one'].ports[0]}"
+
+    def verdicts(token: str) -> dict[str, str]:
+        done = subprocess.run(
+            [MILO, "doctor", "--json", "--service=none", "--address", address],
+            env={**os.environ, "NOMAD_TOKEN": token},
+            capture_output=True,
+            check=False,
+        )
+        return {one["check"]: one["verdict"] for one in json.loads(done.stdout)["checks"]}
+
+    found = verdicts(secret)
+    assert found["agent"] == found["driver"] == found["plugin_dir"] == "ok", found
+    without = verdicts("")
+    assert without["agent"] == "skipped" and without["container"] == "ok", without

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from milo import cgroup_files
 from milo.core.cgroup import Mode
 from tests.acceptance.conftest import RunJar
@@ -66,6 +68,8 @@ def test_heap_dump_is_kept(nomad: Nomad, jar_url: str) -> None:
     assert found[1].rpartition("/")[2] in listing
 
 
+# All agents of a host share Nomad's groups for reserved cores.
+@pytest.mark.alone
 def test_reserved_cores_are_the_tasks_own(nomad: Nomad, jar_url: str) -> None:
     """With ``cores = 1`` the JVM sees one processor, and may run on no other."""
     job = nomad.run(job_file(artifact=f"{jar_url}/probe.jar").replace("cpu = 100", "cores = 1", 1))

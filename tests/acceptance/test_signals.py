@@ -109,7 +109,7 @@ def test_kill_signal(name: str, run_jar: RunJar) -> None:
     """
     names = ["HUP", "INT", "TERM", "USR2", "WINCH"]
     options = f'kill_signal = "{name}"\nkill_timeout = "500ms"'
-    job = listen(run_jar, *names, task=options)
+    job = listen(run_jar, *names, task=options, dump_on_kill=False)
     job.stop()
     shown = job.logs().decode()
     assert re.findall(r"got (\w+) ", shown) == [name] * (name not in ("SIGQUIT", "SIGNULL"))

@@ -23,7 +23,7 @@ from tests.support.nomad import Job, Nomad
 from tests.support.waiting import wait_for
 
 PAGE = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
-TABLE = PAGE.partition("## Symptoms\n")[2].partition("\n#### ")[0]
+TABLE = PAGE.partition("## Symptoms\n")[2].partition("\n### ")[0]
 ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[.+\]\(\S+\) \|$", TABLE, re.MULTILINE)
 SEEN = [text for seen in ROWS for text in re.findall(r"`([^`]+)`", seen)]
 LIBRARY = str(next(Path("/usr/lib").glob("*/libseccomp.so.2"), "/usr/lib/libseccomp.so.2"))
@@ -316,11 +316,11 @@ def test_a_main_class_that_is_not_there(place: tuple[Nomad, str]) -> None:
 def test_an_empty_block(place: tuple[Nomad, str]) -> None:
     """Nomad refuses it; one key is enough."""
     nomad, url = place
-    text = job_file(artifact=f"{url}/hello.jar")
-    ill = nomad.run(text.replace("args = []", ""))
+    artifact = f"{url}/hello.jar"
+    ill = nomad.run(job_file(artifact=artifact).replace("args = []", ""))
     ill.wait_state("dead")
     assert "Root value must be object" in told(ill)
-    well = nomad.run(text)
+    well = nomad.run(job_file(artifact=artifact))
     well.wait_state("dead")
     assert not well.task()["Failed"]
 

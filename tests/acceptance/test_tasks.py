@@ -113,14 +113,17 @@ def test_stop_in_peace(run_jar: RunJar, options: str, exit_code: int) -> None:
 
 
 def test_stop_of_a_stubborn_task(run_jar: RunJar) -> None:
-    """When kill_timeout has passed, everything in the container is killed."""
+    """When kill_timeout has passed, everything in the container is killed; its log says why."""
     job = run_jar("stubborn.jar", kind="service", args=["60000"], task='kill_timeout = "2s"')
     job.wait_logs("running")
     started = time.monotonic()
     job.stop()
     took = time.monotonic() - started
     assert 1.5 < took < 8, took
-    assert job.logs().decode() == "running\nasked to end\n"
+    shown = job.logs().decode()
+    assert shown.startswith("running\nasked to end\n")
+    assert "at Stubborn.lambda$main$0(" in shown and "JNI global refs" in shown
+    assert any("threads were doing then is in its log" in event for event in job.events())
     assert any("Signal: 9" in event for event in job.events()), job.events()
 
 

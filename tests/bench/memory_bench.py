@@ -30,7 +30,8 @@ async def footprints(
 
     An agent's WaitTask and TaskStats calls are pending for every task. Each row, in bytes:
     driver_rss, driver_pss, spawner_pss, task_pss and jvm_pss (mean of all), marginal_pss (all of
-    Milo's processes, compared with no task, a task); and of one CPU: driver_cpu, task_cpu.
+    Milo's processes, compared with no task, a task); and of one CPU: driver_cpu, task_cpu,
+    in idle_s.
     """
     tasks: list[Task] = []
     rows: list[dict[str, Any]] = []
@@ -62,20 +63,21 @@ async def _start_up_to(host: PluginHost, jar: Path, tasks: list[Task], count: in
 
 async def _measure(host: PluginHost, count: int, idle_s: float) -> dict[str, Any]:
     driver = host.process.popen.pid
-    table = _processes()
+    table = processes()
     (spawner,) = [pid for pid, (name, parent) in table.items() if parent == driver]
     supervisors = [
         pid for pid, (name, parent) in table.items() if name == "milo-task" and parent == spawner
     ]
     assert len(supervisors) == count, (len(supervisors), count)
     jvms = [pid for pid, (_, parent) in table.items() if parent in set(supervisors)]
-    before = _cpu_s(driver), sum(map(_cpu_s, supervisors))
+    before = cpu_s(driver), sum(map(cpu_s, supervisors))
     await asyncio.sleep(idle_s)
-    used = _cpu_s(driver) - before[0], sum(map(_cpu_s, supervisors)) - before[1]
+    used = cpu_s(driver) - before[0], sum(map(cpu_s, supervisors)) - before[1]
     memory = {pid: rollup(pid) for pid in (driver, spawner, *supervisors, *jvms)}
     task_pss = [memory[pid]["Pss"] for pid in supervisors]
     return {
         "tasks": count,
+        "idle_s": idle_s,
         "driver_rss": memory[driver]["Rss"],
         "driver_pss": memory[driver]["Pss"],
         "spawner_pss": memory[spawner]["Pss"],
@@ -88,13 +90,25 @@ async def _measure(host: PluginHost, count: int, idle_s: float) -> dict[str, Any
     }
 
 
+def jvms(driver: int) -> list[int]:
+    """Return the processes of all tasks of a driver, which is given by its process id."""
+    table = processes()
+    spawners = {pid for pid, (_, parent) in table.items() if parent == driver}
+    supervisors = {
+        pid for pid, (name, parent) in table.items() if name == "milo-task" and parent in spawners
+    }
+    return [
+        pid for pid, (name, parent) in table.items() if name == "java" and parent in supervisors
+    ]
+
+
 def rollup(pid: int) -> dict[str, int]:
     """Return the bytes of each kind in /proc/<pid>/smaps_rollup: Rss, Pss, Private_Dirty ..."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
 
 
-def _processes() -> dict[int, tuple[str, int]]:
+def processes() -> dict[int, tuple[str, int]]:
     """Return name and parent of every process."""
     found = {}
     for entry in Path("/proc").iterdir():
@@ -107,7 +121,7 @@ def _processes() -> dict[int, tuple[str, int]]:
     return found
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """Return the processor seconds of all threads of a process (clock ticks of 10 ms)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

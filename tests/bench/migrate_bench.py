@@ -1,4 +1,4 @@
-"""Nomad's ``java`` driver and Milo side by side on one agent: what docs/migrate-from-java.md says.
+"""Nomad's ``java`` driver and Milo side by side on one agent, for docs/benchmarks.md.
 
 ``python -m tests.support.private_mounts python -m tests.bench.migrate_bench [--runs N]
 [--default-chroot]`` prints the table. Needs root, Nomad, crun and JDKs with javac.
@@ -156,7 +156,7 @@ def table(found: dict[str, dict[str, Any]], node: int) -> str:
     rows = [
         ("Start: task received to `main`", *(f"{row['start_s']:.2f} s" for row in (java, milo))),
         (
-            "Disk: size of the allocation's directory",
+            "Disk: size of the task's directories",
             *(f"{row['disk_bytes'] / MIB:,.2f} MiB" for row in (java, milo)),
         ),
         (
@@ -165,14 +165,14 @@ def table(found: dict[str, dict[str, Any]], node: int) -> str:
         ),
         ("Files and directories in it", *(f"{row['files']:,.0f}" for row in (java, milo))),
         (
-            f"Largest heap that the JVM takes, task of {MEMORY_MB} MiB",
+            f"Largest heap in a task of {MEMORY_MB} MiB",
             *(f"{int(row['heap_bytes']) / MIB:,.0f} MiB" for row in (java, milo)),
         ),
         (
             "Memory of the task's helper process (PSS)",
             *(f"{row['helper_bytes'] / MIB:.1f} MiB" for row in (java, milo)),
         ),
-        ("Memory for all tasks of the node (PSS)", "in the agent", f"{node / MIB:.1f} MiB"),
+        ("Memory of the driver, once a node (PSS)", "in the agent", f"{node / MIB:.1f} MiB"),
         ("JDK without a word in the job", java["java"], milo["java"]),
     ]
     lines = ["|  | `java` | `milo` |", "| --- | --- | --- |"]

@@ -27,11 +27,14 @@ import msgspec.msgpack
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from milo.core.records import LOG_FILE, short_id
 from milo.plugin.handshake import COOKIE_NAME, COOKIE_VALUE
 from milo.wire.hashicorp.nomad.plugins.base import proto as base_wire
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 TASK = "app"
+GROUP = "g"
+"""As in `tests.support.jobs`: a startup archive is used for the same group alone."""
 OUTPUT_TIMEOUT_S = 60.0
 STATS_INTERVAL_S = 1
 """Nomad's default of ``telemetry.collection_interval``."""
@@ -91,6 +94,8 @@ class Task:
     stderr: int
     waiting: asyncio.Task[Any] | None = None
     following: asyncio.Task[Any] | None = None
+    handle: drivers.TaskHandle | None = None
+    """What StartTask answered, for RecoverTask."""
 
     async def first_byte(self) -> float:
         """Return time.perf_counter() of the moment when stdout has something to read."""
@@ -119,12 +124,16 @@ class PluginHost:
         self._driver = drivers.DriverStub(channel)
         self._base = base_wire.BasePluginStub(channel)
         self._dir = base
+        self._state_dir = base
         self._log_offset = 0
         self._background: list[asyncio.Task[Any]] = []
 
-    async def begin(self, state_dir: Path) -> None:
-        """Configure the plugin and open the streams that an agent holds open."""
-        block = msgspec.msgpack.encode({"state_dir": str(state_dir)})
+    async def begin(self, state_dir: Path, **keys: str) -> None:
+        """Configure the plugin, by more ``keys`` too, and open the streams of an agent."""
+        self._state_dir = state_dir
+        block = msgspec.msgpack.encode(
+            {"state_dir": str(state_dir), "cache_dir": str(self._dir / "cache"), **keys}
+        )
         await self._base.set_config(base_wire.SetConfigRequest(msgpack_config=block))
         healthy: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -142,23 +151,38 @@ class PluginHost:
         await asyncio.wait_for(healthy, 30)
 
     def lay_out(
-        self, jar: Path, *, args: Sequence[str] = (), jvm_options: Sequence[str], memory_mb: int
+        self,
+        jar: Path,
+        *,
+        args: Sequence[str] = (),
+        jvm_options: Sequence[str],
+        memory_mb: int,
+        job: str = "bench",
+        env: dict[str, str] | None = None,
+        **keys: str,
     ) -> Task:
-        """Make a task's directories and FIFOs as Nomad does, with ``jar`` as its artifact."""
+        """Make a task's directories and FIFOs as Nomad does, with ``jar`` as its artifact.
+
+        That is a JAR, or a directory. ``keys`` are more of the job's config.
+        """
         alloc_id = str(uuid.uuid4())
         alloc_dir = self._dir / "alloc" / alloc_id
         for path in (f"{TASK}/local", f"{TASK}/secrets", f"{TASK}/tmp", "alloc/logs", "alloc/data"):
             directory = alloc_dir / path
             directory.mkdir(parents=True)
             directory.chmod(0o777)
-        shutil.copy(jar, alloc_dir / TASK / "local" / jar.name)
+        target = alloc_dir / TASK / "local" / jar.name
+        if jar.is_dir():
+            shutil.copytree(jar, target, copy_function=shutil.copy)
+        else:
+            shutil.copy(jar, target)
         fifos = [alloc_dir / f"alloc/logs/.{TASK}.{name}.fifo" for name in ("stdout", "stderr")]
         for fifo in fifos:
             os.mkfifo(fifo, 0o600)
         # 1024 shares, as every process has that is in no group: with fewer a busy machine would
         # hold the container back behind what it is compared with.
         limit = drivers.LinuxResources(memory_limit_bytes=memory_mb << 20, cpu_shares=1024)
-        block = {"args": list(args), "jvm_options": list(jvm_options)}
+        block = {"args": list(args), "jvm_options": list(jvm_options), **keys}
         config = drivers.TaskConfig(
             id=f"{alloc_id}/{TASK}/{uuid.uuid4().hex[:8]}",
             name=TASK,
@@ -167,7 +191,11 @@ class PluginHost:
             stdout_path=str(fifos[0]),
             stderr_path=str(fifos[1]),
             msgpack_driver_config=msgspec.msgpack.encode(block),
-            env={"NOMAD_TASK_DIR": "/local"},
+            env={"NOMAD_TASK_DIR": "/local", **(env or {})},
+            namespace="default",
+            job_id=job,
+            job_name=job,
+            task_group_name=GROUP,
             resources=drivers.Resources(linux_resources=limit),
         )
         stdout, stderr = (os.open(fifo, os.O_RDONLY | os.O_NONBLOCK) for fifo in fifos)
@@ -175,7 +203,20 @@ class PluginHost:
 
     async def start(self, task: Task, *, stats: bool) -> None:
         """StartTask; then a WaitTask is pending, and ``stats`` are streamed, as by an agent."""
-        await self._driver.start_task(drivers.StartTaskRequest(task=task.config))
+        answer = await self._driver.start_task(drivers.StartTaskRequest(task=task.config))
+        task.handle = answer.handle
+        self.attend(task, stats=stats)
+
+    async def recover(self, task: Task, *, stats: bool) -> None:
+        """RecoverTask of one that an earlier plugin process has started; then as `start`."""
+        assert task.handle is not None
+        await self._driver.recover_task(
+            drivers.RecoverTaskRequest(task_id=task.config.id, handle=task.handle)
+        )
+        self.attend(task, stats=stats)
+
+    def attend(self, task: Task, *, stats: bool) -> None:
+        """Have a WaitTask pending, and ``stats`` streamed, as an agent has."""
         task.waiting = asyncio.create_task(
             _quiet(self._driver.wait_task(drivers.WaitTaskRequest(task.config.id)))
         )
@@ -183,10 +224,28 @@ class PluginHost:
             request = drivers.TaskStatsRequest(task.config.id, timedelta(seconds=STATS_INTERVAL_S))
             task.following = asyncio.create_task(_quiet(_drain(self._driver.task_stats(request))))
 
+    async def inspect(self, task: Task) -> None:
+        """InspectTask; that the plugin does not know it yet is an answer, too."""
+        await _quiet(self._driver.inspect_task(drivers.InspectTaskRequest(task.config.id)))
+
+    async def stop(self, task: Task, *, timeout_s: float) -> None:
+        """StopTask, by SIGTERM; returns when the task has ended."""
+        timeout = timedelta(seconds=timeout_s)
+        await self._driver.stop_task(drivers.StopTaskRequest(task.config.id, timeout, "SIGTERM"))
+
+    async def wait(self, task: Task) -> drivers.WaitTaskResponse | None:
+        """Wait for the task's end; return how it was, if the plugin has told."""
+        if task.waiting is None:
+            return None
+        told: drivers.WaitTaskResponse | None = await asyncio.wait_for(
+            task.waiting, OUTPUT_TIMEOUT_S
+        )
+        return told
+
     async def end(self, task: Task, *, force: bool) -> None:
         """Wait for the task's end, or ``force`` it, and remove all of it."""
-        if not force and task.waiting is not None:
-            await asyncio.wait_for(task.waiting, OUTPUT_TIMEOUT_S)
+        if not force:
+            await self.wait(task)
         await self._driver.destroy_task(drivers.DestroyTaskRequest(task.config.id, force))
         for pending in (task.waiting, task.following):
             if pending is not None:
@@ -206,6 +265,11 @@ class PluginHost:
         assert found, text.decode(errors="replace")
         return {key: float(value) for key, value in found[-1].items() if not key.startswith("@")}
 
+    def task_log(self, task: Task) -> str:
+        """Return the log of a task's own process, which there is until the task is destroyed."""
+        path = self._state_dir / short_id(task.config.id) / LOG_FILE
+        return path.read_text() if path.exists() else ""
+
     async def close(self) -> None:
         """Let the streams go."""
         for task in self._background:
@@ -215,14 +279,16 @@ class PluginHost:
 
 
 @asynccontextmanager
-async def open_host(launcher: Path, base: Path, state_dir: Path) -> AsyncIterator[PluginHost]:
-    """Start a plugin, configure it, and end it when the block is left."""
+async def open_host(
+    launcher: Path, base: Path, state_dir: Path, **keys: str
+) -> AsyncIterator[PluginHost]:
+    """Start a plugin, configure it, by more ``keys`` too, and end it when the block is left."""
     process = start_plugin(launcher, base)
     try:
         channel = Channel(path=process.socket_path)
         host = PluginHost(process, channel, base)
         try:
-            await host.begin(state_dir)
+            await host.begin(state_dir, **keys)
             yield host
         finally:
             await host.close()

@@ -16,19 +16,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from milo.task.logs.fifo import FifoSink, open_fifo_writer, raise_capacity
+from milo.task.logs.fifo import PIPE_BYTES, FifoSink, open_fifo_writer, raise_capacity
 from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import PumpPolicy
 
 GIB = 1 << 30
 WAYS = ("none", "pump", "loop", "c loop")
 """No pump at all, Milo's pump, a Trio loop of read and write, the same loop in C."""
+PACED_WAYS = ("none", "c splice", "splice", "pump")
+"""The latency's: no pump, the least that moves a line, the same in Trio, and Milo's pump."""
 
 
 def build_tool(directory: str) -> str:
@@ -42,8 +45,8 @@ def build_tool(directory: str) -> str:
     return tool
 
 
-def throughput(tool: str, way: str, write_bytes: int, total_bytes: int) -> dict[str, float]:
-    """Move ``total_bytes``, written ``write_bytes`` at a time, through a FIFO one ``way``.
+def throughput(tool: str, way: str, write_bytes: int, seconds: float) -> dict[str, float]:
+    """Write for ``seconds``, ``write_bytes`` at a time, through a FIFO one ``way``.
 
     Returns bytes_per_s as the reader saw them and cpu_s_per_gib of the process between.
     """
@@ -54,31 +57,35 @@ def throughput(tool: str, way: str, write_bytes: int, total_bytes: int) -> dict[
             between, target = None, writer_fd
         else:
             source, target = open_pipe()
-            between = _start_between(tool, way, path, source, writer_fd, target)
+            between = _start_between(tool, way, path, source, writer_fd, [target])
             os.close(source)
             os.close(writer_fd)
         os.close(reader_fd)
-        command = [tool, "write", str(write_bytes), str(total_bytes)]
-        writer = subprocess.Popen(command, stdout=target)
+        command = [tool, "write", str(write_bytes), str(seconds)]
+        writer = subprocess.Popen(command, stdout=target, stderr=subprocess.PIPE)
         os.close(target)
         cpu_s = 0.0 if between is None else _cpu_of(between)
-        assert writer.wait() == 0
+        _, written = writer.communicate()
+        assert writer.returncode == 0
         output, _ = reader.communicate()
-        moved, seconds = output.split()
-        assert int(moved) >= total_bytes
+        moved, took_s = output.split()
+        assert int(moved) == int(written)
         return {
-            "bytes_per_s": int(moved) / float(seconds),
+            "bytes_per_s": int(moved) / float(took_s),
             "cpu_s_per_gib": cpu_s * GIB / int(moved),
         }
 
 
 def latency(
-    tool: str, pumps: int, *, lines_per_s: float = 1000, seconds: float = 10, pumped: bool = True
+    tool: str, pumps: int, *, lines_per_s: float = 1000, seconds: float = 10, way: str = "pump"
 ) -> dict[str, float]:
-    """Send time-stamped lines, ``lines_per_s`` for each of ``pumps`` streams.
+    """Send time-stamped lines, ``lines_per_s`` for each of ``pumps`` streams, one of `PACED_WAYS`.
 
     Returns the delay from write to readable at the FIFO in milliseconds (p50_ms, p99_ms,
-    p999_ms, max_ms), and the share of one CPU that all pumps took together.
+    p999_ms, max_ms); how many lines a second each stream really got (sent_per_s), as the one
+    writer of all, who ends after ``seconds``, may not keep up; and the pumps' processor time
+    together, of one processor, from when the first line was sent until the last one had been read
+    (cpu_share).
     """
     children: list[int] = []
     readers: list[int] = []
@@ -87,28 +94,38 @@ def latency(
         for index in range(pumps):
             path, reader_fd, writer_fd = _fifo(directory, f"fifo{index}")
             readers.append(reader_fd)
-            if pumped:
+            if way != "none":
                 source, target = open_pipe()
                 unwanted = [*readers, *writers, target]
-                children.append(_fork(_pump_between(path, source, writer_fd), unwanted))
+                children.append(_start_between(tool, way, path, source, writer_fd, unwanted))
                 os.close(source)
                 os.close(writer_fd)
                 writer_fd = target
             writers.append(writer_fd)
+        for reader_fd, writer_fd in zip(readers, writers, strict=True):
+            # Once it is through, the pump has started, which is not what is measured.
+            os.write(writer_fd, b"\n")
+            assert os.read(reader_fd, 1) == b"\n"
+        before_s = sum(map(_cpu_so_far, children))
         collector = subprocess.Popen(
             [tool, "collect", *map(str, readers)], pass_fds=readers, stdout=subprocess.PIPE
         )
         count = str(int(lines_per_s * seconds))
+        began_s = time.perf_counter()
         stamper = subprocess.Popen(
-            [tool, "stamp", str(lines_per_s), count, *map(str, writers)], pass_fds=writers
+            [tool, "stamp", str(lines_per_s), count, *map(str, writers)],
+            pass_fds=writers,
+            stdout=subprocess.PIPE,
         )
         for fd in (*readers, *writers):
             os.close(fd)
         output, _ = collector.communicate()
-        assert stamper.wait() == 0
-        cpu_s = sum(map(_cpu_of, children))
+        took_s = time.perf_counter() - began_s
+        sent, sending_s = stamper.communicate()[0].split()
+        assert stamper.returncode == 0
+        cpu_s = sum(map(_cpu_of, children)) - before_s
     delays = sorted(int(line) / 1e6 for line in output.split())
-    assert len(delays) == int(count) * pumps
+    assert len(delays) == int(sent)
 
     def quantile(part: float) -> float:
         return delays[min(int(part * len(delays)), len(delays) - 1)]
@@ -118,7 +135,9 @@ def latency(
         "p99_ms": quantile(0.99),
         "p999_ms": quantile(0.999),
         "max_ms": delays[-1],
-        "cpu_share": cpu_s / seconds,
+        "sent_per_s": int(sent) / pumps / float(sending_s),
+        # Of the time that it took, which is more than ``seconds`` where the pumps are late.
+        "cpu_share": cpu_s / took_s,
     }
 
 
@@ -136,12 +155,10 @@ def compare_throughput(
     """
     rows = []
     for size in sizes:
-        guess = throughput(tool, "none", size, 64 << 20)["bytes_per_s"]
-        total = int(guess * seconds) // size * size
         results: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way in ways:
-                results[way].append(throughput(tool, way, size, total))
+                results[way].append(throughput(tool, way, size, seconds))
         medians = {
             way: {
                 key: statistics.median(result[key] for result in results[way])
@@ -167,17 +184,17 @@ def compare_latency(
     """
     rows: list[dict[str, Any]] = []
     for count in pumps:
-        runs: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+        runs: dict[str, list[dict[str, float]]] = {"none": [], "pump": []}
         for _ in range(rounds):
-            for pumped, results in runs.items():
-                results.append(latency(tool, count, seconds=seconds, pumped=pumped))
+            for way, results in runs.items():
+                results.append(latency(tool, count, seconds=seconds, way=way))
         rows += [
             {
                 "pumps": count,
-                "way": "pump" if pumped else "none",
+                "way": way,
                 **{key: statistics.median(run[key] for run in results) for key in results[0]},
             }
-            for pumped, results in runs.items()
+            for way, results in runs.items()
         ]
     return rows
 
@@ -195,12 +212,29 @@ def _fifo(directory: str, name: str) -> tuple[str, int, int]:
     return path, reader, writer
 
 
-def _start_between(tool: str, way: str, path: str, source: int, sink: int, target: int) -> int:
-    if way == "c loop":
-        os.set_blocking(source, True)
-        return subprocess.Popen([tool, "copy"], stdin=source, stdout=sink).pid
-    work = _pump_between(path, source, sink) if way == "pump" else _loop_between(source, sink)
-    return _fork(work, [target])
+def _start_between(
+    tool: str, way: str, path: str, source: int, sink: int, unwanted: Sequence[int]
+) -> int:
+    if way in ("c loop", "c splice"):
+        os.set_blocking(source, way == "c loop")
+        os.set_blocking(sink, True)
+        work = _program_between([tool, "copy" if way == "c loop" else "splice"], source, sink)
+    elif way == "pump":
+        work = _pump_between(path, source, sink)
+    elif way == "splice":
+        work = _splice_between(source, sink)
+    else:
+        work = _loop_between(source, sink)
+    return _fork(work, unwanted)
+
+
+def _program_between(argv: list[str], source: int, sink: int) -> Callable[[], None]:
+    def work() -> None:
+        os.dup2(source, 0)
+        os.dup2(sink, 1)
+        os.execv(argv[0], argv)
+
+    return work
 
 
 def _pump_between(path: str, source: int, fd: int) -> Callable[[], None]:
@@ -208,6 +242,21 @@ def _pump_between(path: str, source: int, fd: int) -> Callable[[], None]:
         os.set_blocking(fd, False)
         sink = FifoSink(path, beneath=os.path.dirname(path), fd=fd)
         trio.run(Pump("stdout", source, sink, PumpPolicy(), lambda _event: None).run)
+
+    return work
+
+
+def _splice_between(source: int, sink: int) -> Callable[[], None]:
+    async def move() -> None:
+        flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+        while True:
+            await trio.lowlevel.wait_readable(source)
+            if not os.splice(source, sink, PIPE_BYTES, flags=flags):
+                return
+
+    def work() -> None:
+        os.set_blocking(sink, True)
+        trio.run(move)
 
     return work
 
@@ -251,6 +300,11 @@ def _cpu_of(pid: int) -> float:
     _, status, usage = os.wait4(pid, 0)
     assert status == 0
     return usage.ru_utime + usage.ru_stime
+
+
+def _cpu_so_far(pid: int) -> float:
+    """Return the CPU seconds that the only thread of a running process has used."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def _versions() -> Iterator[tuple[str, str]]:

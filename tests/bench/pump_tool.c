@@ -1,14 +1,20 @@
 /* The ends of the log path for pump_bench.py: writers and readers that cost next to nothing.
  *
- *   pump_tool write SIZE TOTAL            writes TOTAL bytes to stdout, SIZE at a time
+ *   pump_tool write SIZE SECONDS          writes to stdout for so long, SIZE bytes at a time;
+ *                                         prints to stderr how many bytes that were
  *   pump_tool read                        reads stdin to its end; prints bytes and seconds
  *   pump_tool copy                        stdin to stdout by read and write, 64 KiB at a time
+ *   pump_tool splice                      stdin to stdout by poll and splice, as little as it takes
  *   pump_tool stamp RATE COUNT FD...      COUNT lines a descriptor, RATE a second each, that
- *                                         start with CLOCK_MONOTONIC in nanoseconds
+ *                                         start with CLOCK_MONOTONIC in nanoseconds; prints how
+ *                                         many lines that were in how many seconds: it ends at
+ *                                         its time also where it could not keep the pace
  *   pump_tool collect FD...               reads such lines until all ends; prints the delays
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +24,7 @@
 #include <unistd.h>
 
 #define LINE 120
+#define LOOK 65536 /* bytes from one look at the clock to the next */
 static char buffer[1 << 20];
 
 static int64_t now_ns(void) {
@@ -35,11 +42,18 @@ static int write_all(int fd, const char *data, size_t left) {
     return 0;
 }
 
-static int run_write(size_t size, int64_t total) {
+static int run_write(size_t size, double seconds) {
+    int64_t end = now_ns() + (int64_t)(seconds * 1e9), total = 0, look = 0;
     memset(buffer, 'x', sizeof buffer);
     for (int64_t i = size - 1; i < (int64_t)sizeof buffer; i += size) buffer[i] = '\n';
-    for (; total > 0; total -= size)
+    do {
         if (write_all(1, buffer, size)) return 1;
+        total += size;
+        if (total < look) continue;
+        look = total + LOOK;
+        if (now_ns() >= end) break;
+    } while (1);
+    fprintf(stderr, "%lld\n", (long long)total);
     return 0;
 }
 
@@ -54,6 +68,15 @@ static int run_read(void) {
     return n < 0;
 }
 
+static int run_splice(void) {
+    struct pollfd source = {.fd = 0, .events = POLLIN};
+    ssize_t n;
+    while (poll(&source, 1, -1) == 1 &&
+           (n = splice(0, NULL, 1, NULL, 1 << 20, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)) != 0)
+        if (n < 0 && errno != EAGAIN) return 1;
+    return 0;
+}
+
 static int run_copy(void) {
     ssize_t n;
     while ((n = read(0, buffer, 65536)) > 0)
@@ -65,8 +88,9 @@ static int run_copy(void) {
 static int run_stamp(double rate, int64_t count, int fds, char **fd) {
     char line[LINE + 1];
     int64_t start = now_ns() + 50000000;
+    int64_t end = start + (int64_t)(count * 1e9 / rate), i;
     double step = 1e9 / rate / fds;
-    for (int64_t i = 0; i < count * fds; i++) {
+    for (i = 0; i < count * fds && (i < fds || now_ns() < end); i++) {
         int64_t at = start + (int64_t)(i * step);
         struct timespec t = {at / 1000000000, at % 1000000000};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
@@ -74,6 +98,7 @@ static int run_stamp(double rate, int64_t count, int fds, char **fd) {
         line[LINE - 1] = '\n';
         if (write_all(atoi(fd[i % fds]), line, LINE)) return 1;
     }
+    printf("%lld %.6f\n", (long long)i, (now_ns() - start) / 1e9);
     return 0;
 }
 
@@ -109,8 +134,9 @@ static int run_collect(int fds, char **fd) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 4 && !strcmp(argv[1], "write")) return run_write(atol(argv[2]), atoll(argv[3]));
+    if (argc == 4 && !strcmp(argv[1], "write")) return run_write(atol(argv[2]), atof(argv[3]));
     if (argc == 2 && !strcmp(argv[1], "read")) return run_read();
+    if (argc == 2 && !strcmp(argv[1], "splice")) return run_splice();
     if (argc == 2 && !strcmp(argv[1], "copy")) return run_copy();
     if (argc > 4 && !strcmp(argv[1], "stamp"))
         return run_stamp(atof(argv[2]), atoll(argv[3]), argc - 4, argv + 4);

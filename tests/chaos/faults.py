@@ -165,8 +165,6 @@ def _kill_task_process_and_plugin(world: World) -> None:
         WELL_S,
     )
     _wait_successor(world, subject, pid)
-    # With its last writer the log collector came to its end: the agent starts it again.
-    _stop_agent(world)
 
 
 def _wait_successor(world: World, subject: Subject, pid: int) -> None:

@@ -34,7 +34,7 @@ class Plan:
     bare_task_kills: int = 4
     """The task process is killed together with the spawner."""
     double_kills: int = 2
-    """Plugin and task process, within a second, then a restart of the agent."""
+    """Plugin and task process, within a second."""
     spawner_kills: int = 10
     stops: int = 6
     """A task is stopped, and another one started."""

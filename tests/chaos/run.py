@@ -22,6 +22,7 @@ import attrs
 from tests.chaos.faults import Done, do
 from tests.chaos.plan import SHORT, Plan
 from tests.chaos.verdict import (
+    LOSING,
     Result,
     Timeline,
     broken_promises,
@@ -136,7 +137,7 @@ def summary(outcome: Outcome) -> dict[str, object]:
             name: [
                 gap.lost_bytes for cause, gap in gaps if cause is not None and cause.name == name
             ]
-            for name in ("logmon kill", "double kill")
+            for name in LOSING
         },
         "repeated": sum(account.repeated for account in once),
         "out_of_order": sum(account.out_of_order for account in once),

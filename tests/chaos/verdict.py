@@ -17,12 +17,13 @@ MORE_STALL_MS = 50.0
 LOGMON_BUFFER_BYTES = (64 + 32) << 10
 """What a log collector holds: a buffered writer of 64 KiB, and a copy of 32 KiB on its way
 there. Source: Nomad 2.0.5, client/logmon/logging/rotator.go and Go's io.Copy."""
-LOSING = ("logmon kill", "double kill")
+LOSING = ("logmon kill",)
 """The faults that may lose something."""
 COLLECTOR = ("logmon pause", "logmon kill")
 """The faults in which nobody reads the log, so that whoever prints has to wait."""
-STALLING = ("double kill", "blind task kill", "bare task kill")
-"""Two faults at once, in which Milo's log is not read for longer than its pipes can bridge."""
+STALLING = ("bare task kill",)
+"""Two faults at once, in which Milo's log is not read for longer than its pipes can bridge: nobody
+can fork a successor before there is another spawner."""
 BETWEEN = "between faults"
 EARLIER_MS = 3000
 """Output that a fault destroys was printed at most so long before: two full pipes of 1 MiB."""
@@ -150,6 +151,8 @@ def broken_promises(results: list[Result], done: list[Done], timeline: Timeline)
         if result.driver != "milo":
             continue
         name = f"task {result.alloc[:8]}"
+        if result.report.refused_ms:
+            broken.append(f"{name}: {len(result.report.refused_ms)} writes were refused")
         if (result.report.starts != 1 or result.restarts) and not result.may_restart:
             broken.append(f"{name}: {result.report.starts} JVMs, {result.restarts} restarts")
         if result.report.starts != 1:

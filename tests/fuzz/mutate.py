@@ -17,7 +17,7 @@ INTERESTING: list[Any] = [
 
 def mutator(name: str) -> Callable[[bytes, int, int], bytes] | None:
     """Return a mutator for a target's format, None for one that is no structure."""
-    if name.startswith("jar"):
+    if name.startswith("jar") or name == "perf_data":
         return None
     codec: Any = msgspec.msgpack if name.endswith("_config") else msgspec.json
 

@@ -12,6 +12,7 @@ import msgspec
 from milo.core import control, records
 from milo.core.records import ExitRecord, ProcessId, StreamCounters
 from tests.fuzz.targets import DATA
+from tests.support.perf_data import G1, SERIAL, perf_data
 
 V1 = Path(__file__).parents[1] / "data/v1"
 ME = ProcessId(1, 2)
@@ -40,15 +41,16 @@ def seeds() -> dict[str, list[bytes]]:
         "log_block_timeout": None,
     }
     requests: list[control.Message] = [
-        control.Hello(version=1, role="driver"),
+        control.Hello(version=1, role="driver", keepers=True),
         control.GetStatus(seq=1),
         control.Stop(seq=2, signal=15, timeout_s=5.5),
         control.Kill(seq=3, signal=3),
         control.GetDescriptors(seq=4),
+        control.Keep(seq=5, pid=4711),
     ]
     none = StreamCounters()
     notices: list[control.Message] = [
-        control.Welcome(version=1, supervisor=ME),
+        control.Welcome(version=1, supervisor=ME, keeper=4711),
         control.Started(container=ME, container_id="milo-x", cgroup_path="/x", started_at_s=1.5),
         control.StartFailed(text="Error: no", recoverable=True),
         control.Exited(record=ExitRecord(exit_code=1, signal=9, oom_killed=True)),
@@ -82,6 +84,7 @@ def seeds() -> dict[str, list[bytes]]:
             b"Main-Class: Ma\n in\nClass-Path: lib/a.jar lib/b.jar\n\nName: x\n",
             b"Main-Class: Main",
         ],
+        "perf_data": [perf_data(G1), perf_data(SERIAL), perf_data(G1, accessible=0)],
     }
 
 

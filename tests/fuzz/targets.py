@@ -15,7 +15,9 @@ from milo.core.config.plugin_options import PluginOptions, parse_plugin_options
 from milo.core.config.rules import Asked, check_task
 from milo.core.config.task_options import TaskOptions, parse_task_options
 from milo.core.describe import exit_sentence
+from milo.core.java import hsperf
 from milo.core.java.jar import Jar, require_main_class
+from milo.core.java.jvm_figures import figures
 from milo.core.launch import JavaRuntime, Launch
 from milo.errors import MiloError
 from milo.plugin import convert
@@ -86,6 +88,14 @@ def jar_manifest(data: bytes) -> None:
     _first_that_runs(Jar(file, "local/app.jar"), TaskOptions(), (JAVA,), (JAVA,))
 
 
+def perf_data(data: bytes) -> None:
+    """A JVM's performance data: whatever it says reaches the driver as it was understood."""
+    hsperf.self_told(data)
+    none = records.StreamCounters()
+    status = control.Status(seq=1, phase="running", stdout=none, stderr=none, jvm=figures(data))
+    assert control.decode_notice(control.encode(status)) == status
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -99,6 +109,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         plugin_config,
         jar,
         jar_manifest,
+        perf_data,
     )
 }
 

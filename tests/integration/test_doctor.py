@@ -16,7 +16,7 @@ from milo.cli.doctor import host_facts
 from milo.cli.doctor.trial import try_container
 from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
-from milo.host.fingerprint import find_program
+from milo.host.programs import find_program
 from milo.task.oci import privileges
 from tests.support.waiting import scaled
 

@@ -150,7 +150,7 @@ async def until_gone_or_zombie(pid: int) -> None:
     await until_gone(pid)
 
 
-async def test_driver_and_task_process_killed_at_once(jar_dir: Path) -> None:
+async def test_driver_spawner_and_task_process_killed_at_once(jar_dir: Path) -> None:
     """The next driver finds the JVM by its record and streams on from its own descriptors."""
     async with open_rig() as rig:
         task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
@@ -158,8 +158,7 @@ async def test_driver_and_task_process_killed_at_once(jar_dir: Path) -> None:
         pid = await container_pid(rig, task)
         await trio.to_thread.run_sync(task.out.wait_for, b"tick 10 ")
         supervisor = await rig.supervisor(task)
-        rig.pause()
-        os.kill(supervisor, signal.SIGKILL)
+        rig.kill_all(supervisor)
         await until_gone(supervisor)
         await trio.to_thread.run_sync(task.out.wait_end)  # logmon would stop reading here
         task.stdout = LogReader(Path(task.request.stdout_path))
@@ -167,6 +166,8 @@ async def test_driver_and_task_process_killed_at_once(jar_dir: Path) -> None:
         await rig.registry.recover(task.id, handle)
         assert await container_pid(rig, task) == pid
         await trio.to_thread.run_sync(task.out.wait_for, b"tick ")
+        [figures] = await rig.registry.figures()
+        assert figures.process_restarts == 1
         await rig.registry.stop(task.id, "SIGTERM", 10)
         assert (await rig.registry.wait(task.id)).error
 
@@ -178,9 +179,7 @@ async def test_a_container_that_is_gone_is_a_clear_answer(jar_dir: Path) -> None
         handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         supervisor = await rig.supervisor(task)
-        rig.pause()
-        os.kill(supervisor, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
+        rig.kill_all(supervisor, pid)
         await until_gone(pid)
         await rig.restart()
         with pytest.raises(TaskNotFoundError):
@@ -197,9 +196,7 @@ async def test_a_recycled_process_id_is_not_the_task(jar_dir: Path) -> None:
         handle = await rig.registry.start(task.request)
         pid = await container_pid(rig, task)
         supervisor = await rig.supervisor(task)
-        rig.pause()
-        os.kill(supervisor, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
+        rig.kill_all(supervisor, pid)
         await until_gone(pid)
         async with trio.open_nursery() as nursery:
             stranger = await nursery.start(trio.run_process, ["sleep", "1000"])

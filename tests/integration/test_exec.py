@@ -68,6 +68,11 @@ async def running(rig: DriverRig, jar_dir: Path, **config: Any) -> Task:
     return task
 
 
+async def printing(task: Task) -> None:
+    """Wait for the application's first line: a JVM that still starts needs its directory."""
+    await trio.to_thread.run_sync(task.out.wait_for, b"\n")
+
+
 def state_dir(rig: DriverRig, task: Task) -> str:
     return rig.registry._tasks[task.id].launch.state_dir
 
@@ -496,6 +501,9 @@ async def test_working_directory_that_became_a_symlink(jar_dir: Path) -> None:
         secret.write_text("secret")
         secret.chmod(0o644)
         task = await running(rig, jar_dir, work_dir="/local/work", pid_mode="host")
+        await trio.to_thread.run_sync(
+            task.out.wait_for, b"\n"
+        )  # a JVM that starts needs its working directory
         (task.local / "work").rmdir()
         for target in (f"/proc/{os.getpid()}/root", "/usr/share", "/proc/self/fd/5", "missing"):
             (task.local / "work").symlink_to(target)
@@ -513,6 +521,9 @@ async def test_working_directory_exchanged_after_the_check(tmp_path: Path, jar_d
     plugin = PluginOptions(allow_host_namespaces=True, crun_path=str(crun))
     async with open_rig(plugin) as rig:
         task = await running(rig, jar_dir, work_dir="/local/work", pid_mode="host")
+        await trio.to_thread.run_sync(
+            task.out.wait_for, b"\n"
+        )  # a JVM that starts needs its working directory
         (tmp_path / "attack").write_text(
             f"mv {task.local}/work {task.local}/away; ln -s /usr/share {task.local}/work\n"
         )

@@ -111,10 +111,9 @@ async def test_neither_process_nor_exit_record(jar_dir: Path) -> None:
     async with open_rig() as rig:
         task = rig.task(jar_dir / "stubborn.jar")
         pid, supervisor, directory = await started(rig, task)
-        await rig.restart()
-        os.kill(supervisor, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)
+        rig.kill_all(supervisor, pid)
         await until_gone(pid, supervisor)
+        await rig.restart()
         shown = await gc(rig, "--yes")
         assert f"kept     {directory}" in shown and "less than 60 s ago" in shown
         age(directory)
@@ -145,8 +144,7 @@ async def test_a_container_without_a_state_directory(jar_dir: Path) -> None:
         task = rig.task(jar_dir / "stubborn.jar")
         pid, supervisor, directory = await started(rig, task)
         groups = cgroups_of(rig.names())
-        rig.pause()
-        os.kill(supervisor, signal.SIGKILL)
+        rig.kill_all(supervisor)
         await until_gone(supervisor)
         shutil.rmtree(directory)
         pids = ", ".join(map(str, sorted([pid, *pause_processes(directory)])))
@@ -166,10 +164,10 @@ async def test_a_pause_process_alone(jar_dir: Path) -> None:
         pid, supervisor, directory = await started(rig, task)
         [pause] = pause_processes(directory)
         os.kill(pause, signal.SIGSTOP)
-        rig.pause()
-        for one in (supervisor, pid):
-            os.kill(one, signal.SIGKILL)
-            await until_gone(one)
+        rig.kill_all(supervisor)
+        await until_gone(supervisor)
+        os.kill(pid, signal.SIGKILL)
+        await until_gone(pid)
         shutil.rmtree(directory)
         words = f"/milo-{directory.name}: container without a state directory (processes {pause})"
         assert f"orphan   {words}" in await gc(rig)
@@ -202,6 +200,7 @@ async def test_another_state_directory_is_not_ours(jar_dir: Path) -> None:
     async with open_rig() as rig, open_rig() as other:
         task = other.task(jar_dir / "stubborn.jar")
         pid, supervisor, _ = await started(other, task)
+        rig.state_dir.mkdir(mode=0o700)
         assert "Nothing to remove" in await gc(rig, "--yes")
         assert start_ticks(pid) is not None and start_ticks(supervisor) is not None
 

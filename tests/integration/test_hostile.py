@@ -272,9 +272,7 @@ async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
                 await trio.run_process(["/bin/sh", "-c", done])
             pids = {task.id: await container_pid(rig, task) for task in tasks}
             supervisors = [await rig.supervisor(task) for task in tasks]
-            rig.pause()
-            for supervisor in supervisors:
-                os.kill(supervisor, signal.SIGKILL)
+            rig.kill_all(*supervisors)
             for supervisor in supervisors:
                 await until_gone(supervisor)
             await rig.restart()

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 import trio
 
+from milo.core.records import short_id
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import wait_for
 
@@ -53,7 +54,10 @@ async def test_an_uncaught_error_is_named(jar_dir: Path) -> None:
         await rig.registry.start(task.request)
         result = await rig.registry.wait(task.id)
         assert (result.exit_code, result.oom_killed) == (1, False)
-        assert result.message == f"Task failed with exit code 1; its output had named {HEAP}"
+        more = f"more: milo post-mortem {short_id(task.id)}"
+        assert (
+            result.message == f"Task failed with exit code 1; its output had named {HEAP}; {more}"
+        )
         (text,) = sightings(rig, task)
         assert text.startswith(f"The application's stderr names {HEAP} (heap of the JVM, not")
         assert (await rig.registry.inspect(task.id)).attributes["java_oom"] == HEAP

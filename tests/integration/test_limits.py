@@ -21,6 +21,7 @@ from milo.core.launch import Resources
 from milo.host.stats import sampling
 from milo.host.stats.sampling import Source
 from tests.support import scripted_java
+from tests.support.cgroups import hand_on
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after
 
@@ -85,12 +86,14 @@ def scopes() -> Iterator[tuple[str, str]]:
         os.makedirs(directory)
     if hierarchy.mode is Mode.V2:
         for directory in (hierarchy.mounts[""], os.path.dirname(directories[0])):
-            Path(directory, "cgroup.subtree_control").write_text("+cpuset +cpu +memory +pids")
+            hand_on(Path(directory), "cpuset", "cpu", "memory", "pids")
     yield paths
-    for directory in [*directories, *{os.path.dirname(path) for path in directories}]:
+    # crun makes the group in hierarchies of its own choice, too.
+    above = [f"{mount}/{SCOPE}.slice" for mount in {*hierarchy.mounts.values()}]
+    for directory in [*directories, *above]:
         with suppress(OSError):
             os.rmdir(directory)
-    left = [path for path in directories if os.path.exists(path)]
+    left = [path for path in [*directories, *above] if os.path.exists(path)]
     assert not left
 
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import struct
 import subprocess
@@ -13,12 +14,14 @@ import sys
 import termios
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
 from milo.core.report import ExitResult
 from tests.support.driver_rig import DriverRig, Task, open_rig
-from tests.support.waiting import fail_after, scaled
+from tests.support.private_mounts import small_tmpfs
+from tests.support.waiting import fail_after, scaled, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -69,6 +72,33 @@ async def test_ps_lists_what_runs_and_what_has_run(jar_dir: Path) -> None:
         assert states[short(rig, two)]["exit"]["exit_code"] == 42
 
 
+async def test_an_ended_task_is_known_until_its_allocation_is_gone(jar_dir: Path) -> None:
+    """Nomad destroys a task as soon as it has ended, also when it will start it again."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "exit42.jar", name=f"brief-{os.getpid()}")
+        await rig.registry.start(attrs.evolve(task.request, job_name="shop"))
+        await rig.registry.wait(task.id)
+        await rig.registry.destroy(task.id, force=False)
+        name = task.request.task_name
+        log = Path(task.request.alloc_dir, f"alloc/logs/{name}.stderr.0")
+        log.write_text("why it failed\n")
+        assert name not in (await milo(rig, "ps")).stdout.decode()
+        everything = (await milo(rig, "ps", "--all")).stdout.decode().splitlines()
+        (row,) = [line for line in everything if name in line]
+        assert "shop" in row and "exited (42)" in row
+        assert (await milo(rig, "logs", name)).stdout == b"why it failed\n"
+        done = await milo(rig, "stats", name)
+        assert done.returncode == 1 and b"Its state: exited (42)" in done.stderr
+        assert b"has ended" in (await milo(rig, "stop", name)).stderr
+        shutil.rmtree(task.request.alloc_dir)
+        later = rig.task(jar_dir / "exit42.jar", name="later")
+        await rig.registry.start(later.request)
+        await rig.registry.wait(later.id)
+        await rig.registry.destroy(later.id, force=False)
+        done = await milo(rig, "logs", name)
+        assert done.returncode == 1 and f"nomad status {name}".encode() in done.stderr
+
+
 async def test_exec_is_the_commands_streams_and_exit_code(jar_dir: Path) -> None:
     """A task is named by its name or the beginning of its id."""
     async with open_rig() as rig:
@@ -83,7 +113,7 @@ async def test_exec_is_the_commands_streams_and_exit_code(jar_dir: Path) -> None
         done = await milo(rig, "exec", "no-such-task", "--", "true")
         assert done.returncode == 1 and b"milo ps --all" in done.stderr
         done = await milo(rig, "exec", name)
-        assert done.returncode == 1 and b"COMMAND" in done.stderr
+        assert done.returncode == 2 and b"COMMAND" in done.stderr
 
 
 async def test_stop_waits_for_the_end(jar_dir: Path) -> None:
@@ -95,7 +125,7 @@ async def test_stop_waits_for_the_end(jar_dir: Path) -> None:
         assert b"SIGKILL" in done.stdout or b"signal 9" in done.stdout
         assert await rig.registry.wait(task.id) == ExitResult(signal=9)
         done = await milo(rig, "stop", "--timeout", "soon", short(rig, task))
-        assert done.returncode == 1 and b"--timeout" in done.stderr
+        assert done.returncode == 2 and b"--timeout" in done.stderr
 
 
 async def test_stats_are_measured(jar_dir: Path) -> None:
@@ -106,8 +136,12 @@ async def test_stats_are_measured(jar_dir: Path) -> None:
         mine = [one for one in found if one["id"] == short(rig, task)]
         assert mine[0]["memory_limit_bytes"] == 256 << 20
         assert 1 << 20 < mine[0]["memory_bytes"] < 256 << 20
+        assert 0 < mine[0]["heap_committed_bytes"] <= mine[0]["heap_max_bytes"] < 256 << 20
+        assert mine[0]["threads"] > 3 and mine[0]["classes"] > 100
+        assert 0 <= mine[0]["gc_percent"] <= 100 and mine[0]["gc_collections"] >= 0
         words = ("stats", "--interval", "200ms", short(rig, task))
-        assert b"THROTTLED" in (await milo(rig, *words)).stdout
+        told = (await milo(rig, *words)).stdout
+        assert b"THROTTLED" in told and b"HEAP" in told and b"THREADS" in told
         await rig.registry.stop(task.id, "SIGKILL", 0)
         await rig.registry.wait(task.id)
         done = await milo(rig, *words)
@@ -231,7 +265,15 @@ async def test_dumps(tmp_path: Path, jar_dir: Path) -> None:
             heap.read_bytes().startswith(b"JAVA PROFILE") and heap.stat().st_mode & 0o777 == 0o600
         )
         done = await milo(rig, "dump", "heap", name, str(heap))
-        assert done.returncode == 1 and b"File exists" in done.stderr
+        assert done.returncode == 1 and b"is there already" in done.stderr
+        with small_tmpfs(tmp_path / "small", "64k"):
+            for what in ("heap", "jfr", "threads"):
+                full = tmp_path / "small" / what
+                (tmp_path / "small/rest").write_bytes(b"x" * (60 << 10))
+                done = await milo(rig, "dump", "--duration", "1", what, name, str(full))
+                words = f"Error: {full} cannot be written: No space left on device\n"
+                assert (done.returncode, done.stderr.decode()) == (1, words)
+                assert not full.exists()
         done = await milo(rig, "dump", "jfr", "--duration", "2", name, str(recording))
         assert done.returncode == 0, done.stderr
         assert recording.read_bytes().startswith(b"FLR\0")
@@ -239,3 +281,52 @@ async def test_dumps(tmp_path: Path, jar_dir: Path) -> None:
         await rig.registry.stop(task.id, "SIGKILL", 0)
         await rig.registry.wait(task.id)
         assert b"has ended" in (await milo(rig, "dump", "heap", name)).stderr
+
+
+@pytest.mark.parametrize("ignores", [False, True], ids=["catches SIGQUIT", "-Xrs"])
+async def test_threads_without_jcmd(jar_dir: Path, ignores: bool) -> None:
+    """The JVM prints them to its log, if that does not end it."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", jvm_options=["-Xrs"] if ignores else [])
+        # Where crun looks for a command.
+        env = {**task.request.env, "PATH": "/nowhere"}
+        await rig.registry.start(attrs.evolve(task.request, env=env))
+        await trio.to_thread.run_sync(task.out.wait_for, b"tick 1")
+        done = await milo(rig, "dump", "threads", short(rig, task))
+        if ignores:
+            assert done.returncode == 1 and b"SIGQUIT would end the application" in done.stderr
+            assert (await milo(rig, "stop", short(rig, task))).returncode == 0
+            assert (await rig.registry.wait(task.id)).signal == signal.SIGTERM
+        else:
+            assert (done.returncode, done.stdout.decode()) == (
+                0,
+                "Its Java has no jcmd. The JVM prints the threads to its log: "
+                f"milo logs {short(rig, task)}\n",
+            )
+            await trio.to_thread.run_sync(task.out.wait_for, b"Full thread dump")
+
+
+async def test_a_dump_that_is_ended_leaves_nothing(tmp_path: Path, jar_dir: Path) -> None:
+    """SIGTERM comes while the JVM records: no file stays, neither there nor in the task."""
+    async with open_rig() as rig:
+        task = await running(rig, jar_dir)
+        target = tmp_path / "a.jfr"
+        words = ("dump", "--state-dir", str(rig.state_dir), "--duration", "10m", "jfr")
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "milo", *words, short(rig, task), str(target)],
+            stderr=subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        status = Path(f"/proc/{process.pid}/status")
+
+        def catches() -> bool:
+            caught = int(status.read_text().partition("SigCgt:")[2].split()[0], 16)
+            return target.exists() and bool(caught & 1 << signal.SIGTERM - 1)
+
+        await trio.to_thread.run_sync(wait_for, "the dump", catches)
+        process.send_signal(signal.SIGTERM)
+        with fail_after(20):
+            assert await process.wait() == 1
+        assert b"SIGTERM has ended it" in await process.stderr.receive_some()
+        assert not target.exists()
+        assert not list((Path(task.request.alloc_dir) / "alloc/data").glob("milo-dump*"))

@@ -322,11 +322,14 @@ def test_the_file_holds_what_its_packages_require(file: Path, cache: Path) -> No
 
 
 def test_the_file_installs_itself(file: Path, cache: Path, tmp_path: Path) -> None:
-    """``milo install`` of the file copies it, executable, so that nothing else need stay."""
+    """``milo install`` of the file copies it, executable; ``milo uninstall`` knows it again."""
     plugins = tmp_path / "plugins"
     run(file, "install", plugins, cache=cache)
     assert (plugins / "milo").read_bytes() == file.read_bytes()
     assert (plugins / "milo").stat().st_mode & 0o777 == 0o755
+    done = run(plugins / "milo", "uninstall", plugins, cache=cache)
+    assert f"Removed {plugins}/milo, Milo's self-contained executable." in done.stdout
+    assert not (plugins / "milo").exists()
 
 
 def test_the_same_sources_give_the_same_bytes(file: Path, tmp_path: Path) -> None:

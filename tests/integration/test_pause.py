@@ -368,15 +368,14 @@ async def test_it_outlives_the_task_process(jar_dir: Path, userns: bool) -> None
 
 
 async def test_it_needs_nobody_to_end_it(jar_dir: Path, tmp_path: Path) -> None:
-    """With the task process and the driver killed, the application's end is still its own."""
+    """With task process, driver and spawner killed, the application's end is still its own."""
     async with scripted(tmp_path, "echo running; sleep 600") as rig:
         task = rig.task(jar_dir / "hello.jar")
         handle = decode(await rig.registry.start(task.request), Handle, where="the handle")
         await trio.to_thread.run_sync(task.out.wait_for, b"running")
         [pause] = pause_processes(rig.base)
         supervisor = await rig.supervisor(task)
-        rig.pause()
-        os.kill(supervisor, signal.SIGKILL)
+        rig.kill_all(supervisor)
         await until_gone(supervisor)
         assert start_ticks(pause) is not None
         assert handle.container is not None

@@ -528,6 +528,35 @@ def test_sigint_is_ignored_and_not_inherited(start: Start) -> None:
     assert not ignored & 1 << signal.SIGINT - 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
+def test_the_driver_comes_before_what_it_starts(start: Start) -> None:
+    """It answers while many tasks start, which are forked by a process as ever."""
+    host = start()
+
+    host.call(lambda channel: base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest()))
+    # From then on it serves.
+    (spawner,) = children(host.process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, host.process.pid) == -10
+    assert os.getpriority(os.PRIO_PROCESS, spawner) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
+@pytest.mark.parametrize(("given", "driver", "child"), [(0, -10, 0), (5, 5, 5), (-3, -3, -3)])
+def test_a_priority_that_somebody_has_chosen_stays(given: int, driver: int, child: int) -> None:
+    """And what the driver starts never has more of it than without Milo."""
+    code = (
+        "import os, subprocess, sys\n"
+        f"os.setpriority(os.PRIO_PROCESS, 0, {given})\n"
+        "from milo.plugin.server import raise_priority\n"
+        "raise_priority()\n"
+        "words = [sys.executable, '-c', 'import os; print(os.getpriority(os.PRIO_PROCESS, 0))']\n"
+        "child = subprocess.run(words, capture_output=True, text=True, check=True).stdout\n"
+        "print(os.getpriority(os.PRIO_PROCESS, 0), child)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(driver), str(child)]
+
+
 def test_the_plugin_survives_its_host(start: Start) -> None:
     """After the agent was killed, the next one connects to the same socket, without SetConfig."""
     host = start()

@@ -224,7 +224,7 @@ async def test_limits_sysctls_and_shared_memory_are_the_jobs(tmp_path: Path, jar
         )
         task = attrs.evolve(task, request=attrs.evolve(task.request, network=Network(mode="none")))
         words = (await output(rig, task)).split()
-    limits = ["2048", "4096", *(("1024", "64", "unlimited") if mighty else ("0", "64", "4096"))]
+    limits = ["2048", "4096", *(("2048", "64", "unlimited") if mighty else ("0", "64", "4096"))]
     assert words == [*limits, "123", "77", "999", str(96 * 1024), "321"]
 
 
@@ -268,11 +268,16 @@ async def test_with_the_hosts_pids_nothing_outlives_the_application(
     tmp_path: Path, jar_dir: Path, ending: str
 ) -> None:
     """In the host's PID namespace daemons end with the task too, however it ends."""
-    last = "exit 7" if ending == "exit" else "trap '' TERM; while :; do sleep 1000000; done"
+    last = (
+        "exit 7"
+        if ending == "exit"
+        else "trap '' TERM; echo ready; while :; do sleep 1000000; done"
+    )
     async with scripted(tmp_path, DAEMONS + last, HOST_NAMESPACES) as rig:
         task = rig.task(jar_dir / "hello.jar", pid_mode="host")
         await rig.registry.start(task.request)
-        await trio.to_thread.run_sync(task.out.wait_for, b"started")
+        said = b"started" if ending == "exit" else b"ready"
+        await trio.to_thread.run_sync(task.out.wait_for, said)
         if ending == "stop":
             await rig.registry.stop(task.id, "SIGTERM", 0.1)
         elif ending == "crash":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.ordinary_user import PYTHON, OrdinaryUser, ordinary_user
+from tests.support.leftovers import runs_in
+from tests.support.ordinary_user import PYTHON, OrdinaryUser, copy_jars, ordinary_user, running
 from tests.support.waiting import scaled, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a user")
@@ -31,31 +35,22 @@ def user() -> Iterator[OrdinaryUser]:
 @pytest.fixture(scope="module")
 def jars(user: OrdinaryUser, jar_dir: Path) -> Path:
     """The JARs, where the user can read them."""
-    copies = user.home / "jars"
-    shutil.copytree(jar_dir, copies)
-    copies.chmod(0o755)
-    return copies
+    return copy_jars(user, jar_dir)
 
 
-@contextlib.contextmanager
-def running(user: OrdinaryUser, *words: str, **env: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a JAR that goes on, and stop it by Ctrl-C."""
-    process = subprocess.Popen(
-        user.argv("run", *words, **env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd="/",
-    )
-    try:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first.startswith("tick"), first + process.stdout.read()
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+def test_the_user_goes_also_when_a_test_fails() -> None:
+    """While processes of that user still end, which takes as long as their memory is large."""
+    code = "import time; x = bytearray(300 << 20); print(flush=True); time.sleep(100)"
+    name = f"milof{os.getpid()}"
+    with contextlib.ExitStack() as ending:
+        with contextlib.suppress(RuntimeError), ordinary_user(name) as made:
+            words = ("setpriv", f"--reuid={name}", "--clear-groups", PYTHON, "-c", code)
+            process = ending.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE))
+            assert process.stdout is not None and process.stdout.readline() and made.processes()
+            raise RuntimeError
+        assert process.wait(timeout=scaled(30)) == -signal.SIGKILL
+        with pytest.raises(KeyError):
+            pwd.getpwnam(name)
 
 
 def shell(user: OrdinaryUser, jars: Path, script: str, *words: str, **env: Any) -> str:
@@ -75,7 +70,7 @@ def test_output_and_exit_code(user: OrdinaryUser, jars: Path) -> None:
     done = user.milo("run", str(jars / "shell.jar"), "--", "kill -9 $PPID")
     assert done.returncode == 128 + signal.SIGKILL
     assert user.processes() == []
-    assert os.listdir(user.runtime_dir / "milo") == []
+    assert runs_in(user.runtime_dir / "milo") == []
     assert os.listdir(user.home / ".local/state/milo") == []
 
 
@@ -117,6 +112,28 @@ def test_files_belong_to_the_user(user: OrdinaryUser, jars: Path) -> None:
     read_only = f"{shared}:/data"
     done = user.milo("run", "--mount", read_only, str(jars / "shell.jar"), "--", "rm /data/new")
     assert "Read-only" in done.stderr and (shared / "new").exists()
+
+
+def test_who_answers_an_abstract_socket_takes_it_for_the_user(
+    user: OrdinaryUser, jars: Path
+) -> None:
+    """In the host's network, which is the default; with none of its own there is none to reach."""
+    name = f"milo-test-{user.uid}-{os.getpid()}"
+    script = (
+        f'/usr/bin/python3 -c "import socket; s = socket.socket(socket.AF_UNIX); '
+        f"s.connect('\\0{name}'); print('reached')\""
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        listener.settimeout(scaled(30))
+        done = user.milo("run", str(jars / "shell.jar"), "--", script)
+        assert done.stdout == "reached\n", done.stderr
+        with listener.accept()[0] as peer:
+            words = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        assert struct.unpack("3i", words)[1:] == (user.uid, user.uid)
+        done = user.milo("run", "--net", "none", str(jars / "shell.jar"), "--", script)
+        assert "Connection refused" in done.stderr and done.stdout == ""
 
 
 def _made(user: OrdinaryUser, name: str) -> Path:
@@ -172,7 +189,7 @@ def test_tasks_are_their_users_own(user: OrdinaryUser, jars: Path) -> None:
         ordinary_user(f"milou{os.getpid()}") as other,
         running(user, "--name", "secret", str(jars / "clock.jar")),
     ):
-        (base,) = (user.runtime_dir / "milo").iterdir()
+        (base,) = map(Path, runs_in(user.runtime_dir / "milo"))
         for words in (["ps"], ["ps", "--state-dir", str(base)]):
             assert "secret" not in other.milo(*words).stdout
         done = other.milo("exec", "--state-dir", str(base), "secret", "--", "id")
@@ -189,8 +206,10 @@ def test_a_killed_run_can_be_ended_and_removed(user: OrdinaryUser, jars: Path) -
         done = user.milo("gc", "--yes")
         assert done.returncode == 0, done.stdout + done.stderr
         wait_for("the end of all", lambda: not user.processes())
-        assert os.listdir(user.runtime_dir / "milo") == []
+        assert runs_in(user.runtime_dir / "milo") == []
         assert os.listdir(user.home / ".local/state/milo") == []
+    for words in (["gc", "orphan"], ["gc", "--yes", "orphan"], ["stop", "orphan"]):
+        assert "Those of Nomad are root's" in user.milo(*words).stderr, words
 
 
 def test_another_user_by_subordinate_ids(user: OrdinaryUser, jars: Path) -> None:
@@ -221,6 +240,10 @@ def test_what_it_cannot_have_is_told(user: OrdinaryUser, jars: Path) -> None:
     hidden.chmod(0o600)
     done = user.milo("run", str(hidden))
     assert done.returncode == 1 and "hidden.jar cannot be opened: permission denied" in done.stderr
+    user.own(hidden).chmod(0)
+    done = user.milo("run", str(hidden))
+    assert f"belongs to {user.name}:" in done.stderr
+    assert done.stderr.endswith(f"To let it: chmod u+r {hidden}\n")
     done = user.milo("run", "--memory", "200m", hello)
     assert done.returncode == 0 and "nothing holds the application" in done.stderr
 
@@ -254,6 +277,32 @@ def test_the_doctor_says_what_works_here(user: OrdinaryUser) -> None:
     assert user.processes() == []
 
 
+def test_the_doctor_leaves_nothing(user: OrdinaryUser) -> None:
+    """Nor does it mind a crun of the user's own."""
+    own = _made(user, "bin")
+    crun = shutil.which("crun")
+    assert crun is not None
+    shutil.copy(crun, own / "crun")
+    user.own(own / "crun")
+    places = {"XDG_RUNTIME_DIR": str(_made(user, "login")), "XDG_STATE_HOME": f"{user.home}/a/b"}
+    done = user.milo("doctor", "--json", PATH=f"{own}:/usr/bin:/bin", **places)
+    found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    assert found["crun"]["verdict"] == "ok" and str(own) in found["crun"]["found"]
+    assert found["milo run"]["verdict"] == "ok"
+    assert os.listdir(user.home / "login") == [] and not (user.home / "a").exists()
+
+
+def test_data_is_safe_from_another_login(user: OrdinaryUser, jars: Path) -> None:
+    """Which sees the directories of data, and not the records of what runs."""
+    other = str(_made(user, "other-login"))
+    with running(user, "--name", "unseen", str(jars / "clock.jar")) as run:
+        assert "unseen" not in user.milo("ps", XDG_RUNTIME_DIR=other).stdout
+        done = user.milo("gc", "--yes", XDG_RUNTIME_DIR=other)
+        assert done.returncode == 0 and "nothing to remove" in done.stdout, done.stdout
+        (data,) = (user.home / ".local/state/milo").iterdir()
+        assert (data / "alloc-dir").is_dir() and run.poll() is None
+
+
 def test_a_proc_of_which_parts_are_hidden_is_told(user: OrdinaryUser, jars: Path) -> None:
     """As in a container of docker, where the kernel gives no other /proc."""
     script = 'mount -t tmpfs none /proc/irq && exec "$@"'
@@ -275,3 +324,19 @@ def test_a_proc_of_which_parts_are_hidden_is_told(user: OrdinaryUser, jars: Path
         timeout=scaled(60),
     )
     assert done.returncode == 1 and "systempaths=unconfined" in done.stderr
+
+
+def test_a_second_start_has_an_archive_of_the_users_own(user: OrdinaryUser, jars: Path) -> None:
+    """What the first run has loaded is kept in the user's cache, for the next one."""
+    jar = _made(user, "archived") / "hello.jar"  # which no other test has run
+    jar.write_bytes((jars / "hello.jar").read_bytes())
+    words = ("run", "--jvm-option=-Xlog:class+load", str(jar))
+    found = []
+    for _ in range(2):
+        done = user.milo(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        [line] = [line for line in done.stdout.splitlines() if "] Hello source: " in line]
+        found.append(line.partition("Hello source: ")[2])
+    assert found[0].startswith("file:/") and found[1].startswith("shared objects file")
+    archives = (user.home / ".cache/milo-startup").glob("*/*.archive")
+    assert {archive.stat().st_uid for archive in archives} == {user.uid}

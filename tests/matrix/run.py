@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,11 @@ from tests.matrix import page
 from tests.matrix.limits import LIMITS
 from tests.matrix.parts import DIMENSIONS
 from tests.matrix.results import Cell, Key, load, store
-from tests.matrix.table import Feature, Part
+from tests.matrix.table import Feature, Part, this_python
+from tests.support import commits
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / ".nox/matrix"
-RUN_S = 1200
-"""How long one run of pytest may take; the longest takes about six minutes on two cores."""
 Try = tuple[Key, Part, Feature]
 CHEAP_S = 60
 """What a cell may have taken to be chosen by ``--today``."""
@@ -111,40 +111,50 @@ def _try(together: list[Try]) -> dict[Key, Cell]:
     LOGS.mkdir(parents=True, exist_ok=True)
     key, part, _ = together[0]
     name = "-".join(key if len(together) == 1 else key[:2])
-    log = LOGS / f"{name.replace(' ', '-')}.log"
-    commit = _commit()
-    with tempfile.TemporaryDirectory() as temporary, log.open("wb") as output:
+    log = LOGS / f"{re.sub('[^a-zA-Z0-9.]+', '-', name)}.log"
+    commit = commits.current()
+    # The directory of the logs is seen on the machines of other releases, too.
+    with tempfile.TemporaryDirectory(dir=LOGS) as temporary, log.open("wb") as output:
         report = Path(temporary) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
-        command += ["-p", "no:cacheprovider"]
-        command += [test for _, _, feature in together for test in feature.tests]
-        env = {**os.environ, "MILO_FULL": "1", **part.env}
         try:
-            subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=output, timeout=RUN_S)
+            python = this_python() if together[0][2].outside else part.python()
+            command = [*python, *part.command, f"--junitxml={report}"]
+            command += [test for _, _, feature in together for test in feature.tests]
+            env = {**os.environ, "MILO_FULL": "1", **part.env}
+            subprocess.run(
+                command, cwd=ROOT, env=env, stdout=output, stderr=output, timeout=part.limit_s
+            )
             words = f"pytest made no report; see {log.relative_to(ROOT)}"
+        except RuntimeError as error:
+            words = f"it cannot be had: {_first_line(str(error))}"
         except subprocess.TimeoutExpired:
-            words = f"it took more than {RUN_S} s"
+            words = f"it took more than {part.limit_s} s"
         cells = {}
         for key, _, feature in together:
             cell = outcome(report, feature.tests, words)
             reason = cell.reason or part.notes.get(feature.name, "")
-            cells[key] = attrs.evolve(cell, commit=commit, reason=reason)
+            cells[key] = attrs.evolve(cell, commit=cell.commit or commit, reason=reason)
     return cells
 
 
 def outcome(report: Path, tests: tuple[str, ...], otherwise: str) -> Cell:
-    """Return how these tests ended; without a report that is one failure."""
+    """Return how these tests ended; without a report that is one failure.
+
+    The commit is empty unless the report names it (`tests.vm.results`).
+    """
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     if not report.exists():
         return Cell(0, 1, 0, 0, date, "", otherwise)
     passed = failed = skipped = 0
     seconds = 0.0
     reasons: list[str] = []
+    of: set[str] = set()
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         name = case.get("name", "")
         if not any(_names(test, case.get("classname", ""), name) for test in tests):
             continue
         seconds += float(case.get("time", 0))
+        of |= {case.get("commit", "")} - {""}
         bad = [*case.iter("failure"), *case.iter("error")]
         left_out = case.find("skipped")
         if bad:
@@ -157,7 +167,8 @@ def outcome(report: Path, tests: tuple[str, ...], otherwise: str) -> Cell:
             passed += 1
     if not passed + failed + skipped:
         return Cell(0, 1, 0, 0, date, "", "no test was run")
-    return Cell(passed, failed, skipped, round(seconds), date, "", reasons[0] if reasons else "")
+    first = reasons[0] if reasons else ""
+    return Cell(passed, failed, skipped, round(seconds), date, ", ".join(sorted(of)), first)
 
 
 def _names(test: str, module: str, name: str) -> bool:
@@ -172,14 +183,6 @@ def _first_line(message: str) -> str:
     """Return the start of a failure's message, as text that cannot spoil a table."""
     line = message.strip().partition("\n")[0][:REASON_CHARS]
     return line.replace("|", "/").replace("<", "&lt;")
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout
-
-    changed = git("status", "--porcelain", "--", ":!docs/compatibility.*")
-    return git("rev-parse", "--short", "HEAD").strip() + ("+" if changed.strip() else "")
 
 
 if __name__ == "__main__":

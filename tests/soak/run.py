@@ -28,7 +28,6 @@ from tests.soak.report import Figure, failures, figures, processes_by_name, tabl
 from tests.support import artifacts, jars, leftovers
 from tests.support.agent import ROOT, agent
 from tests.support.jobs import job_file
-from tests.support.waiting import wait_for
 
 REPORTS = ROOT / ".nox/soak"
 RATE = 40_000
@@ -37,6 +36,9 @@ LOG_FILES, LOG_FILE_MB = 3, 1
 RESTARTS = ("agent stop",) * 2 + ("agent kill",) * 10
 """How the agent is restarted, in turn. After a kill the plugin lives on: so it gets old enough to
 show what it gains."""
+IDLE_THREAD_S = 11.0
+"""After so long without work, Trio's threads have ended: what is counted then are threads to stay,
+and not how long ago a task was started."""
 RUNTIME_OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx16m"]
 
 
@@ -67,6 +69,7 @@ class Soak:
         world.victim.job.stop()
         nomad.cli("job", "stop", "-purge", "-detach", world.victim.job.id)
         world.victim = world.run("milo", world.plan.rate)
+        world.victim.job.wait_state("running")  # the JVM prints before the agent knows
         words = ("alloc", "exec", "-i=false", "-t=false", world.victim.alloc, "/bin/echo", "here")
         if (printed := nomad.cli(*words)) != "here\n":
             self.problems.append(f"a command in a task printed {printed!r} instead of 'here'")
@@ -77,14 +80,8 @@ class Soak:
             self.problems.append(f"a task that should succeed failed: {job.events()}")
         world.agent.note_allocations()
         nomad.cli("job", "stop", "-purge", "-detach", job.id)
-        nomad.cli("system", "gc")
         alive = {subject.alloc for subject in (*world.living, world.raw)}
-        allocations = world.agent.base / "data/alloc"
-        wait_for(
-            "the directories of what has ended to go",
-            lambda: {path.name for path in allocations.glob("*-*")} <= alive,
-            60,
-        )
+        nomad.collect(lambda: world.agent.directories() - alive)
         self.tasks += 2
 
     def restart(self, how: str) -> None:
@@ -153,10 +150,11 @@ def run(
                 next_restart_s += restart_s
                 soak.restart(next(how))
             soak.come_and_go()
+            rest_s = now_s + cycle_s - (time.monotonic() - began_s)
+            time.sleep(max(rest_s, min(IDLE_THREAD_S, cycle_s)))
             soak.sample()
             last = soak.samples[-1]
             say(f"{last.at_s:.0f} s: {processes_by_name(last)}, {last.state_bytes} bytes of state")
-            time.sleep(max(0.0, now_s + cycle_s - (time.monotonic() - began_s)))
         took_s = time.monotonic() - began_s
         soak.finish()
         found = figures(soak.samples)

@@ -115,14 +115,17 @@ class Agent:
             cwd=self.base,
             umask=self.umask,
         )
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until the node is ready and its drivers have reported."""
         try:
             wait_for("the agent's node to be ready", self._ready, READY_S, pause_s=0.1)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from None
 
     def _ready(self) -> bool:
-        assert self.process is not None
-        if (status := self.process.poll()) is not None:
+        if self.process is not None and (status := self.process.poll()) is not None:
             raise AssertionError(f"nomad agent ended with {status}")
         try:
             [stub] = self.nomad.get("/v1/nodes") or [{}]
@@ -175,8 +178,7 @@ class Agent:
         for job in self.nomad.get("/v1/jobs"):
             self.nomad.cli("job", "stop", "-purge", "-detach", job["ID"])
         wait_for("all allocations to end", self._all_ended, 60)
-        self.nomad.cli("system", "gc")
-        wait_for("the allocation directories to go", self._no_directories, 60)
+        self.nomad.collect(self.directories)
 
     def _all_ended(self) -> bool:
         allocs = self.nomad.get("/v1/allocations")
@@ -186,8 +188,9 @@ class Agent:
             for alloc in allocs
         )
 
-    def _no_directories(self) -> bool:
-        return not any((self.base / "data/alloc").glob("*-*"))
+    def directories(self) -> set[str]:
+        """Return the allocations whose directories there are."""
+        return {path.name for path in (self.base / "data/alloc").glob("*-*")}
 
     def left(self) -> list[str]:
         """Return a line for each thing that is still there though the agent has ended."""
@@ -210,10 +213,13 @@ class Agent:
             return file.read().decode(errors="replace")
 
     def close(self) -> None:
-        """End the agent if it runs, and remove its directories."""
+        """End the agent if it runs, and all that it has left, and remove its directories."""
         self._end(signal.SIGKILL)
         if self._notify is not None:
             self._notify.close()
+        leftovers.kill(self.base)
+        containers = [f"milo-{path.name}" for path in self.state_dir.glob("*")]
+        leftovers.remove_cgroups([*containers, *self.directories()])
         for mount in leftovers.mount_points(self.base):
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self.base, ignore_errors=True)
@@ -233,6 +239,8 @@ def agent(
     client: str = "",
     telemetry: str = TELEMETRY,
     more: str = "",
+    make: type[Agent] = Agent,
+    nomad: str = "",
 ) -> Iterator[Agent]:
     """Make and start an agent; at the end stop it and fail when something of it is left.
 
@@ -241,30 +249,34 @@ def agent(
     kept as ``.nox/agents/NAME.log``. ``strict=False`` leaves the check to the caller, and
     ``stub`` leaves the driver out. ``own_mounts`` gives the agent a mount namespace of its own,
     and ``umask`` a umask. ``client`` is more text for the block of that name, ``telemetry`` the
-    text of that block, and ``more`` text for the whole file.
+    text of that block, and ``more`` text for the whole file. ``make`` is the class of agent,
+    ``nomad`` the path of another Nomad than the tests' own.
     """
     base = Path(tempfile.mkdtemp(prefix="milo-test-", dir="/tmp"))
     base.chmod(0o755)
     LOGS.mkdir(parents=True, exist_ok=True)
-    (LOGS / f"{name}.log").unlink(missing_ok=True)
+    # Tests that run side by side each have an agent of their own.
+    log = LOGS / f"{name}{os.environ.get('PYTEST_XDIST_WORKER', '')}.log"
+    log.unlink(missing_ok=True)
     ports = free_ports()
-    one = Agent(
+    one = make(
         base=base,
         dev=dev,
         config=base / "agent.hcl",
-        log=LOGS / f"{name}.log",
+        log=log,
         ports=ports,
         own_mounts=own_mounts,
         umask=umask,
         env={**os.environ, **(env or {})},
         nomad=Nomad(
-            binary=shutil.which(os.environ.get("NOMAD_BIN") or "nomad") or "nomad",
+            binary=nomad or shutil.which(os.environ.get("NOMAD_BIN") or "nomad") or "nomad",
             address=f"http://127.0.0.1:{ports[0]}",
         ),
     )
     try:
         one.plugin_dir.mkdir()
-        options = {"state_dir": str(one.state_dir), **(milo or {})}
+        own = {"state_dir": str(one.state_dir), "cache_dir": str(one.base / "cache")}
+        options = {**own, **(milo or {})}
         one.config.write_text(_configuration(one, options, client, telemetry) + more)
         if not stub:
             subprocess.run([MILO, "install", one.plugin_dir], check=True, capture_output=True)

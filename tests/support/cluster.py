@@ -58,6 +58,21 @@ class Member:
                 self.process.wait()
             self.process = None
 
+    def fail(self, number: signal.Signals) -> None:
+        """Kill the agent, or by SIGSTOP only keep it from doing anything."""
+        if number is signal.SIGSTOP:
+            assert self.process is not None
+            self.process.send_signal(number)
+        else:
+            self.end(number)
+
+    def come_back(self) -> None:
+        """Undo `fail`."""
+        if self.process is None:
+            self.start()
+        else:
+            self.process.send_signal(signal.SIGCONT)
+
 
 @attrs.define
 class Cluster:
@@ -111,6 +126,10 @@ class Cluster:
             self.nomad.cli("job", "stop", *words)
         wait_for("all allocations to end", self._all_ended, 90)
 
+    def collect(self) -> None:
+        """Wait until the clients have removed what belonged to the jobs that were purged."""
+        self.nomad.collect(lambda: [path.name for path in self.base.glob("*/alloc/*-*")])
+
     def _all_ended(self) -> bool:
         allocs = self.nomad.get("/v1/allocations", namespace="*")
         return all(alloc["ClientStatus"] in ("complete", "failed", "lost") for alloc in allocs)
@@ -143,8 +162,7 @@ def cluster() -> Iterator[Cluster]:
         one.wait_ready()
         allocations = {alloc["ID"] for alloc in one.nomad.get("/v1/allocations", namespace="*")}
         one.purge()
-        one.nomad.cli("system", "gc")
-        wait_for("the allocation directories to go", lambda: not any(base.glob("*/alloc/*-*")), 60)
+        one.collect()
         for member in members[::-1]:
             member.end()
         _check(base, allocations)
@@ -229,6 +247,7 @@ def _configuration(member: Member, servers: list[Member]) -> str:
             ' network_interface = "lo"\n gc_interval = "1s"\n gc_max_allocs = 1000\n options {\n'
             '  "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"\n'
             " }\n}",
+            'plugin "raw_exec" {\n config {\n  enabled = true\n }\n}',
             f'plugin "milo" {{\n config {{\n  state_dir = "{member.base}/state-{member.name}"\n'
             " }\n}",
         ]

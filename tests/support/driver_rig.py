@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import uuid
@@ -126,6 +127,12 @@ class DriverRig:
         for task in self.registry._tasks.values():
             task.descriptors.release()
             task.connection.close()
+
+    def kill_all(self, *pids: int) -> None:
+        """As `pause`, and kill the spawner too, which would fork successors, and then ``pids``."""
+        self.pause()
+        for pid in (self.spawner.pid, *pids):
+            os.kill(pid, signal.SIGKILL)
 
     async def supervisor(self, task: Task) -> int:
         """Return the id of the task's own process."""
@@ -252,7 +259,7 @@ async def open_rig(
                 nursery.cancel_scope.cancel()
     finally:
         rig.spawner.close()
-        left = leftovers.processes(base)
+        left = leftovers.staying(base)
         left += leftovers.mounts(base)
         left += [f"cgroup {path}" for path in cgroups_of(rig.names())]
         shutil.rmtree(base, ignore_errors=True)

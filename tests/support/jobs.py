@@ -7,6 +7,8 @@ from itertools import count
 
 from tests.support.nomad import hcl
 
+NEVER_AGAIN = "reschedule {\nattempts = 0\nunlimited = false\n}\n"
+"""What `job_file` says of rescheduling; a task that is lost with its client is replaced without."""
 _numbers = count(1)
 
 
@@ -31,7 +33,7 @@ def job_file(
     """
     lines = [f'job "{name or f"test-{next(_numbers)}"}" {{', f'type = "{kind}"', 'group "g" {']
     lines += [f'restart {{\nattempts = {attempts}\ndelay = "1s"\nmode = "fail"\n}}']
-    lines += ["reschedule {\nattempts = 0\nunlimited = false\n}"]
+    lines += [NEVER_AGAIN.rstrip()]
     lines += [group, 'task "app" {', f'driver = "{driver}"', "config {"]
     lines += [f"{key} = {hcl(value)}" for key, value in (config or {"args": []}).items()]
     lines += ["}", f"resources {{\ncpu = {cpu}\nmemory = {memory}\n}}"]
@@ -39,3 +41,15 @@ def job_file(
         lines += [f'artifact {{\nsource = "{artifact}"\n}}']
     lines += [task, "}", "}", "}"]
     return "\n".join(lines) + "\n"
+
+
+def shell_job(url: str, name: str, script: str, **options: object) -> str:
+    """Return a job file that runs ``script`` in a shell, by a JVM."""
+    return job_file(
+        name=name,
+        config={"args": [script]},
+        artifact=f"{url}/shell.jar",
+        memory=64,
+        cpu=50,
+        **options,  # type: ignore[arg-type]
+    )

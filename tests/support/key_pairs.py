@@ -21,7 +21,7 @@ from milo.core.container.spec import User
 from milo.errors import ConfigError, UserError
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/security.md"
-BEGIN: Final = "<!-- pairs: written by tests/support/key_pairs.py -->\n\n```\n"
+BEGIN: Final = "<!-- pairs: written by tests/support/key_pairs.py -->\n\n```text\n"
 END: Final = "```\n\n<!-- end of pairs -->"
 
 

@@ -28,7 +28,7 @@ from milo.core.records import short_id
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.proc import children
-from milo.spawner import fork_spawner
+from milo.spawner_process import fork_spawner
 from tests.support import leftovers
 from tests.support.waiting import fail_after, move_on_after
 
@@ -70,8 +70,11 @@ class Driver:
             async for _ in events:
                 pass
 
-    async def die(self) -> None:
-        """End as a process would: nothing is stopped, everything is closed."""
+    async def die(self) -> int:
+        """End as a process would: nothing is stopped, everything is closed.
+
+        Returns the spawner's id, which goes on while it keeps a task.
+        """
         self._scope.cancel()
         await self._gone.wait()
         for task in self.registry._tasks.values():
@@ -79,7 +82,7 @@ class Driver:
             task.connection.close()
         pid = self.spawner.pid
         self.spawner.close()
-        await trio.to_thread.run_sync(_reap, pid)
+        return pid
 
     async def be_another(self) -> None:
         """Be the next driver process."""
@@ -152,9 +155,10 @@ async def recoveries(driver: Driver, count: int) -> dict[str, Any]:
     supervisor = driver.registry._tasks[task_id].connection.require().welcome.supervisor.pid
     before: dict[str, Any] = {}
     for number in range(count):
-        await driver.die()
+        keeper = await driver.die()
         await driver.be_another()
         await driver.registry.recover(task_id, handle)
+        await trio.to_thread.run_sync(_reap, keeper)  # the task has another now
         assert (await driver.registry.inspect(task_id)).attributes["phase"] == "running"
         if number == 1:
             before = weigh(supervisor)
@@ -219,7 +223,7 @@ async def measure(base: Path, jar: Path, cycles: int, count: int, first: Spawner
         report["task_process"] = await recoveries(driver, count)
         report["recoveries_s"] = time.monotonic() - began
         report["after_recoveries"] = await survey(driver)
-        await driver.die()
+        await trio.to_thread.run_sync(_reap, await driver.die())
         nursery.cancel_scope.cancel()
     print(json.dumps(report))
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from milo.cli.run_name import LOCKS
 from milo.core.container.pause_program import NAME
 from tests.support.private_mounts import HYBRID_MOUNT
+
+KILL_S = 10.0
+
+
+def runs_in(directory: Path | str) -> list[str]:
+    """Return the directories of runs; what holds their names stays."""
+    return [str(path) for path in Path(directory).iterdir() if path.name != LOCKS]
 
 
 def processes(base: Path) -> list[str]:
@@ -31,7 +41,7 @@ def processes(base: Path) -> list[str]:
                     .replace(b"\0", b" ")
                     .decode(errors="replace")
                 )
-                name = (directory / "comm").read_text().strip()
+                name = (directory / "comm").read_text(errors="replace").strip()
                 if name == NAME and not words.startswith(NAME) and _parent(directory) == 1:
                     used = "an unfinished pause process"
             except OSError:
@@ -41,11 +51,29 @@ def processes(base: Path) -> list[str]:
     return found
 
 
+def staying(base: Path, patience_s: float = KILL_S) -> list[str]:
+    """Return `processes`, but for those that end within ``patience_s`` seconds.
+
+    A task process has the lock of its state directory until it has ended, which is after it has
+    told how the task did; under coverage it has a file to write then.
+    """
+    until_s = time.monotonic() + patience_s
+    while (lines := processes(base)) and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return lines
+
+
 def kill(base: Path) -> None:
-    """End every process that works below ``base``, but this one: for a run that has failed."""
-    for line in processes(base):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(line.split()[1]), signal.SIGKILL)
+    """End every process that works below ``base``, but this one: for a run that has failed.
+
+    Again for those that another one has made meanwhile.
+    """
+    until_s = time.monotonic() + KILL_S
+    while (lines := processes(base)) and time.monotonic() < until_s:
+        for line in lines:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split()[1]), signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def _parent(directory: Path) -> int:
@@ -84,6 +112,16 @@ def cgroups(names: Iterable[str]) -> list[str]:
     """Return a line for each cgroup whose path contains one of ``names``."""
     wanted = list(names)
     return [f"cgroup {path}" for path in _cgroups() if any(name in path for name in wanted)]
+
+
+def remove_cgroups(names: Iterable[str]) -> None:
+    """Remove the cgroups whose path contains one of ``names``; who is in them is ending."""
+    wanted, until_s = list(names), time.monotonic() + KILL_S
+    while (lines := cgroups(wanted)) and time.monotonic() < until_s:
+        for line in sorted(lines, reverse=True):
+            # The files of a real one stay until it goes; what stands in for one has others.
+            shutil.rmtree(line.removeprefix("cgroup "), ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _cgroups() -> Iterator[str]:

@@ -50,6 +50,7 @@ SENTENCES: Final = frozenset(
         "crash_words",
         "crun_problem",
         "crun_warning",
+        "end_for_nomad",
         "exit_message",
         "host_problem",
         "kills_sentence",
@@ -60,6 +61,7 @@ SENTENCES: Final = frozenset(
         "sighting_sentence",
         "_too_much_text",
         "too_new",
+        "without_process",
     )
 )
 """Functions whose result is shown to people."""

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -72,6 +72,21 @@ class Nomad:
         Raises AssertionError with all that it printed when it fails and ``check`` is set.
         """
         return self.cli_bytes(*words, timeout_s=timeout_s, check=check).decode()
+
+    def collect(self, directories: Callable[[], Collection[str]], timeout_s: float = 60) -> None:
+        """Have what has ended collected, until ``directories`` names no allocation any more.
+
+        More than once: what ends after a collection has begun waits for another one.
+        """
+
+        def collected() -> bool:
+            self.cli("system", "gc")
+            return not directories()
+
+        try:
+            wait_for("the allocation directories to go", collected, timeout_s, pause_s=1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; left: {', '.join(directories())}") from None
 
     def cli_bytes(self, *words: str, timeout_s: float = 60, check: bool = True) -> bytes:
         """As `cli`, without decoding."""

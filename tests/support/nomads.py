@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support.waiting import scaled
+
 Version = tuple[int, ...]
 
 
@@ -37,7 +39,7 @@ def numbers(version: str) -> Version:
 def version_of(path: str) -> str:
     """Return the release that ``PATH version`` names, such as 1.6.10, or nothing."""
     try:
-        done = subprocess.run([path, "version"], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([path, "version"], capture_output=True, text=True, timeout=scaled(30))
     except (OSError, subprocess.TimeoutExpired):
         return ""
     match = re.search(r"^Nomad v(\d+\.\d+\.\d+)", done.stdout)

@@ -6,9 +6,10 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.support.waiting import scaled, wait_for
 ROOT = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python{}.{}".format(*sys.version_info[:2])
 """The system's, with the modules of this environment: root's own interpreter may be hidden."""
+CRUN = os.environ.get("MILO_TEST_CRUN", "")
+"""The directory of the crun that is tried, where it is not the installed one."""
 TIMEOUT_S = 60.0
 
 
@@ -41,7 +44,7 @@ class OrdinaryUser:
         modules = os.pathsep.join([str(ROOT), *filter(_is_packages, sys.path)])
         given = {
             "HOME": str(self.home),
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PATH": os.pathsep.join(filter(None, (CRUN, "/usr/local/bin:/usr/bin:/bin"))),
             "PYTHONPATH": modules,
             "PYTHONDONTWRITEBYTECODE": "1",
             "XDG_RUNTIME_DIR": str(self.runtime_dir),
@@ -74,10 +77,55 @@ class OrdinaryUser:
 
     def processes(self) -> list[str]:
         """Return the names of this user's processes that run."""
-        argv = ["ps", "-o", "stat=,comm=", "-U", str(self.uid)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        pairs = [line.split()[:2] for line in done.stdout.splitlines()]
-        return [name for state, name in pairs if not state.startswith("Z")]
+        return [name for _, state, name in _processes(self.uid) if state != "Z"]
+
+
+def copy_jars(user: OrdinaryUser, jar_dir: Path) -> Path:
+    """Return where the JARs of the tests are now, too, for the user to read."""
+    copies = user.home / "jars"
+    shutil.copytree(jar_dir, copies)
+    copies.chmod(0o755)
+    return copies
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """End a run as Ctrl-C does."""
+    process.send_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def running(
+    user: OrdinaryUser,
+    *words: str,
+    end: Callable[[subprocess.Popen[str]], None] = interrupt,
+    **env: Any,
+) -> Iterator[subprocess.Popen[str]]:
+    """Have ``milo run`` of this user run a JAR that goes on printing, and ``end`` it afterwards."""
+    process = subprocess.Popen(
+        user.argv("run", *words, **env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd="/",
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith("tick"), first + process.stdout.read()
+        yield process
+    finally:
+        end(process)
+        process.communicate(timeout=scaled(TIMEOUT_S))
+
+
+def _processes(uid: int) -> Iterator[tuple[int, str, str]]:
+    """Yield id, state and name of each process of a user; a bare machine has no ps."""
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in path.read_text().splitlines())
+            if int(fields["Uid"].split()[0]) == uid:
+                yield int(path.parent.name), fields["State"][0], fields["Name"]
 
 
 def _is_packages(path: str) -> bool:
@@ -90,12 +138,13 @@ def ordinary_user(name: str) -> Iterator[OrdinaryUser]:
     if os.geteuid() != 0 or not shutil.which("useradd"):
         pytest.skip("only root can make a user")
     subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
+    entry = pwd.getpwnam(name)
+    uid = entry.pw_uid
     try:
-        entry = pwd.getpwnam(name)
         home = Path(entry.pw_dir)
         runtime = home / "run"
         runtime.mkdir(mode=0o700)
-        user = OrdinaryUser(name, entry.pw_uid, home, runtime)
+        user = OrdinaryUser(name, uid, home, runtime)
         user.own(runtime)
         if (tried := user.milo("--version")).returncode != 0:
             pytest.skip(f"an ordinary user cannot run this Milo: {tried.stderr.strip()[-200:]}")
@@ -103,10 +152,18 @@ def ordinary_user(name: str) -> Iterator[OrdinaryUser]:
         # What a run that failed has started may take a moment to end.
         wait_for("the end of the user's processes", lambda: not user.processes())
     finally:
-        for pid in subprocess.run(
-            ["ps", "-o", "pid=", "-U", name], capture_output=True, text=True, check=False
-        ).stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), 9)
-        subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
-        shutil.rmtree(f"/tmp/milo-{entry.pw_uid}", ignore_errors=True)
+        wait_for(f"the removal of {name}", lambda: _is_removed(name, uid))
+        shutil.rmtree(f"/tmp/milo-{uid}", ignore_errors=True)
+
+
+def _is_removed(name: str, uid: int) -> bool:
+    """End a user's processes and remove the user, which userdel refuses while one of them ends."""
+    for pid, _, _ in _processes(uid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return True
+    return False

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from milo.core.config.places import CACHE_DIR
+from milo.host import state_dirs
 from tests.support.waiting import scaled
 
 HYBRID_MOUNT = "/sys/fs/cgroup/unified"
@@ -89,6 +91,21 @@ def small_tmpfs(path: Path, size: str = "1m") -> Iterator[None]:
         if time.monotonic() > deadline:
             subprocess.run(["umount", path], check=True)
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def own_runs() -> Iterator[None]:
+    """Have no `milo run` of others in sight, and be out of theirs.
+
+    All directories are hidden: of data whose records it does not see, ``milo gc`` takes the run
+    for gone. Nor do startup archives stay.
+    """
+    with (
+        small_tmpfs(Path(state_dirs.RUN_DIRECTORY), "64m"),
+        small_tmpfs(Path(state_dirs.DATA_DIRECTORY), "1g"),
+        small_tmpfs(Path(CACHE_DIR), "512m"),
+    ):
+        yield
 
 
 @contextlib.contextmanager

@@ -18,9 +18,12 @@ PROGRAMS = (
 PLACES = ("/etc/ld.so.cache", "/etc/passwd", "/usr/lib/x86_64-linux-gnu/perl-base")
 
 
-def entries() -> dict[str, str]:
-    """Return what Nomad is to copy, from the host's path to that in the chroot."""
-    java = os.path.realpath(shutil.which("java") or "/usr/bin/java")
+def entries(java: str = "") -> dict[str, str]:
+    """Return what Nomad is to copy, from the host's path to that in the chroot.
+
+    ``java`` is the path of the program; by default the one on PATH.
+    """
+    java = os.path.realpath(java or shutil.which("java") or "/usr/bin/java")
     home = str(Path(java).parents[1])
     files = {java, *Path(home, "lib").rglob("*.so")}
     found = {home: home, **{place: place for place in PLACES}}

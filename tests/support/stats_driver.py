@@ -27,7 +27,7 @@ from milo.plugin.handshake import COOKIE_NAME, COOKIE_VALUE
 
 if TYPE_CHECKING:
     from milo.host.registry import Registry
-    from milo.spawner import SpawnerProcess
+    from milo.spawner_process import SpawnerProcess
 
 ROOT = Path(__file__).parents[2]
 CONTROLLERS = ("cpu", "cpuacct", "memory")

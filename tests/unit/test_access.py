@@ -126,6 +126,28 @@ def test_what_is_in_the_way_is_named(scene: Scene, path: str, mode: int, text: s
     assert remedies[place] in told
 
 
+@pytest.mark.parametrize(
+    ("path", "mode", "uid", "chmod"),
+    [
+        ("v.jar", 0o000, 65534, "u+r"),
+        ("v.jar", 0o600, 0, "o+r"),
+        ("", 0o600, 65534, "u+x"),
+        ("", 0o700, 0, "o+x"),
+    ],
+)
+def test_who_has_typed_it_is_told_the_command(
+    scene: Scene, path: str, mode: int, uid: int, chmod: str
+) -> None:
+    """For the file of the host, and the part of the mode that counts for the user."""
+    scene.launch = attrs.evolve(scene.launch, by_hand=True)
+    scene.class_path = "/data/lib/v.jar"
+    at = scene.volume / "lib" / path
+    os.chown(at, uid, -1)
+    at.chmod(mode)
+    told = scene.refused()
+    assert told.endswith(f"To let it: chmod {chmod} {at}") and "volume's files" not in told
+
+
 def test_a_job_without_a_user_has_to_name_one_for_chown(scene: Scene) -> None:
     """Nomad's chown does nothing without the task's user."""
     (scene.local / "app.jar").chmod(0o600)

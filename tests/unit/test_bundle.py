@@ -207,7 +207,8 @@ def test_hosts_network_brings_the_hosts_names(launch: Launch) -> None:
     """With the host's network, the names of the host's /etc/hosts resolve too."""
     made, config = write(launch)
     text = Path(made.path, "rootfs", "etc", "hosts").read_text()
-    assert Path("/etc/hosts").read_text().rstrip("\n") in text
+    hosts = Path("/etc/hosts")  # debootstrap makes none
+    assert (hosts.read_text() if hosts.exists() else "").rstrip("\n") in text
     assert config["hostname"] in text.split()
 
 

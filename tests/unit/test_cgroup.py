@@ -24,6 +24,11 @@ V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 SCOPE = "/nomad/a1.web"
 
 
+def test_the_hierarchy_is_looked_for_once() -> None:
+    """A task process asks for it some twenty times, and the table of mounts is long."""
+    assert cgroup_files.detect() is cgroup_files.detect()
+
+
 def hierarchy_in(mountinfo: str) -> Hierarchy:
     """Return the hierarchy that a mount table describes."""
     return cgroup_files.hierarchy_in(proc.parse_mountinfo(mountinfo.encode()))

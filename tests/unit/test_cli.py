@@ -25,11 +25,12 @@ from milo.cli.arguments import seconds_of
 from milo.cli.caller import Caller
 from milo.cli.executable import SHEBANG_BYTES, FileAccessError, write_launcher
 from milo.cli.install import ChangeableError, install
-from milo.cli.log_files import RotatingFile
+from milo.cli.log_files import RotatingFile, hold_log_directory
 from milo.cli.main import run_command
 from milo.cli.output import write_all
 from milo.cli.parser import build_parser
 from milo.cli.run_place import Place, remove_directory
+from milo.cli.run_signals import STOP_TIMEOUT_S, Signals
 from milo.cli.run_streams import Copy
 from milo.core import control
 from milo.core.config.options import options_of
@@ -41,6 +42,7 @@ from milo.core.config.task_options import JobMount, TaskOptions, parse_task_opti
 from milo.core.container.spec import User
 from milo.core.records import ExitRecord
 from milo.errors import ArtifactError, ConfigError, StateError
+from milo.task.logs.byte_counts import ByteCounts
 from tests.support.log_rig import descriptors
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +83,7 @@ def test_commands_print_through_one_module() -> None:
     printing = {name for name, text in texts.items() if re.search(r"(?<![\w.])print\(", text)}
     assert printing == {"output.py"}
     writing = {name for name, text in texts.items() if re.search(r"std(out|err)\.(buf|wri)", text)}
-    assert writing == {"completion.py", "dump.py", "job.py", "logs.py"}
+    assert writing == {"completion.py", "dump.py", "job.py", "log_printer.py"}
 
 
 HOSTILE = "a\x1b]0;title\x07\nb\u202e\udcff"
@@ -256,6 +258,8 @@ def test_a_task_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
     assert fifo.is_fifo() and fifo.stat().st_mode & 0o777 == 0o600
     dump = alloc / "alloc/data/run-1.hprof"
     dump.touch()
+    assert place.dumps() == []  # a JVM makes it long before it writes it
+    dump.write_bytes(b"JAVA PROFILE")
     assert place.dumps() == [str(dump)]
     place.close(keep=True)
     assert dump.exists()
@@ -397,15 +401,16 @@ def test_every_key_of_a_job_has_an_argument() -> None:
 def test_log_files_rotate_by_size_and_number(tmp_path: Path) -> None:
     """Nothing is torn or lost but the oldest file; a later run goes on with the numbers."""
     for round_number in range(2):
-        file = RotatingFile(str(tmp_path / "logs"), "app", "stdout", size=10, count=3)
-        for number in range(4):
-            file.write(b"%d%d 345678\n" % (round_number, number))
-        file.close()
-    names = sorted(path.name for path in (tmp_path / "logs").iterdir())
+        with hold_log_directory(str(tmp_path / "new/logs")) as logs:
+            file = RotatingFile(logs, "app", "stdout", size=10, count=3)
+            for number in range(4):
+                file.write(b"%d%d 345678\n" % (round_number, number))
+            file.close()
+    names = sorted(path.name for path in (tmp_path / "new/logs").iterdir())
     assert names == ["app.stdout.5", "app.stdout.6", "app.stdout.7"]
-    assert (tmp_path / "logs/app.stdout.7").read_bytes() == b"13 345678\n"
+    assert (tmp_path / "new/logs/app.stdout.7").read_bytes() == b"13 345678\n"
     with pytest.raises(StateError, match="--log-dir"):
-        RotatingFile(str(tmp_path / "logs/app.stdout.5"), "app", "x", size=1, count=1)
+        hold_log_directory(str(tmp_path / "new/logs/app.stdout.5"))
 
 
 async def copied(feed: Callable[[int], None], target: int, path: Path) -> bool:
@@ -415,7 +420,7 @@ async def copied(feed: Callable[[int], None], target: int, path: Path) -> bool:
     """
     os.mkfifo(path)
     source = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    copy = Copy(source, target, None)
+    copy = Copy(source, target, None, lambda: None, ByteCounts())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(copy.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -480,22 +485,110 @@ class Stoppable:
         self.stops.append((number, timeout_s))
 
 
+@pytest.mark.parametrize(
+    ("words", "named", "status"),
+    [
+        (["-m", "5x"], "for -m: '5x'", 2),
+        (["--memory=5x"], "for --memory: '5x'", 2),
+        (["--add-host", "a:1"], "for --add-host: ", 2),
+        (["--ipc", "host", "--shm-size=1m"], 'with --ipc "host" the task uses', 2),
+        (["--sysctl", "net.core.somaxconn=1"], "for --sysctl net.core.somaxconn: ", 2),
+    ],
+)
+def test_an_option_is_called_as_it_was_typed(
+    words: list[str], named: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that only another makes wrong; after the JAR nothing is an option."""
+    (jar := tmp_path / "app.jar").touch()
+    before = os.umask(0o077)
+    try:
+        assert run_command(["run", *words, str(jar), "--memory", "-m"]) == status
+    finally:
+        os.umask(before)
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-v", "/:/host"], "for -v: '/' is the root directory. Expected the absolute path of a"),
+        (
+            ["-v", "."],
+            "'.' is not the path of a JAR. Expected the path of one. The option is written -v .:T",
+        ),
+    ],
+)
+def test_a_volume_that_is_none(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The words say what was wrong, and the status that the command line was."""
+    (jar := tmp_path / "app.jar").touch()
+    before = os.umask(0o077)
+    try:
+        assert run_command(["run", *words, str(jar)]) == 2
+    finally:
+        os.umask(before)
+    assert told in capsys.readouterr().err
+
+
+def test_a_jar_with_a_colon_in_its_name_has_another_in_the_container() -> None:
+    """There java -jar takes it for a class path of two."""
+    for name, expected in (("a:b.jar", "app.jar"), ("a b.jar", "a b.jar")):
+        options = build_parser().parse_args(["run", f"/x/{name}"])
+        assert run_options.jar_name(options) == expected
+        assert run_options.task_config(options, [])["jar_path"] == f"local/{expected}"
+
+
+def test_no_setting_of_the_driver_is_told_to_who_runs_a_jar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk, say: `milo run` has no state_dir."""
+
+    def fill(*_: object) -> int:
+        raise StateError("/x/claim.json", "No space left. Free space there, or set state_dir")
+
+    monkeypatch.setattr(runner, "run_jar", fill)
+    assert run_command(["run", "app.jar"]) == 1
+    assert capsys.readouterr().err.endswith("claim.json: No space left. Free space there\n")
+
+
+def test_a_class_path_without_a_class_is_told() -> None:
+    """java -jar ignores it."""
+    options = build_parser().parse_args(["run", "--class-path", "/x", "app.jar"])
+    (doubt,) = run_options.doubts(options)
+    assert doubt == "--class-path has no effect without --class: java -jar ignores it"
+
+
 async def test_a_second_interrupt_does_not_wait() -> None:
     """Ctrl-C stops the application; again, and it is killed."""
     stoppable: Any = Stoppable()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(runner._obey_signals, stoppable)
-        await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(10):
-            for count, number in enumerate((signal.SIGINT, signal.SIGTERM), 1):
-                signal.raise_signal(number)
-                while len(stoppable.stops) < count:
-                    await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
+    with Signals.received() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(signals.obey, stoppable)
+            with trio.fail_after(10):
+                for count, number in enumerate((signal.SIGTERM, signal.SIGINT), 1):
+                    signal.raise_signal(number)
+                    while len(stoppable.stops) < count:
+                        await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
     assert stoppable.stops == [
-        (signal.SIGTERM, runner.STOP_TIMEOUT_S),
+        (signal.SIGTERM, STOP_TIMEOUT_S),
         (signal.SIGTERM, 0.0),
     ]
+    assert signals.asked == signal.SIGTERM  # the first, of which the status tells
+
+
+async def test_a_signal_that_comes_twice_waits() -> None:
+    """timeout(1) sends SIGTERM to its command and to the group, and so does a closed terminal."""
+    stoppable: Any = Stoppable()
+    with Signals.received() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(signals.obey, stoppable)
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
+                signal.raise_signal(number)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+    assert set(stoppable.stops) == {(signal.SIGTERM, STOP_TIMEOUT_S)}
 
 
 async def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
@@ -503,16 +596,16 @@ async def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     stoppable: Any = Stoppable()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(runner._obey_signals, stoppable)
-            await trio.testing.wait_all_tasks_blocked()
-            with trio.fail_after(10):
-                for number in (signal.SIGHUP, signal.SIGTERM):
-                    signal.raise_signal(number)
-                    await trio.testing.wait_all_tasks_blocked()
-                while not stoppable.stops:
-                    await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
+        with Signals.received() as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(signals.obey, stoppable)
+                with trio.fail_after(10):
+                    for number in (signal.SIGHUP, signal.SIGTERM):
+                        signal.raise_signal(number)
+                        await trio.testing.wait_all_tasks_blocked()
+                    while not stoppable.stops:
+                        await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
     finally:
         signal.signal(signal.SIGHUP, before)
     assert len(stoppable.stops) == 1
@@ -549,3 +642,31 @@ def test_the_status_is_the_applications(
     finally:
         os.umask(before)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("help", "For help: milo --help"),
+        ("PS", "Did you mean ps?"),
+        ("list", "To list tasks: milo ps"),
+        ("my app.jar", "To run a JAR: milo run 'my app.jar'"),
+    ],
+)
+def test_a_word_that_is_no_command(
+    capsys: pytest.CaptureFixture[str], word: str, hint: str
+) -> None:
+    """What was meant is said where that can be known."""
+    assert run_command([word]) == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_cuts_no_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It wraps the lines by itself."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "24")
+    output.print_table(("ID", "TASK", "CPU"), [["0123456789abcdef", "web", "41.3%"]], ("TASK",))
+    said = capsys.readouterr().out
+    assert all(value in said for value in ("0123456789abcdef", "web", "41.3%"))

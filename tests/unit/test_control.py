@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import string
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from milo.core import control, records
-from milo.core.describe import exit_message, exit_sentence
+from milo.core.describe import end_for_nomad, exit_message, exit_sentence
 from milo.errors import ControlError, NewerVersionError, StateError
 
 text = st.text(max_size=200)
@@ -171,6 +172,11 @@ def test_short_ids_are_short(task_id: str) -> None:
             "Task was ended as asked by SIGTERM (signal 15)",
         ),
         (
+            records.ExitRecord(exit_code=143, stop_asked=True, last_stderr_line="bye"),
+            False,
+            "Task was stopped as asked and ended with exit code 143",
+        ),
+        (
             records.ExitRecord(exit_code=-1, error="nobody saw it"),
             False,
             "How the task ended is not known: nobody saw it",
@@ -194,3 +200,8 @@ def test_an_end_in_words(record: records.ExitRecord, stopped: bool, expected: st
     message = exit_message(record, stopped=stopped)
     assert message == "" if record.successful else message.endswith(expected)
     assert message.startswith("OOM Killed: ") is record.oom_killed
+    more = "" if stopped or record.stop_asked or record.successful else MORE
+    assert end_for_nomad(attrs.evolve(record, task_id="a/b/c"), stopped=stopped) == message + more
+
+
+MORE = "; more: milo post-mortem " + records.short_id("a/b/c")

@@ -45,9 +45,10 @@ class Backend:
 
     def __init__(self) -> None:
         self.stops: list[tuple[int, float]] = []
+        self.keepers: list[int] = []
         self.pair = os.pipe()
 
-    def status(self, seq: int) -> control.Status:
+    def status(self, seq: int, *, figures: bool) -> control.Status:
         return control.Status(
             seq=seq, phase="running", stdout=StreamCounters(), stderr=StreamCounters()
         )
@@ -67,6 +68,16 @@ class Backend:
 
     def descriptors(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         return ("stdout.pipe", "stdout.fifo"), self.pair
+
+    keeper_pid = 0
+
+    def be_kept(self, channel: socket.socket, pid: int) -> None:
+        channel.send(b"kept")
+        channel.close()
+        self.keepers.append(pid)
+
+    def be_unkept(self) -> None:
+        self.keepers.append(0)
 
     def current(self) -> control.Message | None:
         return control.Started(
@@ -326,6 +337,45 @@ async def test_many_clients_at_once() -> None:
         crowd.close()
 
     await with_server(play)
+
+
+async def test_a_task_gets_another_keeper() -> None:
+    """Its channel comes with the request; a request without one is refused."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reader, writer = os.pipe()
+        client = await TaskClient.connect(directory, lambda _: None)
+        assert client.keeper == 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            await client.keep(theirs.fileno(), 4711)
+            assert client.keeper == 4711 and ours.recv(10) == b"kept"
+            with pytest.raises(ControlError, match="No channel came with the request"):
+                await client._do(control.Keep(seq=99, pid=4712))
+            with pytest.raises(ControlError, match="No channel"):
+                await client.keep(reader, 4713)
+            client.close()
+        for fd in (reader, writer):
+            os.close(fd)
+        ours.close()
+        theirs.close()
+
+    assert (await with_server(play)).keepers == [4711]
+
+
+@pytest.mark.parametrize(("role", "keepers"), [(control.ROLE_DRIVER, [0]), ("observer", [])])
+async def test_beside_an_older_driver_a_task_has_no_keeper(role: str, keepers: list[int]) -> None:
+    """Such a one asks for a successor without the lock, so that there would be two."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        client = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with client:
+            await client.connect(f"{directory}/{records.CONTROL_SOCKET}")
+            await client.send(b'{"type":"hello","version":1,"role":"%s"}' % role.encode())
+            assert isinstance(control.decode_notice(await client.recv(9999)), control.Welcome)
+
+    assert (await with_server(play)).keepers == keepers
 
 
 async def test_a_message_too_large_to_send_is_left_out() -> None:

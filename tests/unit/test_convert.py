@@ -110,6 +110,36 @@ def test_an_empty_task_becomes_a_request_without_limits() -> None:
     assert request.network == Network(mode="host")
 
 
+def test_a_job_is_known_by_its_namespace_and_its_parents_id() -> None:
+    """A run of a periodic job belongs to that job, and a job's name may be another's too."""
+    task = drivers.TaskConfig(id="x", namespace="shop", job_id="clean/periodic-1", job_name="clean")
+    request = convert.request_from_task(_over_the_wire(task))
+    assert (request.namespace, request.job_id) == ("shop", "clean/periodic-1")
+    task.parent_job_id = "clean"
+    assert convert.request_from_task(_over_the_wire(task)).job_id == "clean"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "told", "expected"),
+    [
+        ("clean/periodic-1795766427", "clean", "clean"),
+        ("a/b/dispatch-1795766427-0a1b2c3d", "a/b", "a/b"),
+        # What a job has in its environment makes it no other's child.
+        ("clean", "other", "clean"),
+        ("mine/periodic-1", "other", "mine/periodic-1"),
+        ("clean/now", "clean", "clean/now"),
+        ("clean/periodic-1", "", "clean/periodic-1"),
+        ("/periodic-1", "", "/periodic-1"),
+        ("clean/dispatch-1-XYZ", "clean", "clean/dispatch-1-XYZ"),
+    ],
+)
+def test_a_childs_parent_is_known_from_its_id_too(job_id: str, told: str, expected: str) -> None:
+    """Nomad itself leaves the parent's field empty, and a job's environment is its own."""
+    env = {"NOMAD_JOB_PARENT_ID": told} if told else {}
+    task = drivers.TaskConfig(id="x", job_id=job_id, env=env)
+    assert convert.request_from_task(_over_the_wire(task)).job_id == expected
+
+
 @pytest.mark.parametrize("mode", [2, 7])
 def test_a_network_that_milo_does_not_offer_is_refused(mode: int) -> None:
     """A kind of isolation that is not among the capabilities never becomes the host's network."""

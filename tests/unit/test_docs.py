@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from milo.cli.demo import sample
 from milo.cli.doctor import hcl
 from milo.cli.parser import build_parser
+from milo.cli.parsing import commands_of, option_strings
 from milo.core.config.options import options_of
 from milo.core.config.plugin_options import PluginOptions, Volumes, parse_plugin_options
 from milo.core.config.task_options import TaskOptions
+from tests.support import pages
 from tests.support.configs import accepted
 
 ROOT = Path(__file__).parents[2]
@@ -104,8 +107,45 @@ def test_what_is_shown_would_be_accepted(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_that_are_shown_exist(page: Path) -> None:
-    """Each ``milo COMMAND`` of a page is one that the parser knows."""
-    usage = build_parser().format_help()
-    shown = r"(?:^(?:[#$] (?:sudo )?|sudo )(?:\.venv/bin/)?|(?<!^- )`)milo ([a-z]+)\b"
-    for word in re.findall(shown, page.read_text(), re.MULTILINE):
-        assert re.search(rf"^    {word}\b", usage, re.MULTILINE), f"milo {word}"
+    """Each ``milo COMMAND`` of a sentence is one that the parser knows."""
+    known = commands_of(build_parser())
+    for word in re.findall(r"(?<!^- )`milo ([a-z-]+)\b", page.read_text(), re.MULTILINE):
+        assert word in known, f"milo {word}"
+
+
+def shell_lines(page: str) -> list[str]:
+    """Return the commands that a page shows."""
+    return [line for kind, text in pages.blocks(page) if kind == "sh" for line in text.splitlines()]
+
+
+def test_the_readmes_commands_are_followed() -> None:
+    """They are those of the pages that `tests/acceptance/test_first_steps.py` follows."""
+    followed, shown = (
+        {line for page in names for line in shell_lines(page)}
+        for names in (("start.md", "install.md"), ("../README.md",))
+    )
+    own = {".venv/bin/milo run app.jar", "sudo dist/milo install /opt/nomad/plugins"}
+    assert shown <= followed | own
+
+
+def test_the_readmes_job_is_the_demos() -> None:
+    """Who runs `milo demo` sees there what the README shows."""
+    [job] = pages.jobs("../README.md")
+    assert job == sample.JOB_FILE.replace("URL", f"http://127.0.0.1:{sample.PORT}")
+
+
+def test_options_of_the_comparison_with_podman_are_there() -> None:
+    """Each that the first table has for `milo run` is one of it."""
+    text = (ROOT / "docs/podman.md").read_text()
+    table = text.partition("## milo run")[2].partition("What podman has")[0]
+    named = {
+        word
+        for line in table.splitlines()
+        if line.startswith("| `-")
+        for cells in [line.split("|")]
+        for word in re.findall(
+            r"`(--?[a-z][a-z-]*)", cells[1] if "the same" in cells[2] else cells[2]
+        )
+    }
+    assert len(named) > 30
+    assert named <= {*option_strings(commands_of(build_parser())["run"])}

@@ -374,11 +374,13 @@ def test_unit_files_are_found_where_systemd_looks(tmp_path: Path) -> None:
     (etc / "nomad.service").write_text("[Service]\n")
     assert facts.read_unit("nomad.service", places).path == f"{etc}/nomad.service"  # type: ignore[union-attr]
     assert facts.read_unit("other.service", places) is None
+    (etc / "nomad.service.d/20.conf").symlink_to(os.devnull)
+    assert facts.read_unit("nomad.service", places).unread == ()  # type: ignore[union-attr]
     (etc / "nomad.service.d/99-ring.conf").symlink_to("99-ring.conf")
     unit = facts.read_unit("nomad.service", places)
     assert unit is not None
     (found,) = agent_verdicts.check_service(attrs.evolve(unit, kill_mode="process", user=""))
-    holds(found, SKIPPED, "99-ring.conf cannot be read: Too many levels")
+    holds(found, SKIPPED, "99-ring.conf cannot be read: it leads through more than")
 
 
 # ---- gathering

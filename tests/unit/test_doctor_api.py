@@ -22,6 +22,7 @@ import pytest
 from milo.cli.doctor import agent_api, host_facts, report
 from milo.cli.doctor import agent_facts as facts
 from milo.cli.doctor.finding import Verdict
+from milo.cli.doctor.trial import Trial
 from milo.core.config.plugin_options import PluginOptions
 
 HEALTHY = {"Detected": True, "Healthy": True, "HealthDescription": "Healthy"}
@@ -246,6 +247,26 @@ def test_nothing_of_others_is_run_or_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert "but a FIFO" in found["seccomp"].found
     assert "container" not in found
     assert not mark.exists() and not read
+
+
+def test_crun_has_a_place_to_make_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it needs to say its version, and an ordinary user may have none; it does not stay."""
+    crun, mark = tmp_path / "crun", tmp_path / "mark"
+    crun.write_text(
+        '#!/bin/sh\nmkdir "${XDG_RUNTIME_DIR:-/no/run}/crun" || exit 1\n'
+        f'echo "$XDG_RUNTIME_DIR" >{mark}\necho "crun version 1.21"\n'
+    )
+    crun.chmod(0o755)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    made = Trial(None, 0.1)
+    monkeypatch.setattr(host_facts, "try_container", lambda *_: made)
+    monkeypatch.setattr(host_facts, "try_without_root", lambda _: made)
+    options = PluginOptions(crun_path=str(crun))
+    found = {one.check: one for one in host_facts.check_host(options)}["crun"]
+    assert found.verdict is Verdict.OK and found.found.endswith("version 1.21"), found
+    assert not Path(mark.read_text().strip()).exists()
 
 
 def test_a_relative_directory_has_an_end() -> None:

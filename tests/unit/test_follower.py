@@ -19,13 +19,14 @@ import trio.testing
 
 from milo.core import records
 from milo.core.config.plugin_options import PluginOptions
-from milo.core.report import ExitResult, TaskEvent
+from milo.core.report import ExitResult, TaskEvent, TaskState
 from milo.host import registry
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
 from milo.host.task_processes import TaskProcesses
 from milo.proc import start_ticks
+from tests.support import spawners
 from tests.support.past_version import VERSIONS, PastTask, Replay, identity, sleeper
 
 
@@ -94,6 +95,18 @@ async def followed(scene: Scene, *, answering: bool = True) -> AsyncIterator[tri
         spawner.close()
 
 
+@asynccontextmanager
+async def left_alone(scene: Scene, *, driver_lives: bool) -> AsyncIterator[None]:
+    """The task process ends: before the driver's eyes, or before the driver recovers the task."""
+    if not driver_lives:
+        await scene.end(scene.supervisor)
+    async with followed(scene, answering=driver_lives) as connection:
+        if driver_lives:
+            await scene.end(scene.supervisor)
+            connection.cancel()
+        yield
+
+
 async def serve(
     past: PastTask, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
 ) -> None:
@@ -138,6 +151,23 @@ async def test_a_successor_takes_over_while_the_driver_lives(scene: Scene) -> No
         assert result.message.startswith("How the task ended is not known")
 
 
+@pytest.mark.parametrize("driver_lives", [True, False])
+@pytest.mark.parametrize(("code", "number"), [(0, 0), (3, 0), (0, 15)])
+async def test_an_end_that_was_seen_is_not_lost(
+    scene: Scene, driver_lives: bool, code: int, number: int
+) -> None:
+    """A task process that is killed while it keeps a startup archive has written it down before."""
+    seen = {"exit_code": code, "signal": number, "at_s": 1234.5}
+    scene.past.write(records.TASK_FILE, ended=seen)
+    await scene.end(scene.container)
+    async with left_alone(scene, driver_lives=driver_lives):
+        result = await scene.registry.wait(scene.past.task_id)
+        assert (result.exit_code, result.signal, result.error) == (code, number, "")
+        status = await scene.registry.inspect(scene.past.task_id)
+        assert status.completed_at_s == 1234.5
+        await scene.registry.destroy(scene.past.task_id, force=False)
+
+
 async def test_a_task_that_dies_with_its_process_is_lost(scene: Scene) -> None:
     """Its record is gone as well: the end is told, never as a success, and nothing is left."""
     async with followed(scene) as connection:
@@ -147,6 +177,56 @@ async def test_a_task_that_dies_with_its_process_is_lost(scene: Scene) -> None:
         result = await scene.registry.wait(scene.past.task_id)
         assert "could not be taken over" in result.error
         assert not scene.past.state_dir.exists()
+
+
+BROKEN = "raise ImportError('half of Milo is of another version')"
+
+
+@pytest.mark.parametrize("driver_lives", [True, False])
+async def test_a_spawner_that_cannot_import_costs_no_application(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    driver_lives: bool,
+) -> None:
+    """While Milo's own files are broken it runs on alone; once they are whole, it is taken over.
+
+    Whether the driver has seen the death of the task process or recovers the task. What the
+    spawner printed is in the driver's log, and in an event.
+    """
+    with monkeypatch.context() as broken:
+        spawners.patch(broken, BROKEN)
+        async with left_alone(scene, driver_lives=driver_lives):
+            await scene.told("half of Milo is of another version")
+            assert "half of Milo is of another version" in caplog.text
+            assert (await scene.registry.inspect(scene.past.task_id)).state is TaskState.RUNNING
+            await trio.sleep(2.5)
+            assert len([e for e in scene.events if "another version" in e.message]) == 1
+            assert start_ticks(scene.container.pid) is not None
+            broken.undo()
+            await scene.told("taken over")
+            assert start_ticks(scene.container.pid) is not None
+            await scene.registry.destroy(scene.past.task_id, force=True)
+
+
+async def reap(process: subprocess.Popen[bytes]) -> None:
+    """Take the status of a child that somebody else ends: a zombie is not gone."""
+    await trio.to_thread.run_sync(process.wait)
+
+
+async def test_a_task_that_nobody_serves_can_be_stopped(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is unknown, and why is said with the spawner's words."""
+    spawners.patch(monkeypatch, BROKEN)
+    async with followed(scene) as connection, trio.open_nursery() as nursery:
+        nursery.start_soon(reap, scene.container)
+        await scene.end(scene.supervisor)
+        connection.cancel()
+        await scene.told("another version")
+        await scene.registry.stop(scene.past.task_id, "SIGTERM", 1.0)
+        result = await scene.registry.wait(scene.past.task_id)
+        assert "another version" in result.error
 
 
 class DyingFirst(TaskProcesses):
@@ -186,12 +266,7 @@ async def test_a_successor_that_is_killed_at_once_has_one_too(
             return made[0]
 
         monkeypatch.setattr(registry, "TaskProcesses", processes)
-        if not driver_lives:
-            await scene.end(scene.supervisor)
-        async with followed(scene, answering=driver_lives) as connection:
-            if driver_lives:
-                await scene.end(scene.supervisor)
-                connection.cancel()
+        async with left_alone(scene, driver_lives=driver_lives):
             await scene.told("taken over")
             assert made[0].adoptions == 2
             assert start_ticks(scene.container.pid) is not None

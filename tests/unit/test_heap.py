@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milo import cgroup_files
 from milo.core.config.task_options import TaskOptions
 from milo.core.java.crash_report import crash_words
 from milo.core.java.heap import (
     MIB,
     Tuning,
     default_heap_bytes,
+    largest_heap_bytes,
+    sees_no_limits,
     tune,
 )
 from milo.core.java.option_words import UserWords
@@ -57,6 +60,35 @@ def test_heap_of_a_task() -> None:
     assert tune(UserWords(), memory_bytes=512 * MIB).arguments == ("-Xmx355m",)
     assert tune(UserWords(), memory_bytes=512 * MIB, heap_percent=75).arguments == ("-Xmx384m",)
     assert tune(UserWords(), memory_bytes=10 * MIB, heap_percent=1).arguments == ("-Xmx2m",)
+
+
+@pytest.mark.parametrize(
+    ("major", "lines", "unseen"),
+    [
+        (17, "cpuset 0 96 1;cpu 0 96 1;memory 0 96 1", False),
+        (17, "cpu 0 1 1;cpuacct 0 1 1;pids 0 1 1", True),
+        (21, "cpu 0 96 1;memory 0 96 1", True),
+        (17, "cpuset 0 96 1;cpu 0 96 1;memory 0 96 0", True),
+        (8, "", True),
+        (25, "cpu 0 1 1;cpuacct 0 1 1;pids 0 1 1", False),
+    ],
+)
+def test_a_jvm_that_sees_no_limits(tmp_path: Path, major: int, lines: str, unseen: bool) -> None:
+    """A kernel that lists no memory for cgroup v1 hides that of v2 from releases before 25."""
+    file = tmp_path / "cgroups"
+    head = "#subsys_name hierarchy num_cgroups enabled"
+    file.write_text("\n".join((head, *lines.split(";"))))
+    controllers = cgroup_files.listed_controllers(str(file))
+    assert sees_no_limits(major, controllers) is unseen
+    assert not sees_no_limits(major, controllers, openj9=True)
+
+
+def test_an_unseen_limit_is_told_to_the_jvm() -> None:
+    """A share that the job asks for is one of the task's memory, not of the host's."""
+    share = UserWords(("-XX:MaxRAMPercentage=60",))
+    tuning = tune(share, memory_bytes=512 * MIB, unseen_bytes=600 * MIB)
+    assert tuning.arguments == (f"-XX:MaxRAM={600 * MIB}",)
+    assert tune(share, memory_bytes=512 * MIB).arguments == ()
 
 
 def test_no_limit_is_no_heap_option() -> None:
@@ -324,6 +356,15 @@ def test_a_report_at_the_users_path_is_found(launch: Launch, mode: str, number: 
             "out of memory (Native memory allocation (mmap) failed to map 16384 bytes)",
         ),
         ("#  SIGBUS (0x7) at pc=0x1, pid=4, tid=5\n# Problematic frame:", "SIGBUS (0x7)"),
+        # JDK 8, and what later ones say of a signal that somebody has sent.
+        (
+            "#  SIGSEGV (0xb) at pc=0x00007f6ca3c40efc, pid=2, tid=0x00007f6ca3ba2b80",
+            "SIGSEGV (0xb)",
+        ),
+        (
+            "#  SIGSEGV (0xb) at pc=0x00007fa21ac275aa (sent by kill), pid=2, tid=3",
+            "SIGSEGV (0xb) (sent by kill)",
+        ),
     ],
 )
 def test_other_causes(lines: str, words: str) -> None:
@@ -342,3 +383,23 @@ def test_any_report_is_told_in_one_bounded_line(data: bytes) -> None:
     words = crash_words(data, "/x")
     assert len(words) < 500
     assert words.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("words", "heap_mib"),
+    [
+        ((), 355),
+        (("-Xmx16m",), 16),
+        (("-Xmx16m", "-XX:MaxHeapSize=64m"), 64),
+        (("-XX:MaxRAMPercentage=75.0",), 384),
+        (("-XX:MaxRAMPercentage=junk",), 128),
+        (("-XX:MaxRAMPercentage=900",), 512),
+        (("-XX:+AggressiveHeap",), 128),
+        (("-Xmxjunk",), 128),
+    ],
+)
+def test_largest_heap_of_a_task(words: tuple[str, ...], heap_mib: int) -> None:
+    """What the job's options say of it, else what Milo or the JVM would choose."""
+    user = UserWords(words)
+    tuning = tune(user, memory_bytes=512 * MIB)
+    assert largest_heap_bytes(user, tuning, 512 * MIB) == heap_mib * MIB

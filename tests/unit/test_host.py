@@ -21,20 +21,23 @@ from milo.core.launch import JavaRuntime, Launch
 from milo.core.records import ExitRecord, Handle, ProcessId, TaskRecord
 from milo.core.report import ExitResult, TaskState
 from milo.core.signals import NO_SIGNAL
-from milo.errors import ControlError, NoAnswerError, StateError, TaskStartError
+from milo.errors import ControlError, NoAnswerError, SpawnerError, StateError, TaskStartError
 from milo.files import write_file
 from milo.host import events, fingerprint, spawner_client, stopping
 from milo.host.events import Broadcast
-from milo.host.fingerprint import Fingerprinter, find_program
+from milo.host.fingerprint import Fingerprinter
 from milo.host.follower import MAX_ADOPTIONS, Adoptions
 from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask
+from milo.host.programs import ChangeableProgramError, find_program, helper, trusted_crun
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from milo.host.state_store import StateStore
+from milo.host.state_store import SWEPT, StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.task_processes import TaskProcesses, end_silent
 from milo.host.task_state import Ended, Running
+from milo.proc import identify
+from milo.task.preparer import read_launch
 from milo.unix_sockets import passed_descriptors
 from tests.support import launches
 from tests.support.log_rig import descriptors, settle
@@ -149,7 +152,10 @@ def test_a_root_that_others_could_have_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_exit_records_of_allocations_that_are_gone_are_swept(tmp_path: Path) -> None:
-    """Never one that belongs to a living task, has a task's record, or cannot be read."""
+    """Never one that belongs to a living task or task process, or cannot be read.
+
+    An agent that ends while it kills a task, and forgets its allocation, never destroys the task.
+    """
     store = StateStore(str(tmp_path / "state"))
     kept, there = tmp_path / "alloc", str(tmp_path / "alloc")
     kept.mkdir()
@@ -159,6 +165,8 @@ def test_exit_records_of_allocations_that_are_gone_are_swept(tmp_path: Path) -> 
         ("there", there),
         ("living", "/nonexistent"),
         ("task", "/nonexistent"),
+        ("ended", "/nonexistent"),
+        ("ending", "/nonexistent"),
         ("broken", ""),
     ):
         launch = make_launch(tmp_path, name)
@@ -167,10 +175,32 @@ def test_exit_records_of_allocations_that_are_gone_are_swept(tmp_path: Path) -> 
         record = records.encode(ExitRecord(exit_code=0, alloc_dir=alloc_dir))
         (paths[name] / records.EXIT_FILE).write_bytes(b"{" if name == "broken" else record)
     (paths["task"] / records.TASK_FILE).write_bytes(b"{}")
+    for name, process in (("ended", ProcessId(2**22 + 1, 1)), ("ending", identify(os.getpid()))):
+        assert process is not None
+        task = TaskRecord("a/t/1", "t", "a", "/nonexistent", supervisor=process)
+        (paths[name] / records.TASK_FILE).write_bytes(records.encode(task))
     (Path(store.root) / "something-else").mkdir()
     store.sweep({str(paths["living"])})
     left = {name for name, path in paths.items() if path.exists()}
-    assert left == {"there", "living", "task", "broken"}
+    assert left == {"there", "living", "task", "ending", "broken"}
+
+
+def test_a_sweep_is_short_however_much_is_kept(tmp_path: Path) -> None:
+    """Each one looks at a few directories and the next one at others, until all have been seen."""
+    (there := tmp_path / "there").mkdir()
+    store = StateStore(str(tmp_path / "state"))
+    count = 3 * SWEPT
+    for number in range(count):
+        launch = make_launch(tmp_path, f"task{number}")
+        store.make(launch)
+        record = ExitRecord(exit_code=0, alloc_dir=str(there))
+        store.write_exit(launch.state_dir, record)
+    there.rmdir()
+    left = [count]
+    while left[-1]:
+        store.sweep(set())
+        left.append(len(list(store.directories())))
+    assert left == [count, 2 * SWEPT, SWEPT, 0]
 
 
 # ---- health ----------------------------------------------------------------------------
@@ -195,8 +225,8 @@ class Javas:
         return self.found
 
 
-def make_fingerprinter(crun: str, javas: Javas) -> Fingerprinter:
-    printer = Fingerprinter({"PATH": "/nonexistent"})
+def make_fingerprinter(crun: str, javas: Javas, path: str = "/nonexistent") -> Fingerprinter:
+    printer = Fingerprinter({"PATH": path})
     printer._finder = javas  # type: ignore[assignment]
     printer.configure(PluginOptions(crun_path=crun))
     return printer
@@ -336,6 +366,36 @@ def test_a_program_is_found_beyond_the_agents_path(tmp_path: Path) -> None:
     assert find_program("no-such-program", {}) == ""
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a program of another user's")
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+async def test_no_program_of_another_user_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """His directory is on PATH, or ``.`` is; root, or a second user, would do his will."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    crun = crun_script(theirs / "crun", f"touch {tmp_path}/run; echo crun version 1.25")
+    if mode == 0o755:
+        os.chown(theirs, 1001, 1001)
+        os.chown(crun, 1001, 1001)
+    theirs.chmod(mode)
+    monkeypatch.chdir(theirs)
+    for path in (str(theirs), "."):
+        environ = {"PATH": path}
+        with pytest.raises(ChangeableProgramError, match=f"{crun} is not run, because {theirs} "):
+            trusted_crun("crun", environ)
+        assert helper("crun", environ) == ""
+        printer = make_fingerprinter("crun", Javas(), path)
+        answer = await printer.fingerprint()
+        assert answer.health == "unhealthy" and "is not run, because" in answer.description
+    assert not (tmp_path / "run").exists()
+    os.chown(theirs, 0, 0)
+    os.chown(crun, 0, 0)
+    theirs.chmod(0o755)
+    assert trusted_crun("crun", {"PATH": str(theirs)}) == helper(crun, {}) == crun
+    assert trusted_crun("no-such-crun", {}) == "/usr/bin/no-such-crun"
+
+
 async def test_usage_is_sampled_until_the_end(autojump_clock: Any) -> None:
     """Each sample has a time; a cgroup that is gone is no error."""
     ended = trio.Event()
@@ -431,6 +491,46 @@ async def test_a_spawner_that_died_is_replaced_once(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ControlError, match="spawner of task processes died"):
         await client.spawn("run", "/nonexistent", [])
     assert len(descriptors()) <= len(before)
+
+
+async def test_a_spawner_that_is_dead_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is executed for it: each of many tasks would do so, again and again."""
+    monkeypatch.setattr(spawner_client, "_execute_spawner", pytest.fail)
+    client, theirs = play()
+    with pytest.raises(SpawnerError, match="There is no spawner"):
+        await client.keep("/run/milo/x", 0)
+    changed = client.changed
+    with client._first.sock as sock:  # type: ignore[union-attr]
+        client._first = None
+        client._sock = trio.socket.from_stdlib_socket(sock)
+        theirs.close()
+        with pytest.raises(SpawnerError, match="died"):
+            await client.keep("/run/milo/x", 0)
+    assert client.changed is changed and not changed.is_set()
+    client.close()
+
+
+async def test_a_spawner_is_told_apart_from_the_last_one() -> None:
+    """Whoever had tasks kept by it has them kept by the next one."""
+    client, theirs = play("4711")
+    changed = client.changed
+    await client.spawn("run", "/run/milo/x", [])
+    assert changed.is_set() and not client.changed.is_set()
+    client.close()
+    theirs.close()
+
+
+async def test_an_older_spawner_starts_nothing_for_a_request_to_keep() -> None:
+    """It takes the mode for that of a task to start, whose state directory cannot be."""
+    client, theirs = play("1", "4711")
+    await client.spawn("run", "/run/milo/x", [])
+    assert await client.keep("/run/milo/x", theirs.fileno()) == 4711
+    assert theirs.recv(100) == b"run /run/milo/x"
+    _, _, path = theirs.recv(100).decode().partition(" ")
+    with pytest.raises(StateError, match="null byte"):
+        read_launch(path)
+    client.close()
+    theirs.close()
 
 
 async def test_a_real_spawner_forks_what_is_asked_for(tmp_path: Path) -> None:

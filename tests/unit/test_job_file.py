@@ -118,7 +118,7 @@ def test_the_jar_is_looked_into(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert (status, out) == (1, "") and "a.Main, its Main-Class, is not in" in err
     pack(jar, {}, main_class=None)
     assert "no Main-Class" in printed(capsys, str(jar))[2]
-    assert "cannot be read: No such file" in printed(capsys, str(tmp_path / "no.jar"))[2]
+    assert "cannot be read: it does not exist" in printed(capsys, str(tmp_path / "no.jar"))[2]
 
 
 def test_spring_boots_launcher_does_not_decide(
@@ -136,7 +136,7 @@ def test_spring_boots_launcher_does_not_decide(
 def test_numbers_are_positive(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nomad would refuse them later."""
     status, out, err = printed(capsys, "https://host/app.jar", option, "0")
-    assert (status, out) == (1, "") and f"{option}: got 0" in err
+    assert (status, out) == (2, "") and f"{option}: got 0" in err
 
 
 def test_arguments_memory_and_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,3 +152,10 @@ def test_arguments_memory_and_class(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--memory" in printed(capsys, str(jar), "--class", "a.Main", "--memory", "0")[2]
     status, _, err = printed(capsys, str(jar), "--class", "b.Main")
     assert status == 1 and "b.Main" in err
+
+
+def test_arguments_without_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where they stand is said, since `milo run` takes them right after the JAR."""
+    for words in (("a", "b"), ("--port", "80")):
+        status, out, err = printed(capsys, "https://host/app.jar", *words)
+        assert (status, out) == (2, "") and "stand after --" in err

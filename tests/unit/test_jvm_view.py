@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milo import walk
 from milo.core.java import hsperf
 from milo.core.java.heap import MIB, Tuning
 from milo.core.java.jvm_view import Limits, SelfTold, describe, expected_collector, processors
 from milo.core.java.option_words import UserWords
-from milo.task.java.jvm import read_perf_data
+from milo.task.java.perf_data import PerfData
 from milo.task.java.silent_jvm import past_perf_data
 from tests.support.perf_data import SERIAL, perf_data
 from tests.support.waiting import wait_for
@@ -226,19 +228,59 @@ def place(tmp_path: Path) -> Path:
     return directory
 
 
+def read(tmp: Path, not_before_s: float) -> bytes:
+    """Return what is read of a task's /tmp."""
+    with contextlib.closing(PerfData(str(tmp))) as perf_data:
+        return perf_data.read(not_before_s)
+
+
+def test_what_was_read_last_outlives_its_name(tmp_path: Path, place: Path) -> None:
+    """A JVM that ends removes its file, and what it had counted by then is still there."""
+    (place / "2").write_bytes(b"before")
+    with contextlib.closing(PerfData(str(tmp_path))) as perf_data:
+        assert perf_data.read_last() == b""
+        assert perf_data.read(0) == b"before"
+        (place / "2").write_bytes(b"at its end")
+        (place / "2").unlink()
+        assert perf_data.read(0) == b""
+        assert perf_data.read_last() == b"at its end"
+    assert perf_data.read_last() == b""
+
+
 def test_data_of_the_first_jvm(tmp_path: Path, place: Path) -> None:
     """Of several JVMs the one with the lowest id is read, as that is the application."""
     (place / "12").write_bytes(b"twelve")
     (place / "2").write_bytes(b"two")
     (place / "x").write_bytes(b"no")
-    assert read_perf_data(str(tmp_path), time.time()) == b"two"
+    assert read(tmp_path, time.time()) == b"two"
 
 
 def test_data_from_before_is_not_taken(tmp_path: Path, place: Path) -> None:
     """What an earlier start left is not this JVM's."""
     (place / "1").write_bytes(b"old")
     os.utime(place / "1", (time.time() - 60, time.time() - 60))
-    assert read_perf_data(str(tmp_path), time.time()) == b""
+    assert read(tmp_path, time.time()) == b""
+
+
+def test_the_whole_search_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many directories and files a task makes, few are looked at: the loop stands still."""
+    entered: list[str] = []
+    enter = walk.Held.enter
+
+    def counted(held: walk.Held, name: str, kind: walk.Kind | None = None) -> walk.Held:
+        if name.isdecimal() or name.startswith("hsperfdata_"):
+            entered.append(name)
+        return enter(held, name, kind)
+
+    for user in range(10):
+        directory = tmp_path / f"hsperfdata_{user}"
+        directory.mkdir()
+        for number in range(20):
+            (directory / str(number)).touch()
+            os.utime(directory / str(number), (1, 1))
+    monkeypatch.setattr(walk.Held, "enter", counted)
+    assert read(tmp_path, time.time()) == b""
+    assert len(entered) == 4 + 4 * 8
 
 
 @pytest.mark.parametrize("what", ["symlink", "fifo", "directory", "symlinked directory"])
@@ -257,14 +299,14 @@ def test_only_regular_files_are_read(tmp_path: Path, place: Path, what: str) -> 
     else:
         place.rmdir()
         place.symlink_to(secret)
-    assert read_perf_data(str(tmp_path), 0) == b""
+    assert read(tmp_path, 0) == b""
 
 
 def test_large_data_is_cut(tmp_path: Path, place: Path) -> None:
     """No more is read than a JVM ever writes, however large the file."""
     with open(place / "1", "wb") as file:
         file.truncate(1 << 40)
-    assert len(read_perf_data(str(tmp_path), 0)) == hsperf.MAX_BYTES
+    assert len(read(tmp_path, 0)) == hsperf.MAX_BYTES
 
 
 # ---- a JVM that will not say ------------------------------------------------------------

@@ -67,6 +67,21 @@ def test_libraries_of_libraries_are_found(host: Path, java: JavaRuntime) -> None
     ]
 
 
+def test_musl(host: Path, java: JavaRuntime) -> None:
+    """As Alpine's packages have it: the linker is the C library, under two names, and no cache."""
+    put(host / "lib/ld-musl-x86_64.so.1", elf(soname="libc.musl-x86_64.so.1"))
+    (host / "lib/libc.musl-x86_64.so.1").symlink_to("ld-musl-x86_64.so.1")
+    linker = f"{host}/lib/ld-musl-x86_64.so.1"
+    put(Path(java.home, "bin/java"), elf("libjli.so", rpath="$ORIGIN/../lib", interpreter=linker))
+    put(Path(java.home, "lib/libjli.so"), elf("libz.so.1", "libc.musl-x86_64.so.1"))
+    put(host / "lib/libz.so.1", elf("libc.musl-x86_64.so.1"))
+    assert names(host, java) == [
+        "lib/ld-musl-x86_64.so.1",
+        "lib/libc.musl-x86_64.so.1",
+        "lib/libz.so.1",
+    ]
+
+
 def test_another_machines_library_is_passed_over(host: Path, java: JavaRuntime) -> None:
     """As the loader does, a library for another machine, or none at all, is not taken."""
     put(host / "lib/libc.so.6", elf(machine=183))

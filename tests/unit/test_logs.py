@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -14,11 +16,20 @@ from typing import Any
 
 import pytest
 
-from milo.cli import logs
-from milo.core.records import ProcessId, TaskRecord
+from milo.cli import log_printer, log_text, logs
+from milo.core.records import (
+    COUNTERS_FILE,
+    TIMELINE_FILE,
+    ExitRecord,
+    ProcessId,
+    TaskNames,
+    TaskRecord,
+)
+from milo.core.timeline import FILE_BYTES, MARKS
 from milo.errors import MiloError
 from milo.host.tasks import HostTask
 from milo.proc import identify
+from tests.support.launches import make_launch
 from tests.support.opens import watched
 
 MIB = 1 << 20
@@ -45,6 +56,13 @@ class Host:
             container=self.container,
         )
         return HostTask("/run/milo/0123456789abcdef", record, None, None)
+
+    def destroy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leave the exit record alone, as DestroyTask does."""
+        names = TaskNames("app", "a1", "shop")
+        ended = ExitRecord(exit_code=1, names=names, alloc_dir=str(self.alloc_dir))
+        task = HostTask("/run/milo/0123456789abcdef", None, ended, None)
+        monkeypatch.setattr(logs, "tasks_of_host", lambda options: [task])
 
     def file(self, number: int, text: str = "", *, stream: str = "stdout") -> Path:
         path = self.logs / f"app.{stream}.{number}"
@@ -104,6 +122,16 @@ def test_long_lines_are_found_over_many_blocks(host: Host, capsysbinary: Any) ->
     assert capsysbinary.readouterr().out == text.encode()
 
 
+def test_the_log_of_a_task_that_nomad_has_destroyed(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any
+) -> None:
+    """Waiting for its restart, or stopped: the allocation is there, and its exit record."""
+    host.file(0, "why it failed\n")
+    host.destroy(monkeypatch)
+    host.show()
+    assert capsysbinary.readouterr().out == b"why it failed\n"
+
+
 def test_only_files_of_this_stream_are_read(host: Host, capsysbinary: Any) -> None:
     """Nothing that a task plants under a log's name is followed, opened or waited for."""
     host.file(3, "one\n")
@@ -158,7 +186,9 @@ def test_the_last_lines_are_bounded(
 ) -> None:
     """Terabytes without a line feed take neither time nor memory; that they are cut is told."""
     written = [0]
-    monkeypatch.setattr(logs, "_write", lambda data: written.__setitem__(0, written[0] + len(data)))
+    monkeypatch.setattr(
+        log_printer, "_write", lambda data: written.__setitem__(0, written[0] + len(data))
+    )
     os.truncate(host.file(0), 1 << 40)
     tracemalloc.start()
     try:
@@ -262,10 +292,118 @@ def test_more_names_than_are_read_are_told(
     host: Host, capsysbinary: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A directory that is full of files takes no time without end, and the loss is told."""
-    monkeypatch.setattr(logs, "MAX_NAMES", 5, raising=False)
+    monkeypatch.setattr(log_text, "MAX_NAMES", 5)
     for number in range(10):
         host.file(number, "x\n")
     host.show()
     shown = capsysbinary.readouterr()
     assert shown.out == b"x\n" * 5
     assert b"more than 5" in shown.err
+
+
+class Job(Host):
+    """A host with two tasks of one job, whose groups and logs are the allocations' own."""
+
+    def __init__(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(base, monkeypatch)
+        self.base = base
+        monkeypatch.setattr(logs, "tasks_of_host", lambda options: [self.task(0), self.task(1)])
+
+    def task(self, index: int, job: str = "shop") -> HostTask:
+        """One of them."""
+        alloc_dir = self.base / str(index)
+        state_dir = self.base / f"state-{index}"
+        record = TaskRecord(
+            task_id="id",
+            task_name="app",
+            alloc_id=f"a{index}",
+            alloc_dir=str(alloc_dir),
+            supervisor=DEAD,
+            container=DEAD,
+        )
+        launch = make_launch(
+            alloc_dir=str(alloc_dir), job_name=job, alloc_name=f"{job}.front[{index}]"
+        )
+        return HostTask(str(state_dir), record, None, launch)
+
+    def print(self, index: int, *pieces: tuple[int, str]) -> None:
+        """Have a task print these texts at these times, and note the times."""
+        for name in (f"{index}/alloc/logs", f"state-{index}"):
+            (self.base / name).mkdir(parents=True, exist_ok=True)
+        path = self.base / f"{index}/alloc/logs/app.stdout.0"
+        path.write_text("".join(text for _, text in pieces))
+        state_dir = self.base / f"state-{index}"
+        size, cells = 0, []
+        for at_s, text in pieces:
+            cells += [at_s * 10**9, size, 0]
+            size += len(text)
+        count = len(pieces)
+        marks = struct.pack(f"{FILE_BYTES // 8}Q", count, *cells, *([0] * (3 * (MARKS - count))))
+        (state_dir / TIMELINE_FILE).write_bytes(marks)
+        (state_dir / COUNTERS_FILE).write_bytes(struct.pack("4Q", size, 0, 0, 0))
+
+    def show_job(self, **options: Any) -> None:
+        """As ``milo logs shop``."""
+        given = {
+            "task": "shop",
+            "lines": None,
+            "follow": False,
+            "stderr": False,
+            "stdout": False,
+            "since": "",
+        }
+        assert logs.show_logs(argparse.Namespace(**{**given, **options})) == 0
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """A host with a job of two tasks."""
+    found = Job(tmp_path, monkeypatch)
+    found.print(0, (10, "one\n"), (30, "three\nand a half"))
+    found.print(1, (20, "two\n"), (40, "four\n"))
+    return found
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_all_tasks_of_a_job_in_order_of_time(job: Job, capsysbinary: Any, follow: bool) -> None:
+    """Each line has its task's name before it, also the last one, which has not ended."""
+    job.show_job(follow=follow)
+    assert capsysbinary.readouterr().out.decode().splitlines() == [
+        "front[0]/app | one",
+        "front[1]/app | two",
+        "front[0]/app | three",
+        "front[1]/app | four",
+        "front[0]/app | and a half",
+    ]
+
+
+def test_the_last_lines_of_each_task(job: Job, capsysbinary: Any) -> None:
+    """As docker compose counts them."""
+    job.show_job(lines=1)
+    assert capsysbinary.readouterr().out.decode().splitlines() == [
+        *("front[1]/app | four", "front[0]/app | and a half")
+    ]
+
+
+def test_what_is_younger_of_each_task(job: Job, capsysbinary: Any) -> None:
+    """--since counts for all of them."""
+    job.print(1, (20, "two\n"), (int(time.time()), "now\n"))
+    job.show_job(since="1h")
+    assert capsysbinary.readouterr().out == b"front[1]/app | now\n"
+
+
+def test_tasks_of_several_jobs_are_not_merged(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that two jobs have means neither."""
+    tasks = [job.task(0), job.task(1, "other")]
+    monkeypatch.setattr(logs, "tasks_of_host", lambda options: tasks)
+    with pytest.raises(MiloError, match="more than one task"):
+        job.show_job(task="app")
+
+
+def test_a_task_without_a_log_is_told_of(job: Job, capsysbinary: Any) -> None:
+    """And those of the others are printed."""
+    shutil.rmtree(job.base / "0")
+    job.show_job()
+    shown = capsysbinary.readouterr()
+    assert shown.out == b"front[1]/app | two\nfront[1]/app | four\n"
+    assert b"has no log" in shown.err

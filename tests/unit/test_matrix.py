@@ -11,11 +11,11 @@ import attrs
 import pytest
 
 from tests.matrix import page, results, run
-from tests.matrix.limits import LIMITS
+from tests.matrix.limits import LIMITS, LOST
 from tests.matrix.parts import DIMENSIONS
 from tests.matrix.results import Cell
 from tests.matrix.table import Feature, Part
-from tests.support import nomads
+from tests.support import commits, nomads, pythons
 
 ROOT = Path(__file__).parents[2]
 GREEN = Cell(2, 0, 1, 31, "2026-11-26", "abc1234", "skipped `test_x`: none")
@@ -46,13 +46,27 @@ def test_cells() -> None:
     """Green, red with its limit, and not run; each that was tried with its figures."""
     cells = {"exec": GREEN, "errors": RED, "volumes": SKIPPED}
     shown = page.text({("nomad", "2.0.5", name): cell for name, cell in cells.items()})
-    assert re.search(
-        r"^\| 2\.0\.5 \| not run \| green \|.*\*\*red\*\* \| skipped \|", shown, re.MULTILINE
-    )
+    for name, word in {
+        "scenarios": "not run",
+        "exec": "green",
+        "errors": r"\*\*red\*\*",
+        "volumes": "skipped",
+    }.items():
+        assert re.search(rf"^\| {name} \|( not run \|)+ {word} \|$", shown, re.MULTILINE)
     assert re.search(r"^- 2\.0\.5, errors: .*`test_x`: AssertionError", shown, re.MULTILINE)
     assert (
         "| 2.0.5 | exec | 2 | 0 | 1 | 31 | 2026-11-26 | abc1234 | skipped `test_x`: none |" in shown
     )
+
+
+def test_the_page_begins_with_the_versions_that_were_tried() -> None:
+    """Each once and in order, and none of which a cell is red."""
+    parts = ("2.0.5", "1.10.5", "1.8.4"), ("25 packaged", "8 archive", "25 jlinked")
+    cells = {("nomad", part, "exec"): GREEN for part in parts[0]}
+    cells |= {("java", part, "heap"): GREEN for part in parts[1]}
+    shown = page.text(cells | {("nomad", "1.8.4", "errors"): RED})
+    assert "| Nomad | 1.6 to 2.0 | 1.10.5, 2.0.5 |" in shown
+    assert "| Java | 8 to 25, a JDK or a JRE | 8, 25 |" in shown
 
 
 def test_a_run_leaves_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +84,18 @@ def test_limits_are_of_red_cells() -> None:
     """A limit that no longer holds is taken out."""
     cells = results.load()
     assert [key for key in LIMITS if key in cells and cells[key].green] == []
+
+
+@pytest.mark.skipif(not (commits.ROOT / ".git").exists(), reason="no clone, but a copy")
+def test_cells_are_of_commits_in_the_history() -> None:
+    """Else nobody could look at what was tried: a rebase makes another commit of one."""
+    noted = {
+        one.strip().removesuffix("+")
+        for cell in results.load().values()
+        for one in cell.commit.split(",")
+    }
+    assert commits.strangers(noted) == sorted(LOST & noted)
+    assert noted >= LOST
 
 
 def test_report(tmp_path: Path) -> None:
@@ -118,3 +144,31 @@ def test_cells_of_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = [key for key, _, _ in run.of_today(possible, 5)]
     assert sorted(chosen) == [known["exec"], known["signals"]]
     assert run.of_today([], 1) == []
+
+
+def test_a_part_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cell is red with the reason; what looks at it from outside runs here."""
+
+    def nowhere() -> tuple[str, ...]:
+        raise RuntimeError("debootstrap: no such suite")
+
+    monkeypatch.setattr(run, "LOGS", run.ROOT / ".nox/matrix-test")
+    part = Part("99, /usr", {}, python=nowhere)
+    key = ("python", "99, /usr", "unit")
+    [cell] = run._try([(key, part, Feature("unit", "", ("tests/unit/test_x.py",)))]).values()
+    assert cell.red and cell.reason == "it cannot be had: debootstrap: no such suite"
+    here = Feature("set-up", "", ("tests/unit/test_text.py",), outside=True)
+    [cell] = run._try([(key, part, here)]).values()
+    assert cell.green
+
+
+def test_pythons_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name on PATH that starts none, as pyenv leaves them, is passed over."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    for place, text in (("python3.12", "exit 127"), ("versions/3.12.1/bin/python", "echo 3.12")):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    assert pythons.found() == {"3.12": f"{tmp_path}/versions/3.12.1/bin/python"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,8 +19,9 @@ from milo.core.java.heap import MIB
 from milo.core.records import ExitRecord, MemoryPeak, ProcessId
 from milo.host.managed import exit_result
 from milo.host.task_state import Ended
+from milo.process_signals import is_ending
 from milo.task.oci import oom_kills
-from milo.task.oci.oom_kills import QUIET_S, OomKills
+from milo.task.oci.oom_kills import QUIET_S, RETRY_S, OomKills
 
 GROUP = "/nomad/a1.web/milo-1"
 
@@ -66,11 +68,14 @@ class Watched:
         monkeypatch.setattr(oom_kills, "is_ending", lambda process: self.dying)
         self.kills = OomKills(GROUP, ProcessId(2**22, 1))
 
+    def log(self, level: str, text: str) -> None:
+        raise AssertionError(text)
+
 
 @pytest.fixture
 async def watched(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, nursery: Any) -> Watched:
     made = Watched(monkeypatch)
-    nursery.start_soon(made.kills.watch, made.told.append)
+    nursery.start_soon(made.kills.watch, made.told.append, made.log)
     await trio.testing.wait_all_tasks_blocked()
     return made
 
@@ -131,6 +136,34 @@ async def test_many_kills_are_few_events(
     assert not watched.kills.is_applications_own(signal.SIGKILL, count=kernel.count - 2)
 
 
+async def test_notices_that_were_used_up_are_had_later(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, nursery: Any
+) -> None:
+    """Of inotify instances root has 128 by default: it is said once, and tried again."""
+    free = False
+
+    def open_notices(path: str) -> int:
+        if not free:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return kernel.open_notices(path)
+
+    monkeypatch.setattr(cgroup_files, "open_oom_notices", open_notices)
+    monkeypatch.setattr(oom_kills, "is_ending", lambda process: False)
+    kills = OomKills(GROUP, ProcessId(2**22, 1))
+    told: list[int] = []
+    said: list[str] = []
+    nursery.start_soon(kills.watch, told.append, lambda level, text: said.append(text))
+    await trio.sleep(10 * RETRY_S)
+    assert len(said) == 1 and "sysctl fs.inotify.max_user_instances" in said[0]
+    kernel.count = 1
+    free = True
+    await trio.sleep(2 * RETRY_S)
+    assert told == [1], "a kill before the notices is told, too"
+    kernel.kill()
+    await trio.sleep(QUIET_S)
+    assert not kills.is_applications_own(signal.SIGKILL, count=2)
+
+
 async def test_without_notices_the_end_tells(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +174,7 @@ async def test_without_notices_the_end_tells(
 
     monkeypatch.setattr(cgroup_files, "open_oom_notices", refuse)
     kills = OomKills(GROUP, ProcessId(2**22, 1))
-    await kills.watch(lambda count: None)
+    await kills.watch(lambda count: None, lambda level, text: None)
     assert kills.is_applications_own(signal.SIGKILL, count=1)
 
 
@@ -161,12 +194,12 @@ def test_a_process_is_ending_from_its_sigkill_on() -> None:
     """A process that cannot act on its SIGKILL yet is as good as dead, and a free number too."""
     child = subprocess.Popen(["/bin/sleep", "1000"])
     identity = proc.identify(child.pid)
-    assert identity is not None and not proc.is_ending(identity)
-    assert proc.is_ending(ProcessId(child.pid, identity.start_ticks + 1))
+    assert identity is not None and not is_ending(identity)
+    assert is_ending(ProcessId(child.pid, identity.start_ticks + 1))
     child.kill()
-    assert proc.is_ending(identity)
+    assert is_ending(identity)
     child.wait()
-    assert proc.is_ending(identity)
+    assert is_ending(identity)
 
 
 @pytest.mark.parametrize(

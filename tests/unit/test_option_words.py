@@ -107,3 +107,19 @@ def test_files_of_the_jvms_own(word: str) -> None:
     assert not UserWords((word,)).complete
     assert not UserWords((), unread="@/x").complete
     assert UserWords(("-Xmx1g",)).complete
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        ((), False),
+        (("-Xrs",), True),
+        (("-XX:+ReduceSignalUsage",), True),
+        (("-Xrs", "-XX:-ReduceSignalUsage"), False),
+        (("-XX:-ReduceSignalUsage", "-Xrs"), True),
+        (("-Xrs:sync",), False),
+    ],
+)
+def test_signals_that_are_left_to_the_application(words: tuple[str, ...], left: bool) -> None:
+    """The last word counts; OpenJ9's -Xrs:sync is of other signals."""
+    assert UserWords(words).leaves_signals is left

@@ -13,6 +13,7 @@ from milo.core.config.durations import parse_duration
 from milo.core.config.options import Option, option, options_of, read_block
 from milo.core.config.plugin_options import (
     MAX_STATE_DIR_BYTES,
+    Metrics,
     PluginOptions,
     Volumes,
     parse_plugin_options,
@@ -86,10 +87,13 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         "init": True,
         "heap_percent": 70,
         "heap_dump_on_oom": True,
+        "dump_on_kill": False,
+        "flight_recorder": True,
         "java_version": ">= 17",
         "java_home": "local/jdk",
         "extra_hosts": ["db:192.0.2.7"],
         "hostname": "web",
+        "startup_cache": "auto",
     }
     assert set(config) == set(TASK_KEYS)
     plugin = PluginOptions(
@@ -121,7 +125,10 @@ def test_every_key_of_the_task_reaches_its_field() -> None:
         ipc_mode="private",
         init=True,
         heap_percent=70,
+        startup_cache="auto",
         heap_dump_on_oom=True,
+        dump_on_kill=False,
+        flight_recorder=True,
         java_version=">= 17",
         java_home="local/jdk",
         extra_hosts=("db:192.0.2.7",),
@@ -151,7 +158,11 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         "seccomp_profile": "/etc/milo/seccomp.json",
         "allow_seccomp_profiles": ["unconfined"],
         "pids_limit": 100,
+        "startup_cache": "auto",
+        "cache_dir": "/srv//cache",
+        "cache_size": "2g",
         "userns": True,
+        "metrics": {"address": "0.0.0.0:9464", "allow_other_hosts": True},
     }
     assert set(config) == set(PLUGIN_KEYS)
     assert parse_plugin_options(config) == PluginOptions(
@@ -174,7 +185,11 @@ def test_every_key_of_the_plugin_reaches_its_field() -> None:
         seccomp_profile="/etc/milo/seccomp.json",
         allow_seccomp_profiles=("unconfined",),
         pids_limit=100,
+        startup_cache="auto",
+        cache_dir="/srv/cache",
+        cache_size_bytes=2 << 30,
         userns=True,
+        metrics=Metrics("0.0.0.0:9464", True),
     )
 
 

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -15,6 +15,7 @@ import trio
 
 from milo.core.describe import exit_sentence
 from milo.core.java.out_of_memory import Kind, kind_of, sighting_sentence
+from milo.core.java.startup_cache import RECORDED
 from milo.core.records import ExitRecord
 from milo.task.logs.fifo import PIPE_BYTES
 from milo.task.logs.output_sampler import OutputSampler
@@ -110,6 +111,43 @@ def test_a_gap_joins_nothing() -> None:
 # ---- the last line ------------------------------------------------------------------------
 
 
+THREADS: Final = b"""\
+2026-11-27 09:03:03
+Full thread dump OpenJDK 64-Bit Server VM (25.0.3+9 mixed mode, sharing):
+
+Threads class SMR info:
+_java_thread_list=0x00007f71040d7c30, length=2, elements={
+0x00007f710401b8e0, 0x00007f71040b6d50
+}
+
+"main" #1 prio=5 os_prio=0 tid=0x00007f710401b8e0 nid=3 waiting on condition
+   java.lang.Thread.State: TIMED_WAITING (sleeping)
+\tat java.lang.Thread.sleep(java.base@25.0.3/Thread.java:540)
+\t- locked <0x00000000e9c0> (a java.lang.Object)
+
+"VM Thread" os_prio=0 cpu=0.62ms elapsed=3.68s tid=0x00007f7104090d20 nid=5 runnable
+
+JNI global refs: 95, weak refs: 0
+
+Heap
+ DefNew     total 2432K, used 1561K [0x00000000e9c00000, 0x00000000e9ea0000)
+  eden space 2176K,  71% used [0x00000000e9c00000, 0x00000000e9d867d8)
+ Metaspace       used 7412K, committed 7552K, reserved 1114112K
+  class space    used 629K, committed 704K, reserved 1048576K
+
+"""
+
+
+def test_the_last_line_is_no_empty_word_of_the_jvms() -> None:
+    """Of an option that it does not know, two lines follow that say nothing of it."""
+    last = LastLine()
+    last.feed(
+        b"Unrecognized VM option 'Nonsense'\nError: Could not create the Java Virtual Machine.\n"
+    )
+    last.feed(b"Error: A fatal exception has occurred. Program will exit.\n")
+    assert last.text == "Unrecognized VM option 'Nonsense'"
+
+
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
@@ -118,6 +156,7 @@ def test_a_gap_joins_nothing() -> None:
         ([b"one\ntw", b"o"], "two"),
         ([b"one\n\n  \n"], "one"),
         ([b"E: no database\n\tat a.B.c(B.java:1)\n\t... 3 more\n"], "E: no database"),
+        ([b"E: no database\n" + RECORDED], "E: no database"),
         ([b"a" * 300 + b"\n"], "a" * LINE_BYTES),
         ([b"a" * 200, b"a" * 200], "a" * LINE_BYTES),
         ([b"caf\xc3\xa9 \xff\n"], "caf\u00e9 \ufffd"),
@@ -138,6 +177,33 @@ def test_last_line_after_a_gap() -> None:
     last.gap()
     last.feed(b"the end\n")
     assert last.text == "the end"
+
+
+@pytest.mark.parametrize("cut", range(0, len(THREADS), 7))
+def test_no_thread_dump_is_the_last_line(cut: int) -> None:
+    """Milo has a JVM print one before it kills it: the application's own last line is before it."""
+    last = LastLine()
+    last.feed(b"pool is full\n" + THREADS[:cut])
+    last.feed(THREADS[cut:])
+    assert last.text == "pool is full"
+    last.feed(b"asked to end\n")
+    assert last.text == "asked to end"
+
+
+@pytest.mark.parametrize("seen", [200, 330])
+def test_a_part_of_a_thread_dump_is_not_the_last_line(seen: int) -> None:
+    """Of fast output the middle is not looked at; what follows is the application's again."""
+    last = LastLine()
+    last.feed(b"pool is full\n" + THREADS[:seen])
+    last.gap()
+    last.feed(THREADS[-160:])
+    assert last.text == "pool is full"
+    last.feed(b"bye\n")
+    assert last.text == "bye"
+    last.feed(THREADS[:seen])
+    last.gap()
+    last.feed(b"its end was not seen\nE: no database\n")
+    assert last.text == "E: no database"
 
 
 @pytest.mark.parametrize(

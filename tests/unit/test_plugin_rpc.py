@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import trio
-import trio_asyncio
 from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -19,10 +18,12 @@ from grpclib.server import Server
 from milo.errors import ArtifactError, ConfigError, CrunMissingError, TaskNotFoundError
 from milo.plugin import rpc
 from milo.plugin.broker_service import BrokerService
+from milo.plugin.event_loop import open_loop, trio_asyncio
 from milo.plugin.health_service import HealthService
-from milo.plugin.http2 import KEPT_STREAMS, UnlimitedServer
+from milo.plugin.http2 import KEPT_STREAMS, Responses, UnlimitedServer
 from milo.wire import plugin
 from milo.wire.grpc.health import v1 as health
+from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
 
 
@@ -98,13 +99,15 @@ class Stdio(plugin.GrpcStdioBase):
 
 
 class Controller(plugin.GrpcControllerBase):
-    """Never answers, and tells when it was cancelled."""
+    """Never answers, and tells when it was called and when it was cancelled."""
 
     def __init__(self) -> None:
+        self.called = trio.Event()
         self.cancelled = trio.Event()
 
     async def shutdown(self, request: plugin.Empty) -> plugin.Empty:
         """Wait for ever, as a WaitTask does."""
+        self.called.set()
         try:
             await trio.sleep_forever()
         finally:
@@ -125,15 +128,18 @@ async def test_handlers_run_in_trio_and_end_with_their_client(tmp_path: Path) ->
     """Streams and calls are cancelled when the client leaves them; nothing else ends."""
     path = str(tmp_path / "s")
     stdio, controller = Stdio(), Controller()
-    async with trio_asyncio.open_loop():
+    async with open_loop():
         server = Server([rpc.bridged(service) for service in (stdio, controller, BrokerService())])
         await trio_asyncio.aio_as_trio(server.start)(path=path)
 
         async def talk() -> None:
             channel = Channel(path=path)
             stub = plugin.GrpcControllerStub(channel)
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(stub.shutdown(plugin.Empty()), 0.05)
+            call = asyncio.ensure_future(stub.shutdown(plugin.Empty()))
+            await trio_asyncio.trio_as_aio(_wait)(controller.called)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
             count = 0
             async for chunk in plugin.GrpcStdioStub(channel).stream_stdio(plugin.Empty()):
                 assert chunk.data == b"x"
@@ -150,11 +156,54 @@ async def test_handlers_run_in_trio_and_end_with_their_client(tmp_path: Path) ->
         await _wait(stdio.closed)
         server.close()
         await trio_asyncio.aio_as_trio(server.wait_closed)()
-    os.unlink(path)
+    Path(path).unlink(missing_ok=True)
+
+
+class Driver(drivers.DriverBase):
+    """Begins starts, and tells how many had begun when it was asked for a task."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.begun_when_asked = -1
+
+    async def start_task(self, request: drivers.StartTaskRequest) -> drivers.StartTaskResponse:
+        """Begin one."""
+        self.begun += 1
+        return drivers.StartTaskResponse()
+
+    async def inspect_task(
+        self, request: drivers.InspectTaskRequest
+    ) -> drivers.InspectTaskResponse:
+        """Note how many have begun."""
+        self.begun_when_asked = self.begun
+        return drivers.InspectTaskResponse()
+
+
+async def test_a_call_does_not_wait_for_all_starts_that_came_before_it(tmp_path: Path) -> None:
+    """Of a hundred StartTask that came at once few have begun when an InspectTask is answered."""
+    path, driver, count = str(tmp_path / "s"), Driver(), 100
+
+    async def talk() -> None:
+        channel = Channel(path=path)
+        stub = drivers.DriverStub(channel)
+        await stub.inspect_task(drivers.InspectTaskRequest())
+        starts = [stub.start_task(drivers.StartTaskRequest()) for _ in range(count)]
+        await asyncio.gather(*starts, stub.inspect_task(drivers.InspectTaskRequest()))
+        channel.close()
+
+    async with open_loop():
+        server = UnlimitedServer([rpc.bridged(driver)])
+        await trio_asyncio.aio_as_trio(server.start)(path=path)
+        await trio_asyncio.aio_as_trio(talk)()
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    assert driver.begun == count
+    assert driver.begun_when_asked < count / 2
+    Path(path).unlink(missing_ok=True)
 
 
 async def test_a_connection_does_not_grow_with_its_calls(tmp_path: Path) -> None:
-    """However many calls have ended on it, some hundreds of them are remembered."""
+    """However many calls have ended on it, some hundreds are remembered, and no timer runs."""
     path = str(tmp_path / "s")
     protocols: list[H2Protocol] = []
 
@@ -170,12 +219,54 @@ async def test_a_connection_does_not_grow_with_its_calls(tmp_path: Path) -> None
             await stub.check(health.HealthCheckRequest(service="plugin"))
         channel.close()
 
-    async with trio_asyncio.open_loop():
+    async with open_loop():
         server = Watched([rpc.bridged(HealthService())])
         await trio_asyncio.aio_as_trio(server.start)(path=path)
         await trio_asyncio.aio_as_trio(talk)()
+        # Each wait of the event loop for a timer leaves a deadline in Trio until it has passed.
+        assert trio_asyncio.current_loop.get()._timers == []
         h2 = protocols[0].connection._connection
         assert KEPT_STREAMS - 1 <= len(h2._closed_streams) + len(h2.streams) <= KEPT_STREAMS + 1
         server.close()
         await trio_asyncio.aio_as_trio(server.wait_closed)()
-    os.unlink(path)
+    Path(path).unlink(missing_ok=True)
+
+
+async def test_a_stream_that_its_client_ends_is_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is logged as an error, also when a message was due at that very moment."""
+    path = str(tmp_path / "s")
+    send, late = Responses.send, trio.Event()
+
+    async def send_late(self: Responses, message: bytes) -> bool:
+        """Send one message, and another only after the end of the call has come."""
+        if not self._has_begun:
+            return await send(self, message)
+        with trio.CancelScope(shield=True), trio.move_on_after(30):
+            while self._call._stream.closable:
+                await trio.lowlevel.checkpoint()
+        late.set()
+        return await send(self, message)
+
+    async def talk() -> None:
+        channel = Channel(path=path)
+        stream = plugin.GrpcStdioStub(channel).stream_stdio(plugin.Empty())
+        assert isinstance(stream, AsyncGenerator)
+        async with aclosing(stream) as chunks:
+            async for _ in chunks:
+                break
+        await trio_asyncio.trio_as_aio(_wait)(late)
+        await trio_asyncio.trio_as_aio(_wait)(stdio.closed)
+        channel.close()
+
+    monkeypatch.setattr(Responses, "send", send_late)
+    stdio = Stdio()
+    async with open_loop():
+        server = Server([rpc.bridged(stdio)])
+        await trio_asyncio.aio_as_trio(server.start)(path=path)
+        await trio_asyncio.aio_as_trio(talk)()
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    Path(path).unlink(missing_ok=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio_asyncio
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
+from milo.plugin.event_loop import trio_asyncio
 from milo.plugin.http2 import UnlimitedServer
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -76,6 +76,7 @@ async def insides() -> dict[str, dict[str, tuple[object, str]]]:
             "protocol.Stream": (stream, "id connection closable send_data"),
             "server.Stream": (call, "_stream send_initial_metadata"),
             "Handler": (Handler, "_replace"),
+            "Configuration": (protocol.config, "_keepalive_time"),
         },
         "h2": {
             "H2Connection": (

@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milo import cgroup_files, proc, unix_sockets
+from milo import cgroup_files, proc, process_signals, unix_sockets
 from milo.core.cgroup import Hierarchy, Mode
 from milo.core.records import ProcessId
 from tests.support.log_rig import descriptors
@@ -79,17 +80,39 @@ def test_a_process_has_a_start_time_until_it_has_ended() -> None:
     assert not proc.lives(None)
 
 
+def test_who_catches_a_signal_is_told_from_who_does_not() -> None:
+    """Only a handler counts: what is ignored or left as it is would end or not reach a process."""
+    code = "import signal, sys; {}; print(flush=True); sys.stdin.read()"
+    for setting, catches in (
+        ("signal.signal(signal.SIGQUIT, print)", True),
+        ("signal.signal(signal.SIGQUIT, signal.SIG_IGN)", False),
+        ("signal.signal(signal.SIGTERM, print)", False),
+    ):
+        words = [sys.executable, "-c", code.format(setting)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert process_signals.catches(child.pid, signal.SIGQUIT) is catches
+            assert not process_signals.is_halted(child.pid)
+            child.send_signal(signal.SIGSTOP)
+            wait_for("the halt", partial(process_signals.is_halted, child.pid))
+            child.kill()
+    assert not process_signals.catches(child.pid, signal.SIGQUIT) and not process_signals.is_halted(
+        child.pid
+    )
+
+
 def test_a_signal_reaches_the_process_that_was_meant() -> None:
     """Never a later one with the same number, and none that has ended."""
     child = subprocess.Popen(["/bin/sleep", "100"])
     identity = proc.identify(child.pid)
     assert identity is not None
     later = ProcessId(child.pid, identity.start_ticks + 1)
-    assert not proc.signal_process(later, signal.SIGKILL)
+    assert not process_signals.signal_process(later, signal.SIGKILL)
     assert child.poll() is None
-    assert proc.signal_process(identity, signal.SIGTERM)
+    assert process_signals.signal_process(identity, signal.SIGTERM)
     assert child.wait() == -signal.SIGTERM
-    assert not proc.signal_process(identity, signal.SIGTERM)
+    assert not process_signals.signal_process(identity, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("name", [") R 1 (", "a\n1 (b) R 1\n", "\u2028", "\udcff x"])

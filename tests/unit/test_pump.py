@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import trio
 
-from milo.task.logs.fifo import PIPE_BYTES, raise_capacity
+from milo import proc
+from milo.task.logs.fifo import PIPE_BYTES, raise_capacity, waiting_bytes
 from milo.task.logs.pump import Pump
 from milo.task.logs.pump_policy import Block, EventKind, PumpEvent, PumpPolicy, Watch
 from tests.support.log_rig import Rig, descriptors, running, settle
@@ -31,6 +33,12 @@ def nothing_left() -> Iterator[None]:
     assert threading.active_count() <= threads
 
 
+def notices() -> int:
+    """How many descriptors of inotify(7) this process has open."""
+    links = [f"/proc/self/fd/{fd}" for fd in descriptors()]
+    return [os.readlink(link) for link in links if os.path.islink(link)].count("anon_inode:inotify")
+
+
 async def test_no_reader_never_blocks(tmp_path: Path, autojump_clock: Any) -> None:
     """A FIFO without a reader blocks nothing; once one comes, it gets all from the start."""
     rig = Rig(tmp_path)
@@ -45,6 +53,34 @@ async def test_no_reader_never_blocks(tmp_path: Path, autojump_clock: Any) -> No
         rig.end_source()
     assert rig.events == []
     assert rig.pump.counters.stalled_s == pytest.approx(1, abs=0.25)
+    rig.close()
+
+
+async def test_a_line_is_moved_in_one_step(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where little was there and all of it moved, the pipe is not asked for more at once."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    waits: list[int] = []
+    read_end = rig.pump._source
+    poll = rig.pump._source_poll
+
+    class Counting:
+        def poll(self, timeout: int) -> list[tuple[int, int]]:
+            waits.append(timeout)
+            return poll.poll(timeout)
+
+    async with running(rig):
+        await settle()
+        monkeypatch.setattr(rig.pump, "_source_poll", Counting())
+        for number in range(5):
+            line = b"line %d\n" % number
+            rig.write(line)
+            assert await rig.read_exactly(len(line)) == line
+            await settle()
+        assert waits == [] and waiting_bytes(read_end) == 0
+        rig.end_source()
     rig.close()
 
 
@@ -109,6 +145,94 @@ async def test_waiting_for_a_reader_is_cheap(
         rig.open_reader()
         await rig.read_exactly(1)
         rig.end_source()
+    rig.close()
+
+
+async def test_a_reader_that_comes_back_is_seen_at_once(
+    tmp_path: Path, autojump_clock: Any
+) -> None:
+    """However long it was gone: an application that waits for it waits no tick longer."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        for gone_s in (0.005, 0.2, 7.1, 29.9):
+            rig.close_reader()
+            rig.write(b"waiting")
+            await trio.sleep(gone_s)
+            assert notices() == 1
+            rig.open_reader()
+            began = trio.current_time()
+            assert await rig.read_exactly(7) == b"waiting"
+            assert trio.current_time() == began
+            assert notices() == 0
+        rig.end_source()
+    rig.close()
+
+
+async def test_a_reader_that_comes_before_it_is_watched_for(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the broken pipe and the watch it is missed by neither."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    real = proc.open_notices
+
+    def late(path: str, kinds: int) -> int:
+        rig.open_reader()
+        return real(path, kinds)
+
+    async with running(rig):
+        rig.close_reader()
+        monkeypatch.setattr(proc, "open_notices", late)
+        began = trio.current_time()
+        rig.write(b"x")
+        await settle()
+        assert rig.read() == b"x"
+        assert trio.current_time() == began
+        rig.end_source()
+    rig.close()
+
+
+async def test_no_reader_is_watched_for_while_output_is_dropped(
+    tmp_path: Path, autojump_clock: Any
+) -> None:
+    """Nobody waits then, and the user's watches (128, by default) are for others."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.close_reader()
+        rig.write(b"x")
+        await trio.sleep(31)
+        assert notices() == 0
+        rig.open_reader()
+        began = trio.current_time()
+        assert await rig.read_exactly(1) == b"x"
+        assert trio.current_time() - began <= 0.25
+        rig.end_source()
+    rig.close()
+
+
+async def test_a_user_without_watches_left(
+    tmp_path: Path, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The FIFO is then tried again four times a second."""
+
+    def refused(path: str, kinds: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(proc, "open_notices", refused)
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    async with running(rig):
+        rig.close_reader()
+        rig.write(b"x")
+        await trio.sleep(7.1)
+        rig.open_reader()
+        began = trio.current_time()
+        assert await rig.read_exactly(1) == b"x"
+        assert 0 < trio.current_time() - began <= 0.25
+        rig.end_source()
+    assert rig.kinds == [EventKind.READER_LOST, EventKind.READER_BACK]
     rig.close()
 
 

@@ -42,6 +42,7 @@ tasks = st.builds(
     cgroup_path=text,
     started_at_s=seconds,
     pipes=st.dictionaries(text, int64, max_size=2),
+    ended=st.none() | st.builds(records.SeenEnd, int32, int32, seconds),
 )
 exits = st.builds(
     ExitRecord,
@@ -53,6 +54,7 @@ exits = st.builds(
     task_id=text,
     stdout=streams,
     stderr=streams,
+    names=st.builds(records.TaskNames, *[text] * 5),
 )
 launches = st.builds(
     launch.Launch,

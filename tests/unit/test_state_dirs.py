@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Collection
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from milo import walk
+from milo.cli.main import run_command
 from milo.errors import StateError
 from milo.host import state_dirs
 from milo.host.state_dirs import StateDirs
@@ -97,8 +99,8 @@ def test_what_others_can_change_is_refused(
     found = state_dirs.of_host(path)
     assert found.trusted == ()
     assert len(found.refused) == 1 and f"{host / part} can be written by others" in found.refused[0]
-    with pytest.raises(StateError, match="can be written by others"):
-        state_dirs.require_roots(path)
+    assert state_dirs.refusal(path) == found.refused[0]
+    assert state_dirs.refusal(str(host / "below/none")) == ""
 
 
 def test_a_directory_like_tmp_is_passed(host: Path) -> None:
@@ -159,3 +161,88 @@ def test_a_driver_refuses_what_others_can_change(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="theirs belongs to the user 65534"):
         StateStore(str(theirs / "state")).prepare()
     StateStore(str(tmp_path / "state")).prepare()
+
+
+@pytest.fixture
+def data(host: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of one run's data, whose records are nowhere that anybody looks."""
+    monkeypatch.setattr(state_dirs, "DATA_DIRECTORY", str(host / "data"))
+    path = host / "data/abc"
+    make(path)
+    (host / "elsewhere").mkdir()
+    return path
+
+
+def test_data_without_records_is_left(data: Path, host: Path) -> None:
+    """Once the run has removed them, and after a reboot."""
+    os.close(state_dirs.claim_data(str(data), str(host / "gone")))
+    assert state_dirs.left_data() == [str(data)]
+    os.close(state_dirs.claim_data(str(data), str(host / "elsewhere")))
+    claim = json.loads((data / "claim.json").read_text())
+    (data / "claim.json").write_text(json.dumps({**claim, "boot": "another"}))
+    assert state_dirs.left_data() == [str(data)]
+
+
+def test_data_of_a_run_that_cannot_be_seen_is_not_left(data: Path, host: Path) -> None:
+    """Of another login, another host with the same home, and what nobody can read."""
+    os.close(state_dirs.claim_data(str(data), str(host / "elsewhere")))
+    assert state_dirs.left_data() == []
+    claim = json.loads((data / "claim.json").read_text())
+    (data / "claim.json").write_text(json.dumps({**claim, "host": "another", "boot": "another"}))
+    assert state_dirs.left_data() == []
+    (data / "claim.json").write_text("{}")
+    assert state_dirs.left_data() == []
+
+
+def test_data_of_a_run_that_lives_is_not_left(data: Path, host: Path) -> None:
+    """Wherever its records are: another mount namespace may have a /tmp of its own."""
+    held = state_dirs.claim_data(str(data), str(host / "gone"))
+    os.utime(data, (0, 0))
+    assert state_dirs.left_data() == []
+    (data / "claim.json").unlink()
+    assert state_dirs.left_data() == []
+    os.close(held)
+    os.utime(data, (0, 0))
+    assert state_dirs.left_data() == [str(data)]
+
+
+def test_data_without_a_claim_is_left_when_it_is_old(data: Path) -> None:
+    """A run that begins has none yet."""
+    assert state_dirs.left_data() == []
+    os.utime(data, (0, 0))
+    assert state_dirs.left_data() == [str(data)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a directory of another user's")
+def test_nothing_is_made_in_a_directory_of_another_user(tmp_path: Path) -> None:
+    """It is refused first, as `$XDG_STATE_HOME` that su(1) has left; a sticky one is for all."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 1001, 1001)
+    with pytest.raises(StateError, match="theirs belongs to the user 1001"):
+        StateStore(str(theirs / "a/milo")).prepare("XDG_STATE_HOME")
+    assert not list(theirs.iterdir())
+    os.chown(theirs, 0, 0)
+    theirs.chmod(0o1777)
+    StateStore(str(theirs / "milo")).prepare("XDG_STATE_HOME")
+    assert (theirs / "milo").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_refused_directory_of_runs_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anybody can make ``/tmp/milo-ID``: no tasks is then not all there is to say."""
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    monkeypatch.setattr(state_dirs, "TEMPORARY", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    found = state_dirs.of_host(state_dirs.DEFAULT)
+    assert found == StateDirs((), ())
+    (place := tmp_path / f"milo-{other}").mkdir()
+    place.chmod(0o777)
+    (refused,) = state_dirs.of_host(state_dirs.DEFAULT).refused
+    assert refused.startswith(f"{place} is not looked into: ")
+    assert run_command(["ps"]) == 0
+    out, err = capsys.readouterr()
+    assert "is not looked into: " in err
+    assert out == "No Milo tasks were found elsewhere.\n"

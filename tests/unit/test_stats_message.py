@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TypeVar
 
+import attrs
 import betterproto
 import pytest
 from hypothesis import given
@@ -132,6 +133,17 @@ def test_stats_carry_a_timestamp_and_what_was_measured() -> None:
     assert (memory.max_usage, memory.kernel_usage, memory.kernel_max_usage) == (5, 6, 7)
     measured = [field.name for field in memory.measured_fields]
     assert measured == ["RSS", "MAX_USAGE", "KERNEL_MAX_USAGE"]
+
+
+def test_little_is_remembered_of_the_samples_that_were_sent() -> None:
+    """Of the time nothing, as it never comes again; of all figures some 200 KiB at most."""
+    usage = TaskUsage("x", 1_700_000_000.5, memory=MemoryUsage(rss=1 << 20))
+    stats_message.encode(usage)
+    known = stats_message._figure.cache_info().currsize
+    for second in range(100):
+        stats_message.encode(attrs.evolve(usage, timestamp_s=1_700_000_001.25 + second))
+    assert stats_message._figure.cache_info().currsize == known
+    assert stats_message._figure.cache_info().maxsize == 1024
 
 
 def test_an_empty_sample_has_its_time_and_both_figures() -> None:

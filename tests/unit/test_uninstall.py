@@ -85,6 +85,21 @@ def test_what_milo_has_not_made_stays(tmp_path: Path, capsys: pytest.CaptureFixt
     assert path.is_dir()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
+def test_nothing_is_removed_where_another_user_could_exchange_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """He could lead root to a file elsewhere, between the look at it and its removal."""
+    others = tmp_path / "others"
+    (plugins := others / "plugins").mkdir(parents=True)
+    assert run_command(["install", str(plugins)]) == 0
+    os.chown(others, 12345, 12345)
+    capsys.readouterr()
+    assert run_command(["uninstall", str(plugins)]) == 1
+    assert f"{others} belongs to the user 12345" in capsys.readouterr().err
+    assert (plugins / "milo").exists()
+
+
 def test_tasks_that_still_run_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

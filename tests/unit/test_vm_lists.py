@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.vm import run
+from tests.vm.kernel import USER
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["short.txt", "left_out.txt"])
+@pytest.mark.parametrize("name", ["short.txt", "left_out.txt", "left_out_user.txt", "systemd.txt"])
 def test_listed_tests_exist(name: str) -> None:
     """Each line names a file of tests, or a function in one."""
     for listed in run.listed(name):
         path, _, function = listed.partition("::")
+        if (ROOT / path).is_dir():
+            continue
         text = (ROOT / path).read_text()
         wanted = function.partition("[")[0]
         assert re.search(rf"def {wanted}\(", text) if wanted else "def test_" in text, listed
@@ -24,13 +27,29 @@ def test_listed_tests_exist(name: str) -> None:
 
 def test_what_is_left_out_has_a_reason() -> None:
     """Nothing is left out in silence."""
-    lines = (ROOT / "tests/vm/left_out.txt").read_text().splitlines()
+    lists = ("left_out.txt", "left_out_user.txt")
+    lines = [line for name in lists for line in (run.HERE / name).read_text().splitlines()]
     assert all(len(line.split()) > 2 for line in lines if line and not line.startswith("#"))
 
 
 def test_without_an_agent_only_integration_is_run() -> None:
     """Where there is no Nomad, no acceptance test is chosen, in either form."""
-    for short in (True, False):
-        chosen = [one for one in run.selection(short, False) if not one.startswith("--deselect")]
+    for form in ("short", "full"):
+        chosen = [one for one in run.selection(form, False) if not one.startswith("--")]
         assert chosen
         assert all(one.startswith("tests/integration") for one in chosen)
+
+
+def test_a_kernel_in_user_mode_leaves_out_more() -> None:
+    """What it cannot do is left out of its full form, and of no other."""
+    emulated, user = run.selection("full", True), run.selection("full", True, USER)
+    assert set(emulated) < set(user)
+    assert "--deselect=tests/integration/test_limits.py::test_reserved_cores" in user
+
+
+def test_a_file_that_is_left_out_is_not_even_imported() -> None:
+    """The machine may not have what it imports; a test of a file is only not chosen."""
+    chosen = run.selection("full", True)
+    assert "--ignore=tests/integration/test_site_in_a_browser.py" in chosen
+    assert "--deselect=tests/acceptance" in run.selection("full", True, USER)
+    assert "--deselect=tests/acceptance/test_signals.py::test_every_signal_arrives" in chosen

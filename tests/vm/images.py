@@ -44,28 +44,27 @@ NOT_NEEDED = (
 OUT_OF_TREE = (".git", ".nox", ".venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis")
 
 
-def base_paths(nomad: str | None) -> list[Path]:
+def base_paths(nomads: list[str]) -> list[Path]:
     """Return the absolute paths that go into the rarely changing image, none below another."""
     if sys.base_prefix == "/usr":
         interpreter = [Path(sysconfig.get_path("stdlib"))]
     else:
         base = Path(sys.base_prefix)
         interpreter = [path for path in (base / "bin", base / "lib") if path.is_dir()]
-    return [
-        path
-        for path in (VENV, *interpreter, JVMS, *([Path(nomad)] if nomad else []))
-        if path.exists()
-    ]
+    return [path for path in (VENV, *interpreter, JVMS, *map(Path, nomads)) if path.exists()]
 
 
-def base_image(cache: Path, paths: list[Path]) -> Path:
-    """Return an image of ``paths`` with their full names, built when any of them has changed."""
+def base_image(cache: Path, paths: list[Path], kind: str) -> Path:
+    """Return an image of ``paths`` with their full names, built when any of them has changed.
+
+    ``kind`` is the first word of its name; an older one of the kind is removed.
+    """
     state = hashlib.sha256(repr(NOT_NEEDED).encode())
     for path in paths:
         _add_state(state, path)
-    target = cache / f"base-{state.hexdigest()[:16]}.squashfs"
+    target = cache / f"{kind}-{state.hexdigest()[:16]}.squashfs"
     if not target.exists():
-        for old in cache.glob("base-*"):
+        for old in cache.glob(f"{kind}-*"):
             old.unlink()
         library = Path(sysconfig.get_path("stdlib"))
         packages = Path(sysconfig.get_path("purelib"))
@@ -74,12 +73,12 @@ def base_image(cache: Path, paths: list[Path]) -> Path:
         without += [path for name in ("src.zip", "jmods") for path in JVMS.glob(f"*/lib/{name}")]
         without += list(JVMS.glob("*/jmods"))
         names = [str(path).lstrip("/") for path in without]
-        _squash(target, paths, ("-wildcards", "-e", *names))
+        squash(target, paths, ("-wildcards", "-e", *names))
     return target
 
 
-def tree_image(cache: Path) -> Path:
-    """Return an image of the project's tree, made anew, with the compiled form of each module."""
+def tree_image(cache: Path, target: Path) -> Path:
+    """Make ``target`` an image of the tree as it is, with the compiled form of each module."""
     stage = cache / "tree"
     shutil.rmtree(stage, ignore_errors=True)
     shutil.copytree(ROOT, stage, symlinks=True, ignore=shutil.ignore_patterns(*OUT_OF_TREE))
@@ -91,10 +90,25 @@ def tree_image(cache: Path) -> Path:
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if jars.missing_tools() is None:
-        jars.build_all(stage / JARS)
-    target = cache / "tree.squashfs"
-    _squash(target, [stage])
+        shutil.copytree(_jars(cache), stage / JARS)
+    squash(target, [stage])
     shutil.rmtree(stage)
+    return target
+
+
+def _jars(cache: Path) -> Path:
+    """Return a directory with the compiled test programs, made when a source has changed."""
+    state = hashlib.sha256()
+    for source in (ROOT / "tests/jars", Path(jars.__file__)):
+        _add_state(state, source)
+    target = cache / f"jars-{state.hexdigest()[:16]}"
+    if not target.exists():
+        for old in cache.glob("jars-*"):
+            shutil.rmtree(old)
+        partial = cache / "jars.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        jars.build_all(partial)
+        partial.rename(target)
     return target
 
 
@@ -111,7 +125,7 @@ def _add_state(state: hashlib._Hash, top: Path) -> None:
         state.update(f"{top} {status.st_size} {status.st_mtime_ns}\n".encode())
 
 
-def _squash(target: Path, sources: list[Path], options: tuple[str, ...] = ()) -> None:
+def squash(target: Path, sources: list[Path], options: tuple[str, ...] = ()) -> None:
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     # One source gives its content, several their whole paths. Not compressed: the emulated

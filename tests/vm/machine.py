@@ -1,4 +1,9 @@
-"""The virtual machine: virtme-ng's command, and a run of it that ends whatever happens inside."""
+"""The virtual machine: the command that boots it, and a run that ends whatever happens inside.
+
+There are two engines. ``emulated``: qemu with a processor in software, by virtme-ng's command.
+``user``: a kernel in user mode (User-Mode Linux), an ordinary program of the host's that runs the
+code of its processes natively.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,19 @@ from typing import TextIO
 
 import attrs
 
-from tests.vm.kernel import CannotRunError, Kernel
+from tests.vm import user_mode
+from tests.vm.kernel import EMULATED, USER, CannotRunError, Kernel
 
 HERE = Path(__file__).parent
 GRACE_S = 120
 """Between pytest's own end inside, at its limit, and that of the machine from outside."""
 BOOT_S = 60
+QUIET_S = 300
+"""How much longer than a test may take nothing may be printed."""
 CONSOLE = "console.log"
+LOGIN = "serial-getty@ttyS0.service"
+SERIAL = "serial.log"
+"""What the kernel and systemd print, where systemd is started."""
 TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mksquashfs": "squashfs-tools",
@@ -30,6 +41,28 @@ TOOLS = {
     "apt-get": "apt",
 }
 """The programs that the machine and its images need, and Debian's packages that have them."""
+
+
+USER_TOOLS = {
+    "unshare": "util-linux",
+    "mksquashfs": "squashfs-tools",
+    "modprobe": "kmod",
+    "busybox": "busybox-static",
+    "apt-get": "apt",
+}
+"""The same for a kernel in user mode."""
+USER_ROOT = """
+set -eu
+mount() { busybox mount "$@"; }
+mount -o bind / "$1"
+mount -o remount,bind,ro "$1"
+mount -o bind "$2" "$1/mnt"
+for file in "$3"/*; do mount -o bind "$file" "/lib/x86_64-linux-gnu/${file##*/}"; done
+shift 3
+exec "$@"
+"""
+"""Makes what a kernel in user mode has as its root: the host's, without what is mounted on it,
+read-only but for the exchange. The kernel itself gets a C library of its own."""
 
 
 @attrs.frozen
@@ -41,16 +74,20 @@ class Machine:
     exchange: Path
     """The host's directory for `guest.sh`, its plan and what comes out; the guest writes here."""
     memory_mib: int
+    initial: Path | None = None
+    """An initial file system that starts systemd (`tests.vm.systemd`); None: virtme-ng's own init
+    runs over the host's root file system."""
 
 
-def missing() -> str | None:
+def missing(engine: str = EMULATED) -> str | None:
     """Return why no machine can be run here, or None."""
     if os.geteuid() != 0:
         return "the virtual machine reads the host's own root file system, which needs root"
     virtme = Path(sys.executable).with_name("virtme-run")
-    if not virtme.exists():
+    if engine == EMULATED and not virtme.exists():
         return "virtme-ng is not installed (the dependency group vm)"
-    if absent := [package for name, package in TOOLS.items() if shutil.which(name) is None]:
+    tools = TOOLS if engine == EMULATED else USER_TOOLS
+    if absent := [package for name, package in tools.items() if shutil.which(name) is None]:
         return f"packages are missing: {' '.join(absent)} (./dev test installs them as root)"
     return None
 
@@ -69,7 +106,45 @@ def memory_mib() -> int:
 
 
 def command(machine: Machine) -> list[str]:
-    """Return the words that boot ``machine`` and run `guest.sh` in it."""
+    """Return the words that boot ``machine`` and run the tests in it."""
+    if machine.kernel.engine == USER:
+        return _user(machine)
+    words = _virtme(machine) if machine.initial is None else _qemu(machine, machine.initial)
+    # Always by software, even where there is a /dev/kvm: inside of a virtual machine it may be
+    # there and not work, and bounds on time would mean something else on each host.
+    words += ["-accel", "tcg,thread=multi,tb-size=1024"]
+    for disk in machine.disks:
+        words += ["-drive", f"file={disk},format=raw,if=virtio,readonly=on"]
+    return words + _shared("milo.out", machine.exchange, "")
+
+
+def _user(machine: Machine) -> list[str]:
+    root = machine.exchange.with_name("root")
+    root.mkdir(exist_ok=True)
+    private = ("unshare", "--mount", "--propagation", "private", "--")
+    return [
+        *(*private, "busybox", "sh", "-c", USER_ROOT, "sh"),
+        *(str(root), str(machine.exchange), str(user_mode.libraries(machine.kernel))),
+        *(str(machine.kernel.image), f"mem={machine.memory_mib}M"),
+        *("rootfstype=hostfs", "rootflags=/", f"hostfs={root}", "ro", "init=/bin/sh"),
+        *(f"ubd{number}r={disk}" for number, disk in enumerate(machine.disks)),
+        *(f"uml_dir={machine.exchange}/", "umid=uml", "panic=-1"),
+        *("con=null", "con0=null,fd:2", "console=tty0", "--", "/mnt/user.sh"),
+    ]
+
+
+def _qemu(machine: Machine, initial: Path) -> list[str]:
+    return [
+        *("qemu-system-x86_64", "-name", "milo-vm", "-cpu", "max", "-smp", "2"),
+        *("-m", f"{machine.memory_mib}M", "-display", "none", "-no-reboot", "-net", "none"),
+        *("-kernel", str(machine.kernel.image), "-initrd", str(initial)),
+        *("-serial", f"file:{machine.exchange / SERIAL}"),
+        # There is no udev, for whose word on a terminal a login on it would wait.
+        *("-append", f"console=ttyS0 panic=-1 systemd.unit=milo.target systemd.mask={LOGIN}"),
+    ]
+
+
+def _virtme(machine: Machine) -> list[str]:
     share = "trans=virtio,version=9p2000.L,msize=524288"
     script = (
         "mkdir -p /run/milo-vm/out"
@@ -79,14 +154,8 @@ def command(machine: Machine) -> list[str]:
     words = [str(Path(sys.executable).with_name("virtme-run"))]
     words += ["--kimg", str(machine.kernel.image), "--mods", "auto", "--name", "milo-vm"]
     words += ["--force-9p", "--cpus", "2", "--memory", f"{machine.memory_mib}M"]
-    # Always by software, even where there is a /dev/kvm: inside of a virtual machine it may be
-    # there and not work, and bounds on time would mean something else on each host.
     words += ["--disable-kvm", "--script-sh", script, "--qemu-opts"]
-    words += ["-accel", "tcg,thread=multi,tb-size=1024"]
-    for disk in machine.disks:
-        words += ["-drive", f"file={disk},format=raw,if=virtio,readonly=on"]
-    words += _shared("milo.usr", Path("/usr"), ",readonly=on,multidevs=remap")
-    return words + _shared("milo.out", machine.exchange, "")
+    return words + _shared("milo.usr", Path("/usr"), ",readonly=on,multidevs=remap")
 
 
 def _shared(tag: str, path: Path, options: str) -> list[str]:
@@ -100,31 +169,39 @@ def _shared(tag: str, path: Path, options: str) -> list[str]:
 def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[str]) -> int | None:
     """Run pytest with ``words`` in a machine; return its exit status, None if there is none.
 
-    ``plan`` has what `guest.sh` asks for, with the limit in seconds as ``limit_s``.
-    What is printed inside goes to this process's stdout, and to ``console.log`` in the exchange.
-    The machine is ended when pytest has had its limit and some seconds, and when this process is
+    ``plan`` has what `guest.sh` asks for, with the limits in seconds of all tests and of one as
+    ``limit_s`` and ``test_s``. What is printed inside goes to this process's stdout, and to
+    ``console.log`` in the exchange. The machine is ended when pytest has had its limit and some
+    seconds, when nothing was printed for longer than a test may take, and when this process is
     interrupted.
     """
     exchange = machine.exchange
     shutil.rmtree(exchange, ignore_errors=True)
     exchange.mkdir(parents=True)
-    shutil.copy(HERE / "guest.sh", exchange)
+    for name in ("guest.sh", "pytest.sh", "user.sh"):
+        shutil.copy(HERE / name, exchange)
     _write(exchange / "plan", [f"{key}={shlex.quote(value)}" for key, value in plan.items()])
     _write(exchange / "paths", [str(path) for path in paths])
     _write(exchange / "words", words)
     console = exchange / CONSOLE
     console.touch()
-    process = subprocess.Popen(
-        command(machine),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + int(plan["limit_s"]) + BOOT_S + GRACE_S
+    # Not this process's own stderr: qemu would open it anew, and empty it where it is a file.
+    with (exchange / "qemu.log").open("wb") as log:
+        process = subprocess.Popen(
+            command(machine),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
+    began = shown = time.monotonic()
+    deadline = began + int(plan["limit_s"]) + BOOT_S + GRACE_S
+    quiet_s = int(plan["test_s"]) + QUIET_S
     try:
         with console.open(errors="replace") as output:
-            while process.poll() is None and time.monotonic() < deadline:
-                _show(output)
+            while process.poll() is None and time.monotonic() < min(deadline, shown + quiet_s):
+                if _show(output):
+                    shown = time.monotonic()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
             _show(output)
@@ -137,13 +214,16 @@ def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[s
     return None
 
 
-def _show(output: TextIO) -> None:
-    sys.stdout.write(output.read())
+def _show(output: TextIO) -> bool:
+    """Pass on what was printed inside, and say whether there was anything."""
+    text = output.read()
+    sys.stdout.write(text)
     sys.stdout.flush()
+    return bool(text)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End virtme-run and its qemu, which are alone in a session of their own."""
+    """End virtme-run and its qemu, or the kernel in user mode: a session of their own."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -113,9 +113,12 @@ def _hold(directory: str) -> bool:
     """Lock ``directory`` against removal, for good; False when it is not there (any more)."""
     try:
         # Never closed: the lock ends with the process. A forked child does not give it up.
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        first = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
+    # Not the number of a standard stream that the caller has closed: it would be read as that.
+    fd = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(first)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(fd), os.stat(directory)):

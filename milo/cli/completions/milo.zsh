@@ -11,16 +11,18 @@
 _shtab_milo_commands() {
   local _commands=(
     completion:'Print a script that lets a shell complete the commands and options of milo.'
+    demo:'Serve a sample JAR and its job file over HTTP on 127.0.0.1, and say how to run it on your Nomad agent. With --agent run it on an agent that is started for it, and ended with everything that belongs to it. Ctrl-C ends the demo.'
     doctor:'Check the kernel, cgroups, crun, Java, seccomp and directories of this host, and the configuration, plugin directory, node and systemd unit of its Nomad agent. The exit status is 1 if a check failed. Without root, some checks are left out.'
     dump:'Have the JVM of a task write a thread dump, a heap dump or a flight recording, with the tools of its own JDK, and put the file here.'
     exec:'Run a command in the container of a task, as the user of its application. The tools of its JDK, such as jcmd and jstack, are on the PATH. All words after TASK are the command'"'"'s.'
     gc:'List the containers, task processes, cgroups, mounts and state directories that belong to no living allocation, and what a killed milo run has left; as an ordinary user, what one of yours has left.'
     install:'Write the executable milo into the plugin directory of a Nomad agent. Run by root, it refuses if other users could change what the agent would run.'
     job:'Print a Nomad job file that runs a JAR. A local JAR is inspected for its main class and the Java version it needs; nothing is downloaded. Everything after -- becomes args, the arguments of the application.'
-    logs:'Print standard output and standard error of a task in order of time, from the files that Nomad'"'"'s log collector or milo run wrote. On a terminal, control characters are escaped, except for colours.'
+    logs:'Print standard output and standard error of a task in order of time, from the files that Nomad'"'"'s log collector or milo run wrote. Of a job with several tasks on this host, all are printed, each line behind the name of its task. On a terminal, control characters are escaped, except for colours.'
+    post-mortem:'Show how a task has ended: its exit, memory, last heap and threads, the end of its standard error, and where its dumps are.'
     ps:'List all Milo tasks on this host, started by Nomad or by milo run; as an ordinary user, those of your own milo run.'
     run:'Run a JAR in a container and print its output as it comes. All words after the JAR are the application'"'"'s. Without root it runs as the user who starts it.'
-    stats:'Show the CPU and memory use of tasks, as the kernel counts it.'
+    stats:'Show the CPU and memory use of tasks, as the kernel counts it: of all, or of those of a job.'
     stop:'Send a signal to a task, and SIGKILL if it does not end in time. Nomad restarts its own tasks as the restart block of the job says; to end one for good, stop the job. A task without its task process is stopped, too, and cleaned up.'
     uninstall:'Remove the executable that milo install wrote, and nothing else, and list the tasks that still run.'
     version:'print the version of milo'
@@ -44,6 +46,16 @@ _shtab_milo_completion_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_milo_completion_defaults_added=0
 
+_shtab_milo_demo_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--agent[start a Nomad agent for the demo\; needs root]"
+  "--port[serve at this port\; default\: 8000, if it is free]:N:"
+  "--write[write both files to this directory, and end]:DIR:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_milo_demo_defaults_added=0
+
 _shtab_milo_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "*--config[a configuration file or directory of the agent\; can be repeated\; default\: those that its systemd unit names, or \/etc\/nomad.d]:PATH:_files"
@@ -57,7 +69,7 @@ _shtab_milo_doctor_defaults_added=0
 
 _shtab_milo_dump_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--duration[how long a flight recording lasts\; default 30s]:TIME:"
+  "--duration[make a flight recording of so long\; default\: the one that runs along with the task (flight_recorder), of its last minutes, or one of 30s]:TIME:"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
   ":threads, heap, jfr:(threads heap jfr)"
   ":the name of the task, its job, allocation or container, or the id of the task or its allocation\; ids can be cut short:"
@@ -83,6 +95,7 @@ _shtab_milo_exec_defaults_added=0
 _shtab_milo_gc_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--yes[remove what was found]"
+  "--cache-dir[the plugin\'s cache_dir, where that is not the default \/var\/cache\/milo-startup]:DIR:_files -/"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
   ":an ended or killed milo run, and only it:"
 )
@@ -117,7 +130,7 @@ _shtab_milo_logs_options=(
   {-f,--follow}"[keep printing until the task ends]"
   "--stdout[print standard output only]"
   "--stderr[print standard error only]"
-  {-n,--lines}"[print only the last N lines]:N:"
+  {-n,--lines,--tail}"[print only the last N lines of each task]:N:"
   "--since[print what is younger, such as 90s or 2h]:TIME:"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
   ":the name of the task, its job, allocation or container, or the id of the task or its allocation\; ids can be cut short:"
@@ -126,9 +139,19 @@ _shtab_milo_logs_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_milo_logs_defaults_added=0
 
+_shtab_milo_post_mortem_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print JSON, for scripts]"
+  "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
+  ":the name of the task, its job, allocation or container, or the id of the task or its allocation\; ids can be cut short:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_milo_post_mortem_defaults_added=0
+
 _shtab_milo_ps_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  {-a,--all}"[include tasks that have ended]"
+  {-a,--all}"[include tasks that have ended, and how\; those of Nomad until it removes their allocation]"
   "--json[print JSON, for scripts]"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
 )
@@ -138,11 +161,11 @@ _shtab_milo_ps_defaults_added=0
 
 _shtab_milo_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--name[name to show in milo ps\; default\: the name of the JAR]:name:"
+  "--name[name to show in milo ps\; default\: the name of the JAR, with a number where that is taken]:name:"
   {-m,--memory}"[memory limit, such as 512m or 1.5g\; default 512m]:SIZE:"
   "--cpus[CPU limit in cores, such as 1.5\; default\: no limit]:N:"
   "--java[a version, such as 17 or \"\>\= 21\", or the directory of a JDK]:JAVA:"
-  "--class[class to run instead of the manifest\'s Main-Class]:main_class:"
+  "--class[class to run instead of the manifest\'s Main-Class]:NAME:"
   "*--jvm-option[option for the JVM, such as --jvm-option -Xss1m\; can be repeated]:OPTION:"
   "*"{-e,--env}"[set an environment variable\; without \=VALUE, pass on the one of this shell]:NAME[=VALUE]:"
   "*--env-file[read environment variables from a file with lines NAME\=VALUE]:FILE:_files"
@@ -158,33 +181,37 @@ _shtab_milo_run_options=(
   "--log-max-files[number of log files to keep\; default 10]:N:"
   {-d,--detach}"[run in the background and print the name\: see milo ps, logs, stop and gc]"
   {-i,--interactive}"[pass on standard input\; without it only what is no terminal is]"
+  {-t,--tty}"[give the application a terminal\; with -i, it gets every key of yours]"
   "--debug[let a debugger connect to this port of 127.0.0.1, as --debug\=PORT\; default with --debug alone\: 5005]:PORT:"
   "--jmx[let JMX clients connect to this port of 127.0.0.1, as --jmx\=PORT\; default with --jmx alone\: 9010]:PORT:"
-  "--jfr[make a flight recording of the whole run, as --jfr\=FILE\; default with --jfr alone\: recording.jfr]:FILE:_files"
+  "--jfr[make a flight recording of the whole run (with --watch, of the last), as --jfr\=FILE\; default with --jfr alone\: recording.jfr]:FILE:_files"
   "--watch[start again when the JAR has changed]"
   "--verbose[print what Milo decides and why (-v)]"
-  "--class-path[Class path for class, separated by colons\; relative entries begin at work_dir, or in the task\'s directory or at \/ without it, and the JAR of jar_path comes first]:PATH:_files"
+  "--class-path[Class path for --class, separated by colons\; relative entries begin at --work-dir, or in the task\'s directory or at \/ without it, and APP.JAR comes first]:PATH:_files"
   "--log-overflow[When nobody reads the log and all buffers are full\: \"block\", the application waits and nothing is lost, or \"drop\", it never waits and what is dropped is counted]:key_log_overflow:(block drop)"
-  "--log-block-timeout[With log_overflow \= \"block\"\: after so long without a byte moving, output is dropped until the reader is back\; \"0s\" waits for ever]:TIMEOUT:"
+  "--log-block-timeout[With --log-overflow \"block\"\: after so long without a byte moving, output is dropped until the reader is back\; \"0s\" waits for ever]:TIMEOUT:"
   "--rootfs[What the container sees of the host, read-only in any case\: \"host\", its \/usr with all programs, or \"minimal\", the Java runtime with what it needs, and no shell]:key_rootfs:(host minimal)"
   {-w,--workdir,--work-dir}"[The application\'s working directory, absolute and without symlinks\; below \/task, \/local, \/alloc\/data, \/secrets and \/tmp it is made if it is missing]:DIR:_files -/"
-  "*--cap-add[Capabilities of the application, of those that the plugin\'s allow_caps holds\; \"all\" is every one]:WORD:"
-  "*--cap-drop[Capabilities to leave out of cap_add \= \[\"all\"\]\; without that it has no effect]:WORD:"
-  "--seccomp-profile[A seccomp profile (JSON) on the client by its absolute path, or \"unconfined\"\; it has to be one that the plugin\'s configuration names]:PROFILE:"
+  "*--cap-add[Capabilities of the application\; \"all\" is every one]:WORD:"
+  "*--cap-drop[Capabilities to leave out of --cap-add all\; without that it has no effect]:WORD:"
+  "--seccomp-profile[A seccomp profile (JSON) by its absolute path, or \"unconfined\"]:PROFILE:"
   "*--ulimit[Resource limits by the names of getrlimit(2) in lower case, as \"soft\:hard\" or one number for both\; \"unlimited\" or -1 is no limit]:NAME=VALUE:"
   "*--sysctl[Kernel settings of the container\'s own namespaces\: kernel.msg\*, kernel.sem, kernel.shm\* and fs.mqueue.\*, and in a network that is not the host\'s net.\*]:NAME=VALUE:"
-  "--shm-size[The size of \/dev\/shm, a number of bytes or with k, m or g\; what is in it counts as the task\'s memory]:SIZE:"
-  "--pids-limit[The most threads and processes at a time, up to the plugin\'s pids_limit]:N:"
+  "--shm-size[The size of \/dev\/shm, a number of bytes or with k, m or g\; what is in it counts as --memory]:SIZE:"
+  "--pids-limit[The most threads and processes at a time]:N:"
   {--pid,--pid-mode}"[\"private\", or \"host\"\: the task sees the host\'s processes]:key_pid_mode:(private host)"
   {--ipc,--ipc-mode}"[\"private\", or \"host\"\: the task shares the host\'s System V IPC, message queues and \/dev\/shm]:key_ipc_mode:(private host)"
   "--init[Has no effect. Whatever an application leaves behind is reaped, as process 1 of its container is not the JVM but a process of Milo\'s, which is there for that]"
-  "--heap-percent[The heap\'s share of the task\'s memory\; options such as -Xmx win]:N:"
-  "--heap-dump-on-oom[Have the JVM write a dump to \/alloc\/data at its first OutOfMemoryError\; an event names the file]"
-  "--java-version[Which Java of the client runs the task\: \"17\", \"\>\= 17\", \"\>\= 17, \< 22\" or \"21 \|\| 25\"\; the default Java is preferred, then the oldest]:VERSION:"
-  "--java-home[A Java that Milo has found on the client, by its home, or one that came with the task in local\/, secrets\/ or \/alloc\/]:HOME:_files -/"
+  "--heap-percent[The heap\'s share of --memory\; options such as -Xmx win]:N:"
+  "--heap-dump-on-oom[Have the JVM write a dump to \/alloc\/data at its first OutOfMemoryError\; the file is kept, and named at the end]"
+  {--dump-on-kill,--no-dump-on-kill}"[Before the SIGKILL of a stop that has taken too long, have the JVM print what its threads are doing\: in the last second of the kill timeout, into the task\'s log]"
+  "--flight-recorder[Have Java\'s flight recorder run along\: the last ten minutes, in at most 64 MiB of \/alloc\/data, are there after a crash or a kill, too, and milo dump jfr fetches them]"
+  "--java-version[Which Java of this host runs the task\: \"17\", \"\>\= 17\", \"\>\= 17, \< 22\" or \"21 \|\| 25\"\; the default Java is preferred, then the oldest]:VERSION:"
+  "--java-home[A Java that Milo has found on this host, by its home]:HOME:_files -/"
+  "--startup-cache[\"auto\"\: keep an archive of the classes that the application has loaded, with which it starts faster the next time on this host]:key_startup_cache:(off auto)"
   "*"{--add-host,--extra-hosts}"[More lines of \/etc\/hosts, as \"name\:address\"\; \"name\:host-gateway\" is the host]:WORD:"
   "--hostname[The container\'s host name]:HOSTNAME:"
-  ":APP.JAR:_files"
+  ":the JAR to run:_files"
   "(*)::of the application:"
 )
 
@@ -194,6 +221,7 @@ _shtab_milo_run_defaults_added=0
 _shtab_milo_stats_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-f,--follow}"[repeat until interrupted]"
+  "--no-stream[print once, which is the default]"
   "--interval[time to measure over, such as 500ms\; default 1s]:TIME:"
   "--json[print JSON, for scripts]"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
@@ -206,7 +234,7 @@ _shtab_milo_stats_defaults_added=0
 _shtab_milo_stop_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--signal[signal to send\; default SIGTERM]:signal:"
-  "--timeout[time until SIGKILL\; default 10s]:TIME:"
+  {-t,--timeout,--time}"[time until SIGKILL\; default 10s]:TIME:"
   "--state-dir[state_dir of the plugin\'s configuration\; default \/run\/milo]:DIR:_files -/"
   ":the name of the task, its job, allocation or container, or the id of the task or its allocation\; ids can be cut short:"
 )
@@ -250,6 +278,7 @@ _shtab_milo() {
       curcontext="${curcontext%:*:*}:_shtab_milo-$line[1]:"
       case $line[1] in
         completion) _arguments -C -s $_shtab_milo_completion_options ;;
+        demo) _arguments -C -s $_shtab_milo_demo_options ;;
         doctor) _arguments -C -s $_shtab_milo_doctor_options ;;
         dump) _arguments -C -s $_shtab_milo_dump_options ;;
         exec) _arguments -C -s $_shtab_milo_exec_options ;;
@@ -257,6 +286,7 @@ _shtab_milo() {
         install) _arguments -C -s $_shtab_milo_install_options ;;
         job) _arguments -C -s $_shtab_milo_job_options ;;
         logs) _arguments -C -s $_shtab_milo_logs_options ;;
+        post-mortem) _arguments -C -s $_shtab_milo_post_mortem_options ;;
         ps) _arguments -C -s $_shtab_milo_ps_options ;;
         run) _arguments -C -s $_shtab_milo_run_options ;;
         stats) _arguments -C -s $_shtab_milo_stats_options ;;

@@ -43,12 +43,17 @@ class AgentError(MiloError):
 
 
 def ask_agent(address: str) -> AgentAnswer:
+    """As `ask`, where no event loop runs."""
+    return trio.run(ask, address)
+
+
+async def ask(address: str) -> AgentAnswer:
     """Return what the agent at ``address`` says, or why it says nothing, within `DEADLINE_S`.
 
     As Nomad's own command does, NOMAD_TOKEN and the variables for TLS are used.
     """
     try:
-        return trio.run(_ask, address)
+        return await _ask(address)
     except AgentError as exc:
         return AgentAnswer(address, str(exc), refused=exc.refused)
     except trio.TooSlowError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Sequence
@@ -13,12 +12,15 @@ from typing import Final
 import attrs
 
 from milo import walk
+from milo.cli.arguments import absolute
 from milo.cli.doctor import agent_config, hcl, service_unit
 from milo.cli.doctor.agent_config import AgentArguments, AgentConfig
 from milo.cli.doctor.agent_verdicts import PluginDir
 from milo.cli.doctor.host_facts import run_version
 from milo.cli.doctor.service_unit import ServiceUnit
 from milo.cli.executable import Executable, changeable_by_others, read_executable
+from milo.errors import PathError
+from milo.host.programs import helper
 
 USUAL_CONFIG: Final = "/etc/nomad.d"
 PLUGIN_DIRS: Final = (
@@ -75,8 +77,8 @@ def read_files(paths: Sequence[str], unit: ServiceUnit | None) -> ConfigFiles:
         for name in names:
             try:
                 files.append((name, hcl.parse(_read(name))))
-            except OSError as exc:
-                errors.append(f"{name} cannot be read: {exc.strerror}")
+            except PathError as exc:
+                errors.append(f"{name} cannot be read: {exc.words}")
             except hcl.HclError as exc:
                 errors.append(f"{name}, line {exc.line}: {exc.problem}")
     if not files and not arguments.dev:
@@ -99,8 +101,11 @@ def _names(path: str) -> list[str]:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(MAX_FILE_BYTES)
+    """Return what a file holds, of which a false agent may say what it is; raises `PathError`."""
+    with walk.follow(absolute(path)) as held:
+        if held.path == os.devnull:  # a unit of systemd is masked by that
+            return ""
+        return held.read(MAX_FILE_BYTES).decode(errors="replace").replace("\r\n", "\n")
 
 
 # ---- the plugin directory
@@ -195,7 +200,7 @@ def _ask_version(path: str) -> tuple[str, str]:
 def find_unit(name: str) -> ServiceUnit | None:
     """Return the service's settings: from systemd when it runs here, else from its files."""
     unit = name if "." in name else f"{name}.service"
-    if os.path.isdir("/run/systemd/system") and (systemctl := shutil.which("systemctl")):
+    if os.path.isdir("/run/systemd/system") and (systemctl := helper("systemctl", os.environ)):
         try:
             done = subprocess.run(
                 [systemctl, "show", unit, f"--property={PROPERTIES}"],
@@ -233,6 +238,6 @@ def read_unit(unit: str, directories: Sequence[str]) -> ServiceUnit | None:
     for path in (main, *(drop_ins[name] for name in sorted(drop_ins))):
         try:
             files.append((path, _read(path)))
-        except OSError as exc:
-            unread.append(f"{path} cannot be read: {exc.strerror}")
+        except PathError as exc:
+            unread.append(f"{path} cannot be read: {exc.words}")
     return attrs.evolve(service_unit.parse_files(unit, files), unread=tuple(unread))

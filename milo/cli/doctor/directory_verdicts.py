@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -66,6 +67,19 @@ def check_state_dir(directory: Directory) -> list[Finding]:
     there = "" if directory.exists else "; created when the agent starts"
     findings += _space(name, directory, STATE_FULL_BYTES, STATE_LOW_BYTES)
     return findings or [ok(name, f"{path}, {_free(directory)}{there}")]
+
+
+def check_cache_dir(path: str, problem: str, sizes_bytes: Sequence[int], limit: int) -> Finding:
+    """The plugin's ``cache_dir``: who can change it, and what is in it."""
+    if problem:
+        return Finding(
+            "cache_dir",
+            Verdict.FAILED,
+            f"no startup archive is used: {problem}",
+            "Set cache_dir in the plugin's configuration to a directory that only root can change",
+        )
+    total = sum(sizes_bytes) >> 20
+    return ok("cache_dir", f"{path}, {len(sizes_bytes)} archives, {total} of {limit >> 20} MiB")
 
 
 def check_data_dir(directory: Directory) -> list[Finding]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import tempfile
 from typing import Final
 
 import trio
 
-from milo import cgroup_files, proc, walk
+from milo import cgroup_files, proc
 from milo.cli.doctor import host_verdicts
-from milo.cli.doctor.directory_verdicts import Directory, check_state_dir
+from milo.cli.doctor.directory_verdicts import Directory, check_cache_dir, check_state_dir
 from milo.cli.doctor.finding import Finding
 from milo.cli.doctor.trial import Trial, try_container, try_without_root
 from milo.core import cgroup
 from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.container import seccomp
+from milo.core.container.profile_name import UNCONFINED
 from milo.errors import ConfigError
-from milo.host.fingerprint import find_program
 from milo.host.java.finder import JavaFinder
+from milo.host.programs import changeable, find_program
 from milo.task.children import WaitStatus
+from milo.task.java.startup_store import StartupStore
 from milo.task.oci import privileges
 
 VERSION_TIMEOUT_S: Final = 10.0
@@ -34,8 +37,8 @@ def check_host(options: PluginOptions) -> list[Finding]:
     root = os.geteuid() == 0
     crun = find_program(options.crun_path, os.environ)
     # The path may be what a false agent says; and what others can change is not run.
-    changeable = walk.writable_by_others(crun) if crun else ""
-    crun_words = run_version([crun, "--version"]) if crun and not changeable else ("", "")
+    problem = changeable(crun) if crun else ""
+    crun_words = _crun_version(crun) if crun and not problem else ("", "")
     findings = [
         host_verdicts.check_privileges(os.geteuid(), proc.effective_capabilities()),
         host_verdicts.check_kernel(os.uname().release, has_pidfd=_has_pidfd()),
@@ -45,12 +48,12 @@ def check_host(options: PluginOptions) -> list[Finding]:
             options.crun_path,
             crun,
             *crun_words,
-            changeable=changeable,
-            needs_seccomp=options.seccomp_profile != seccomp.UNCONFINED,
+            changeable=problem,
+            needs_seccomp=options.seccomp_profile != UNCONFINED,
         ),
         *host_verdicts.check_crun_faults(crun_words[0], userns=options.userns),
     ]
-    if not crun or changeable:
+    if not crun or problem:
         pass
     elif root:
         trial: Trial = try_container(crun, options)
@@ -63,17 +66,29 @@ def check_host(options: PluginOptions) -> list[Finding]:
     findings += _check_java(options)
     findings.append(_check_seccomp(options))
     findings += check_state_dir(look_at(options.state_dir))
+    if root and (options.startup_cache != "off" or os.path.isdir(options.cache_dir)):
+        findings.append(_check_cache(options))
     return findings
 
 
-def run_version(argv: list[str]) -> tuple[str, str]:
+def _crun_version(crun: str) -> tuple[str, str]:
+    """Return the same as `run_version` of a crun, which leaves nothing behind.
+
+    Before it prints, crun makes its directory below ``XDG_RUNTIME_DIR``, or else below /run, and
+    fails where it cannot, as an ordinary user cannot there.
+    """
+    with tempfile.TemporaryDirectory(prefix="milo-doctor-") as own:
+        return run_version([crun, "--version"], XDG_RUNTIME_DIR=own)
+
+
+def run_version(argv: list[str], **env: str) -> tuple[str, str]:
     """Return what a program prints to stdout, and why it did not print it; one is empty."""
     try:
         done = subprocess.run(
             argv,
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            env={"PATH": os.defpath, "LANG": "C.UTF-8", **env},
             timeout=VERSION_TIMEOUT_S,
             check=False,
         )
@@ -160,12 +175,19 @@ def _check_seccomp(options: PluginOptions) -> Finding:
     default = next((path for path in privileges.DEFAULT_PROFILES if os.path.exists(path)), "")
     path = asked or default
     error = ""
-    if path and path != seccomp.UNCONFINED:
+    if path and path != UNCONFINED:
         try:
             seccomp.convert(privileges.read_profile(path), path, (), privileges.machine())
         except ConfigError as exc:
             error = str(exc)
     return host_verdicts.check_seccomp(asked, default, error)
+
+
+def _check_cache(options: PluginOptions) -> Finding:
+    store = StartupStore(options.cache_dir, options.cache_size_bytes)
+    problem = store.problem() if os.path.isdir(store.path) else ""
+    sizes = [] if problem else [kept.description.size_bytes for kept in store.all()]
+    return check_cache_dir(store.path, problem, sizes, store.limit_bytes)
 
 
 def _has_pidfd() -> bool:

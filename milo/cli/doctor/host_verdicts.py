@@ -7,8 +7,9 @@ from typing import Final
 
 from milo.cli.doctor.finding import Finding, Verdict, ok
 from milo.core.cgroup import Mode
-from milo.core.container import crun_holes, seccomp
+from milo.core.container import crun_holes
 from milo.core.container.crun import version_from_output
+from milo.core.container.profile_name import UNCONFINED
 from milo.core.java.versions import runtime_name
 from milo.core.launch import JavaRuntime
 from milo.core.versions import version_numbers
@@ -196,7 +197,7 @@ def check_seccomp(asked: str, default: str, error: str) -> Finding:
     """
     if error:
         return Finding("seccomp", Verdict.FAILED, _sentence(error), "Repair that file")
-    if asked == seccomp.UNCONFINED:
+    if asked == UNCONFINED:
         return Finding(
             "seccomp",
             Verdict.WARNING,

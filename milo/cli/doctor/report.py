@@ -15,6 +15,7 @@ from milo.cli.doctor.agent_config import AgentConfig
 from milo.cli.doctor.directory_verdicts import check_data_dir
 from milo.cli.doctor.finding import Finding, Verdict, count, worst
 from milo.cli.doctor.host_facts import check_host, look_at
+from milo.cli.doctor.metrics_check import check_metrics, look_at_port
 from milo.cli.output import print_json, print_table, say
 from milo.core.config.plugin_options import PluginOptions
 
@@ -77,6 +78,7 @@ def examine(*, configs: Sequence[str], address: str, service: str) -> list[Findi
             agent_verdicts.check_block(config),
             *checked,
             *agent_verdicts.check_permitted(plugin),
+            *check_metrics(plugin.metrics, look_at_port(plugin.metrics)),
             *agent_verdicts.check_plugin_dir(config, plugin_dir, milo.__version__),
         ]
     agent += agent_verdicts.check_agent(answer, files.config)

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -20,6 +21,7 @@ from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Application, JavaRuntime, Launch, Resources
 from milo.core.records import short_id
 from milo.errors import CrunError, MiloError, PathError
+from milo.host import state_dirs
 from milo.host.fork import Fork
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
@@ -53,9 +55,24 @@ def try_without_root(crun_path: str) -> Trial:
             trial = Trial(str(exc), 0.0)
         return msgspec.json.encode(trial)
 
+    made = [
+        path
+        for directory in (state_dirs.run_directories()[0], state_dirs.data_directory())
+        for path in _missing(directory)
+    ]
     with contextlib.closing(Fork("milo-doctor", work)) as fork:
         data = trio.run(fork.result)
+    for path in made:
+        with contextlib.suppress(OSError):  # it is in use by now, or was never made
+            os.rmdir(path)
     return msgspec.json.decode(data, type=Trial) if data else Trial("it was killed", 0.0)
+
+
+def _missing(path: str) -> Iterator[str]:
+    """Yield ``path`` and the directories above it that are not there, the innermost first."""
+    while not os.path.lexists(path):
+        yield path
+        path = os.path.dirname(path)
 
 
 def try_container(crun_path: str, options: PluginOptions, caller: Caller = ROOT) -> Trial:

@@ -7,11 +7,13 @@ a default, which older records then have, and no field may change its meaning.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 import attrs
 
 from milo.core.config.options import option, problems_of, read_block
+from milo.core.config.places import CACHE_DIR, STATE_DIR
 from milo.core.config.values import (
     block,
     check_directory,
@@ -20,18 +22,20 @@ from milo.core.config.values import (
     flag,
     one_of,
     shown,
+    size,
     text,
     texts,
     whole_number,
 )
 from milo.core.container.capabilities import parse_name
-from milo.core.container.seccomp import check_profile_name
+from milo.core.container.profile_name import check_profile_name
 from milo.errors import ConfigError
 
 MAX_STATE_DIR_BYTES: Final = 107 - len("/0123456789abcdef/control.sock")
 """A unix socket's path has 108 bytes with its final NUL (unix(7)), and a task's is
 ``<state_dir>/<16 characters>/control.sock``."""
 
+MAX_PORT: Final = 65535
 MAX_PIDS: Final = 4_194_304
 """PID_MAX_LIMIT of a 64-bit kernel; proc(5)."""
 
@@ -41,6 +45,7 @@ LOG_BLOCK_TIMEOUT: Final = duration(
 )
 ROOTFS: Final = one_of("host", "minimal")
 MODE: Final = one_of("private", "host")
+STARTUP_CACHE: Final = one_of("off", "auto")
 PROFILE: Final = text(
     'the absolute path of a seccomp profile (JSON), or "unconfined"', check_profile_name
 )
@@ -111,6 +116,53 @@ class Volumes:
     """Normalized."""
 
 
+def _check_address(key: str, value: str) -> str:
+    expected = 'an IP address and a port, such as "127.0.0.1:494" or "[::1]:494"'
+    host, port = split_address(value)
+    try:
+        IPv6Address(host) if value.startswith("[") else IPv4Address(host)
+    except ValueError as error:
+        raise ConfigError(key, f"got {shown(value)}", expected) from error
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
+        raise ConfigError(
+            key, f"{shown(port)} is no port", f"{expected}; ports are 1 to {MAX_PORT}"
+        )
+    return value
+
+
+def split_address(value: str) -> tuple[str, str]:
+    """Return IP address and port of what has passed as ``metrics.address``."""
+    host, _, port = value.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+@attrs.frozen
+class Metrics:
+    """The block ``metrics``."""
+
+    address: str = attrs.field(
+        default="",
+        metadata=option(
+            text("an IP address and a port", _check_address),
+            doc="Where [figures for Prometheus](../metrics.md#milos-own-figures) are served, at "
+            "`/metrics` over HTTP: an IP address and a port. One below 1024 no task in the host's "
+            "network can take while no plugin runs.",
+            unset="none are served",
+            example='"127.0.0.1:494"',
+        ),
+    )
+    allow_other_hosts: bool = attrs.field(
+        default=False,
+        metadata=option(
+            flag(),
+            doc="Whether `address` may be one that other hosts reach. Nobody is asked for a "
+            "password: whoever reaches it sees the names of namespaces, jobs and tasks, and their "
+            "figures.",
+            example="true",
+        ),
+    )
+
+
 @attrs.frozen
 class PluginOptions:
     """The plugin's configuration."""
@@ -120,8 +172,8 @@ class PluginOptions:
         metadata=option(
             directory("the absolute path of a Java runtime"),
             doc="The default Java, by its home; the others of the client are used as well.",
-            unset="the first of `JAVA_HOME` of the agent, `/usr/lib/jvm` (`default-java` first), "
-            "`/usr/local/openjdk*`, `/opt/java`, `/opt/*jdk*` and `java` on PATH",
+            unset="the first that Milo finds, in [this "
+            "order](../howto/java-versions.md#see-what-is-installed)",
             example='"/usr/lib/jvm/temurin-25-jdk-amd64"',
         ),
     )
@@ -134,7 +186,7 @@ class PluginOptions:
         ),
     )
     state_dir: str = attrs.field(
-        default="/run/milo",
+        default=STATE_DIR,
         metadata=option(
             text("an absolute path, such as /run/milo", _check_state_dir),
             doc="Where bundles, control sockets and exit records are kept, by an absolute path "
@@ -276,6 +328,30 @@ class PluginOptions:
             example="1024",
         ),
     )
+    startup_cache: str = attrs.field(
+        default="off",
+        metadata=option(STARTUP_CACHE, doc="For jobs that do not say.", example='"auto"'),
+    )
+    cache_dir: str = attrs.field(
+        default=CACHE_DIR,
+        metadata=option(
+            directory("an absolute path, such as /var/cache/milo-startup"),
+            doc="Where startup archives are kept, on a disk; nobody but root may change it or a "
+            "directory above it.",
+            example='"/srv/milo-startup"',
+        ),
+    )
+    cache_size_bytes: int = attrs.field(
+        default=1 << 30,
+        metadata=option(
+            size('a size above 0 such as "512m", "2g", or a number of bytes'),
+            key="cache_size",
+            doc="The most that startup archives take; those that were used longest ago are "
+            "removed.",
+            unset='`"1g"`',
+            example='"4g"',
+        ),
+    )
     userns: bool = attrs.field(
         default=False,
         metadata=option(
@@ -284,6 +360,10 @@ class PluginOptions:
             "or the kernel cannot, no task starts.",
             example="true",
         ),
+    )
+    metrics: Metrics = attrs.field(
+        factory=Metrics,
+        metadata=option(block(Metrics), doc="Serves figures of tasks and JVMs for Prometheus."),
     )
 
 
@@ -315,7 +395,18 @@ def parse_plugin_options(config: Mapping[str, object]) -> PluginOptions:
     ):
         if mode == "host" and not permitted:
             raise ConfigError(key, f"{permit} is false", f'{key} = "private", or no {permit}')
+    address = options.metrics.address
+    if address and not (options.metrics.allow_other_hosts or _is_loopback(address)):
+        raise ConfigError(
+            "metrics.address",
+            f"other hosts reach {address}, and allow_other_hosts is not set",
+            "an address of the host's own, such as 127.0.0.1, or allow_other_hosts = true",
+        )
     return options
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_address(split_address(address)[0]).is_loopback
 
 
 def plugin_problems(config: Mapping[str, object]) -> list[ConfigError]:

@@ -60,15 +60,15 @@ def check_task(asked: Asked) -> None:
     Raises:
         ConfigError, UserError: naming the job's key, and the plugin's that would permit it.
     """
-    _check_sense(asked)
+    check_sense(asked)
     _check_user_namespace(asked)
     _check_each(asked)
     if not asked.plugin.insecure_java_driver_privileges:
         _check_together(asked)
 
 
-def _check_sense(asked: Asked) -> None:
-    """Refuse what means nothing."""
+def check_sense(asked: Asked) -> None:
+    """Refuse keys of which one makes another mean nothing; raises `ConfigError`."""
     options = asked.options
     if options.class_path and not (options.main_class or options.jar_path):
         raise ConfigError(

@@ -17,6 +17,7 @@ from milo.core.config.plugin_options import (
     MODE,
     PROFILE,
     ROOTFS,
+    STARTUP_CACHE,
     PluginOptions,
 )
 from milo.core.config.values import (
@@ -310,6 +311,25 @@ class TaskOptions:
             example="true",
         ),
     )
+    dump_on_kill: bool = attrs.field(
+        default=True,
+        metadata=option(
+            flag(),
+            doc="Before the SIGKILL of a stop that has taken too long, have the JVM print what its "
+            "threads are doing: in the last second of the kill timeout, into the task's log.",
+            example="false",
+        ),
+    )
+    flight_recorder: bool = attrs.field(
+        default=False,
+        metadata=option(
+            flag(),
+            doc="Have Java's flight recorder run along: the last ten minutes, in at most 64 MiB of "
+            "`/alloc/data`, are there after a crash or a kill, too, and `milo dump jfr` "
+            "fetches them.",
+            example="true",
+        ),
+    )
     java_version: str = attrs.field(
         default="",
         metadata=option(
@@ -328,6 +348,16 @@ class TaskOptions:
             "the task in `local/`, `secrets/` or `/alloc/`.",
             unset="one of the client's, by `java_version`",
             example='"local/jdk-21"',
+        ),
+    )
+    startup_cache: str = attrs.field(
+        default="off",
+        metadata=option(
+            STARTUP_CACHE,
+            inherits="startup_cache",
+            doc='`"auto"`: keep an archive of the classes that the application has loaded, with '
+            "which it [starts faster](../howto/startup.md) the next time on this client.",
+            example='"auto"',
         ),
     )
     extra_hosts: tuple[str, ...] = attrs.field(

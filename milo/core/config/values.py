@@ -196,7 +196,7 @@ def check_directory(key: str, value: str, expected: str) -> str:
     if ".." in parts:
         raise ConfigError(key, f'{shown(value)} contains ".."', expected)
     if not parts:
-        raise ConfigError(key, "it is the root directory", expected)
+        raise ConfigError(key, f"{shown(value)} is the root directory", f"{expected}, below /")
     return "/" + "/".join(parts)
 
 

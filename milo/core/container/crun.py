@@ -26,17 +26,20 @@ def create_args(
     root: str,
     *,
     cgroups: bool = True,
+    console_socket: str = "",
 ) -> list[str]:
     """Create the container: its process exists after this, and waits before its first exec.
 
     The container's standard streams are those that this command is given. ``pid_file`` then
-    holds the process id in the caller's PID namespace.
+    holds the process id in the caller's PID namespace. With a terminal in the specification, the
+    terminal's descriptor is sent to ``console_socket``.
     """
     return [
         *_global_args(crun, log_file, root, manager="cgroupfs" if cgroups else "disabled"),
         "create",
         f"--bundle={bundle_path}",
         f"--pid-file={pid_file}",
+        *_console(console_socket),
         container_id,
     ]
 
@@ -70,16 +73,19 @@ def exec_args(
     runs, and the subreaper becomes its parent. With a terminal in that object, the terminal's
     descriptor is sent to ``console_socket``.
     """
-    console = [f"--console-socket={console_socket}"] if console_socket else []
     return [
         *_global_args(crun, log_file, root),
         "exec",
         "--detach",
         f"--process={process_path}",
         f"--pid-file={pid_file}",
-        *console,
+        *_console(console_socket),
         container_id,
     ]
+
+
+def _console(socket_path: str) -> list[str]:
+    return [f"--console-socket={socket_path}"] if socket_path else []
 
 
 def version_from_output(output: str) -> str:

@@ -48,6 +48,13 @@ HOLES: Final = (
         held="writes the score itself, before the application runs",
     ),
     Hole(
+        fixed="1.9",
+        opens="what has a file system of its own below /usr or a volume is not there in a user "
+        "namespace, and no task starts whose JDK is on one",
+        held="",
+        userns=True,
+    ),
+    Hole(
         fixed="1.11.1",
         opens="mounts whose ids are mapped lose nosuid and nodev",
         held="",

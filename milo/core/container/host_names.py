@@ -7,13 +7,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from milo.core.config.values import shown
-from milo.core.launch import Network
 from milo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from milo.core.launch import Network
 
 MAX_HOSTNAME_BYTES: Final = 64
 """What sethostname(2) takes: __NEW_UTS_LEN."""

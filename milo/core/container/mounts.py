@@ -197,9 +197,10 @@ def bind_mount(bind: Bind) -> dict[str, Any]:
     options += ["noexec"] if bind.device else ["nodev"]
     if bind.readonly:
         options.append("ro")
-        # crun sets flags recursively on directories only.
-        if bind.recursive and bind.directory:
-            options += ["rro", "rnosuid", "rnodev"]
+    # crun sets flags recursively on directories only. It opens them for that, so no directory that
+    # its task can exchange is opened without need.
+    if bind.recursive and bind.directory:
+        options += ["rnosuid", "rnodev", *(["rro"] if bind.readonly else [])]
     return {
         "destination": bind.destination,
         "type": "bind",

@@ -19,8 +19,6 @@ from milo.core.container.capabilities import oci_name
 from milo.core.versions import version_numbers
 from milo.errors import ConfigError
 
-UNCONFINED: Final = "unconfined"
-
 ALLOW: Final = "SCMP_ACT_ALLOW"
 ERRNO: Final = "SCMP_ACT_ERRNO"
 ACTIONS: Final = {
@@ -39,17 +37,6 @@ OPERATORS: Final = {
 }
 
 EXPECTED: Final = "a seccomp profile in the format of docker, podman or the OCI"
-
-
-def check_profile_name(key: str, value: str) -> str:
-    """Return the name of a profile for a key; raises `ConfigError`."""
-    if value != UNCONFINED and not value.startswith("/"):
-        raise ConfigError(
-            key,
-            f"got {value[:80]!r}",
-            'the absolute path of a seccomp profile (JSON), or "unconfined"',
-        )
-    return value
 
 
 @attrs.frozen

@@ -90,6 +90,8 @@ class ContainerPlan:
     network_path: str = ""
     """With ``group``: the network namespace that Nomad made."""
     confinement: Confinement = attrs.field(factory=Confinement)
+    terminal: bool = False
+    """Whether the application has a pseudo terminal for its standard streams."""
 
 
 def build_spec(plan: ContainerPlan) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
     kinds = ("bounding", "effective", "inheritable", "permitted", "ambient")
     capabilities = dict.fromkeys(kinds, names)
     return {
-        "terminal": False,
+        "terminal": plan.terminal,
         "user": {
             "uid": plan.user.uid,
             "gid": plan.user.gid,
@@ -235,7 +237,9 @@ def _bind_mount(bind: mounts.Bind, confinement: Confinement) -> dict[str, Any]:
     ids = confinement.rights.ids
     if ids and ids.idmapped and bind.origin != "host":
         # What the host's ids own is the container's same ids' in there, and the other way.
-        result["options"] = [*result["options"], "idmap"]
+        # crun 1.8 forgets the plain flags of such a mount.
+        again = ["rnosuid", "rnodev"] if bind.directory and not bind.recursive else []
+        result["options"] = [*result["options"], *again, "idmap"]
     return result
 
 

@@ -23,6 +23,13 @@ MIN_KERNEL: Final = (6, 3)
 """Idmapped mounts came with 5.12, those of tmpfs, which Nomad mounts as secrets/, with 6.3."""
 
 
+OVERFLOW_ID: Final = 65534
+"""Who everybody is that has no id in a user namespace; /proc/sys/kernel/overflowuid."""
+OWNERS_INSIDE: Final = (0, OVERFLOW_ID)
+"""Whom a process trusts in the user namespace of an ordinary user: him, who is 0 there, and the
+host's root, who is nobody there. So are others: they have to be told apart before it enters."""
+
+
 @attrs.frozen
 class IdRange:
     """So many ids in a row, as a user namespace maps them."""
@@ -71,6 +78,18 @@ def _around(own: int, more: int) -> tuple[IdRange, ...]:
 def maps(ranges: tuple[IdRange, ...], number: int) -> bool:
     """Whether an id exists in a user namespace."""
     return any(one.inside <= number < one.inside + one.size for one in ranges)
+
+
+def inside(ranges: tuple[IdRange, ...], number: int) -> int:
+    """Return what an id outside of a user namespace is in it; one without is itself."""
+    return next(
+        (
+            one.inside + number - one.outside
+            for one in ranges
+            if one.outside <= number < one.outside + one.size
+        ),
+        number,
+    )
 
 
 def outside(ranges: tuple[IdRange, ...], number: int) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from milo.core.java.versions import parse_version, runtime_name
-from milo.core.launch import JavaRuntime
 from milo.errors import ConfigError, JavaError
+
+if TYPE_CHECKING:
+    from milo.core.launch import JavaRuntime
 
 KEY: Final = "java_version"
 EXPECTED: Final = 'a version such as "17", ">= 17", ">= 17, < 22" or "21 || 25"'

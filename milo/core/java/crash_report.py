@@ -3,6 +3,7 @@
 HotSpot's ``vmError.cpp`` writes the same lines since JDK 6, to the report and to standard output::
 
     #  SIGSEGV (0xb) at pc=0x00007f33872d2f94, pid=2, tid=3
+    #  SIGSEGV (0xb) at pc=0x00007f33872d2f94 (sent by kill), pid=2, tid=0x00007f6ca3ba2b80
     # Problematic frame:
     # V  [libjvm.so+0xed2f94]  Unsafe_PutLong+0x124
 
@@ -25,7 +26,11 @@ MAX_BYTES: Final = 16 * 1024
 MAX_CHARS: Final = 200
 """Of the cause and of the frame, each; names of methods may be any length."""
 
-_CAUSE: Final = re.compile(r"#  (?P<cause>\S.*?)(?: at pc=0x[0-9a-f]+)?, pid=[0-9]+, tid=[0-9]+")
+_CAUSE: Final = re.compile(
+    r"#  (?P<cause>\S.*?)(?: at pc=0x[0-9a-f]+)?(?P<by> \(sent by \w+\))?"
+    r", pid=[0-9]+, tid=(?:0x[0-9a-f]+|[0-9]+)"
+)
+"""JDK 8 has the thread's address in the place of its number."""
 _MORE: Final = re.compile(r"#  (?P<words>\S.*)")
 _MEMORY: Final = "# There is insufficient memory for the Java Runtime Environment to continue."
 _FRAME: Final = "# Problematic frame:"
@@ -54,7 +59,8 @@ def _cause(lines: list[str]) -> str:
             )
         if match := _CAUSE.fullmatch(line):
             more = _MORE.fullmatch(following)
-            return shortened(match["cause"] + (f", {more['words']}" if more else ""), MAX_CHARS)
+            cause = match["cause"] + (match["by"] or "")
+            return shortened(cause + (f", {more['words']}" if more else ""), MAX_CHARS)
     return ""
 
 

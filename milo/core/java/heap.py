@@ -7,7 +7,7 @@ The numbers here come from the measurements in docs/memory.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import attrs
@@ -27,14 +27,18 @@ RESERVE_LARGE_PERCENT: Final = 10
 """Of all beyond: G1 takes up to 5 percent of its heap, the rest is the application's."""
 LEAST_PERCENT: Final = 25
 """Of a very small task: what the JVM itself would take."""
+NEEDED: Final = frozenset({"cpu", "cpuset", "memory"})
+LOOKS_ITSELF: Final = 25
+"""The release whose JVM began to look into the cgroup's own files alone."""
 LEAST_HEAP_BYTES: Final = 2 * MIB
 """The JVM refuses less."""
 
+JVMS_PERCENT: Final = 25.0
+"""Of the memory that there is: what a JVM that is told nothing takes at most for its heap."""
 # Prefixes and not patterns: this is imported at every start of the plugin.
+_LARGEST: Final = ("-Xmx", "-mx", "-XX:MaxHeapSize=")
 _DECISIVE: Final = (
-    "-Xmx",
-    "-mx",
-    "-XX:MaxHeapSize=",
+    *_LARGEST,
     "-XX:MaxRAM=",
     "-XX:MaxRAMPercentage=",
     "-XX:MinRAMPercentage=",
@@ -51,10 +55,19 @@ _WITHIN: Final = (
     ("-XX:SoftMaxHeapSize=",),
 )
 """Sizes that the JVM refuses above the largest heap. Of each group the last word counts."""
+_WITHIN_OPENJ9: Final = (
+    ("-Xsoftmx",),
+    ("-Xmn", "-Xmns"),
+    ("-Xmn", "-Xmnx"),
+    ("-Xmo", "-Xmos"),
+    ("-Xmo", "-Xmox"),
+)
+"""And those that OpenJ9 refuses besides (its gcmemoryparameters.cpp)."""
 _DUMP: Final = "HeapDumpOnOutOfMemoryError"
 _DUMP_PATH: Final = "HeapDumpPath"
 _REPORT_PATH: Final = "ErrorFile"
-"""HotSpot's flags, in every release; OpenJ9 ignores ``-XX`` options that it does not know."""
+"""HotSpot's flags, in every release. Of these OpenJ9 does not know the last one."""
+_DUMPS_OPENJ9: Final = ("-Xdump:directory=", "-Xdump:none", f"-XX:{_DUMP_PATH}=")
 _UNITS: Final = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB, "t": 1024 * 1024 * MIB}
 
 
@@ -73,6 +86,8 @@ class Tuning:
     """Whether an OutOfMemoryError has the JVM write one there, as far as Milo knows its options."""
     report_path: str = ""
     """Where the JVM would report a crash; the user's own path may hold ``%p``."""
+    thread_dump_files: str = ""
+    """What the files of its thread dumps are called in the container; empty: they are printed."""
 
 
 def default_heap_bytes(memory_bytes: int) -> int:
@@ -94,6 +109,8 @@ def tune(
     heap_percent: int = 0,
     dump_on_oom: bool = False,
     files: str = "",
+    openj9: bool = False,
+    unseen_bytes: int = 0,
 ) -> Tuning:
     """Return what to put in front of the user's options.
 
@@ -103,14 +120,26 @@ def tune(
     ``files`` is what the paths of a dump and of a crash's report begin with in the container;
     the user's own paths win. Both are always given: the user may switch dumps on where Milo does
     not see it, and where the JVM would write them by itself, nothing can be written.
+
+    ``openj9``: such a JVM names what it writes itself, and wants a directory.
+
+    ``unseen_bytes``: the task's limit, where the JVM does not see it and so would take shares of
+    the host's memory (`sees_no_limits`).
     """
-    arguments: list[str] = []
-    heap_bytes, why = _heap(user, memory_bytes, heap_percent)
+    arguments = [f"-XX:MaxRAM={unseen_bytes}"] if unseen_bytes > 0 else []
+    heap_bytes, why = _heap(user, memory_bytes, heap_percent, openj9)
     if heap_bytes:
         arguments.append(f"-Xmx{heap_bytes // MIB}m")
     dumps = user.switch(_DUMP)
     if dump_on_oom and dumps is None:
         arguments.append(f"-XX:+{_DUMP}")
+    if openj9:
+        threads = ""
+        if files and not any(word.startswith(_DUMPS_OPENJ9) for word in user.words):
+            directory = files.rpartition("/")[0]
+            arguments.append(f"-XX:{_DUMP_PATH}={directory}")
+            threads = f"{directory}/javacore.*.txt"
+        return Tuning(tuple(arguments), heap_bytes, why, thread_dump_files=threads)
     dump_path = "" if user.value(_DUMP_PATH) else f"{files}.hprof" * bool(files)
     report_path = user.value(_REPORT_PATH)
     if dump_path:
@@ -122,7 +151,34 @@ def tune(
     return Tuning(tuple(arguments), heap_bytes, why, dump_path, expected, report_path)
 
 
-def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, str]:
+def largest_heap_bytes(user: UserWords, tuning: Tuning, memory_bytes: int) -> int:
+    """Return how large the heap may become in a task with so much memory, as far as can be told.
+
+    Where nothing says so it is the JVM's own choice, a quarter of what there is.
+    """
+    if tuning.heap_bytes:
+        return tuning.heap_bytes
+    sizes = [_size_bytes(word) for word in user.words if word.startswith(_LARGEST)]
+    if sizes and sizes[-1]:
+        return sizes[-1]
+    try:
+        percent = min(100.0, float(user.value("MaxRAMPercentage") or JVMS_PERCENT))
+    except ValueError:
+        percent = JVMS_PERCENT
+    return int(memory_bytes * percent / 100)
+
+
+def sees_no_limits(major: int, controllers: Collection[str], *, openj9: bool = False) -> bool:
+    """Whether a JVM of this release finds no limits on cgroup v2, and takes the host's figures.
+
+    Releases before 25 ask /proc/cgroups whether there is a controller for memory; those before
+    mends of 2025 ask for cpusets too. Kernels since 6.15 list there what cgroup v1 can have, which
+    Debian 14's can not. ``controllers``: those that it lists. JDK-8349988, JDK-8347129.
+    """
+    return not openj9 and major < LOOKS_ITSELF and not set(controllers) >= NEEDED
+
+
+def _heap(user: UserWords, memory_bytes: int, heap_percent: int, openj9: bool) -> tuple[int, str]:
     decisive = next((word for word in reversed(user.words) if word.startswith(_DECISIVE)), "")
     if decisive:
         return 0, f"by its option {shortened(decisive)}"
@@ -137,7 +193,7 @@ def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, s
         wanted = default_heap_bytes(memory_bytes)
         why = f"by default, for a task of {memory_bytes // MIB} MiB"
     wanted = max(wanted // MIB * MIB, LEAST_HEAP_BYTES)
-    for word in _within(user.words):
+    for word in _within(user.words, openj9):
         if _size_bytes(word) > wanted:
             # The JVM would refuse to start.
             return 0, (
@@ -147,15 +203,26 @@ def _heap(user: UserWords, memory_bytes: int, heap_percent: int) -> tuple[int, s
     return wanted, why
 
 
-def _within(words: Sequence[str]) -> list[str]:
+def _within(words: Sequence[str], openj9: bool) -> list[str]:
     """Return the words that the largest heap must not be below."""
-    last = (next((w for w in reversed(words) if w.startswith(group)), "") for group in _WITHIN)
+    groups = (*_WITHIN, *(_WITHIN_OPENJ9 if openj9 else ()))
+    last = (next((w for w in reversed(words) if _parts(w)[0] in group), "") for group in groups)
     return [word for word in last if word]
+
+
+def _parts(word: str) -> tuple[str, str]:
+    """Return an option's name and its size: -Xms and 1g, -XX:MinHeapSize= and 1g."""
+    name, equals, value = word.partition("=")
+    if equals:
+        return name + equals, value
+    digits = (at for at, char in enumerate(word) if char.isdigit())
+    at = next(digits, len(word))
+    return word[:at], word[at:]
 
 
 def _size_bytes(word: str) -> int:
     """Return the size that an option ends with, such as 100m; 0 for what the JVM refuses."""
-    value = word.partition("=")[2] or word.removeprefix("-Xms").removeprefix("-ms")
+    value = _parts(word)[1]
     number = value[:-1] if value[-1:].lower() in _UNITS else value
     unit = _UNITS.get(value[len(number) :].lower(), 0)
     if len(number) > 20:

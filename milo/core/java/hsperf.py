@@ -10,6 +10,7 @@ JDKs of this project's tests.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Final
 
 from milo.core.java.jvm_view import SelfTold, collector_name
@@ -64,19 +65,23 @@ def self_told(data: bytes) -> SelfTold | None:
     if _number(found, "sun.rt.vmInitDoneTime") <= 0:
         return None
     collector = collector_name(found)
-    sizes = [_number(found, f"sun.gc.generation.{number}.maxCapacity") for number in range(2)]
-    heap_bytes = sum(sizes) if collector in _SEVERAL_NAMES else max(sizes)
     version = found.get("java.property.java.version") or found.get("java.property.java.vm.version")
     return SelfTold(
         version=shortened(version or ""),
         name=shortened(found.get("java.property.java.vm.name", "")),
         collector=collector,
-        heap_bytes=heap_bytes,
+        heap_bytes=max_heap_bytes(found, collector),
         arguments=found.get("java.rt.vmArgs", "")[:MAX_ARGUMENT_CHARS],
     )
 
 
-def _number(found: dict[str, str], name: str) -> int:
+def max_heap_bytes(found: Mapping[str, str], collector: str) -> int:
+    """Return how large the heap may become; 0 where it is not told."""
+    sizes = [_number(found, f"sun.gc.generation.{number}.maxCapacity") for number in range(2)]
+    return sum(sizes) if collector in _SEVERAL_NAMES else max(sizes)
+
+
+def _number(found: Mapping[str, str], name: str) -> int:
     try:
         value = int(found.get(name, ""))
     except ValueError:

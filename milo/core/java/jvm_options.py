@@ -14,7 +14,7 @@ from milo.core.config.values import shown
 from milo.errors import ConfigError
 
 _KEY = "jvm_options"
-_WITH_VALUE = frozenset(
+WITH_VALUE = frozenset(
     (
         "--add-exports",
         "--add-modules",
@@ -61,7 +61,7 @@ def check_jvm_options(options: Sequence[str], *, class_path_free: bool = False) 
             continue
         name = option.partition("=")[0]
         first, _, rest = option.partition(" ")
-        if rest and first in _WITH_VALUE | _CLASS_PATH | _APPLICATION:
+        if rest and first in WITH_VALUE | _CLASS_PATH | _APPLICATION:
             raise ConfigError(
                 key,
                 f"{shown(option)} is two words, and java takes it for one",
@@ -83,7 +83,7 @@ def check_jvm_options(options: Sequence[str], *, class_path_free: bool = False) 
                 'words that begin with "-" (or "@", for a file of options), one for each '
                 "element of the list; arguments of the application belong into args",
             )
-        takes_value = option if option in _WITH_VALUE else ""
+        takes_value = option if option in WITH_VALUE else ""
     if takes_value:
         raise ConfigError(
             f"{_KEY}[{len(options) - 1}]",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -48,8 +48,14 @@ _CHOICES: Final = {
     )
 }
 """The user's option to the collector's name."""
+COLLECTORS: Final = frozenset(_CHOICES.values())
+"""All names that a collector of HotSpot's can have."""
+OPENJ9_POLICY: Final = "-Xgcpolicy:"
+_OPENJ9_DEFAULT: Final = "gencon"
 _PROCESSORS: Final = "-XX:ActiveProcessorCount="
 _MAX_PROCESSORS: Final = 100_000
+_NUMBER: Final = re.compile(r"\d+")
+_VERSION: Final = re.compile(r"\d[\w.+-]*")
 _SHARES_UNTIL: Final = {11: 17, 17: 5, 18: 2}
 """The update with which a release stopped taking cpu.shares for a number of processors
 (JDK-8281181: new in 19)."""
@@ -80,26 +86,28 @@ class Limits:
     shares: int = 0
 
 
-def processors(limits: Limits, version: str, words: Sequence[str]) -> int:
+def processors(limits: Limits, version: str, words: Sequence[str], *, openj9: bool = False) -> int:
     """Return what ``Runtime.availableProcessors()`` is to be.
 
     The quota, rounded up to whole processors, but no more than there are. Old releases take
-    1024 shares for a processor where there is no quota.
+    1024 shares for a processor where there is no quota. OpenJ9 takes the nearest number of
+    processors (its omrsysinfo.c), and no shares.
     """
     told = [word.removeprefix(_PROCESSORS) for word in words if word.startswith(_PROCESSORS)]
     if told and told[-1].isdecimal() and 0 < int(told[-1][:8]) <= _MAX_PROCESSORS:
         return int(told[-1][:8])
     count = limits.cpus
     if limits.quota_us > 0 and limits.period_us > 0:
-        count = math.ceil(limits.quota_us / limits.period_us)
-    elif _counts_shares(version) and limits.shares not in (0, 1024):
+        quota = limits.quota_us / limits.period_us
+        count = math.floor(quota + 0.5) if openj9 else math.ceil(quota)
+    elif not openj9 and _counts_shares(version) and limits.shares not in (0, 1024):
         count = math.ceil(limits.shares / 1024)
     return max(1, min(count, limits.cpus))
 
 
 def _counts_shares(version: str) -> bool:
     """Whether this release takes shares for processors."""
-    parts = [int(part) for part in re.findall(r"\d+", version)[:4]]
+    parts = [int(part) for part in _NUMBER.findall(version)[:4]]
     if parts[:1] == [1]:  # 1.8.0_402
         parts = [parts[1], 0, *parts[3:4]] if len(parts) > 1 else []
     if not parts:
@@ -108,7 +116,7 @@ def _counts_shares(version: str) -> bool:
     return parts[0] < 19 and update < _SHARES_UNTIL.get(parts[0], 1 << 30)
 
 
-def collector_name(told: dict[str, str]) -> str:
+def collector_name(told: Mapping[str, str]) -> str:
     """Return the collector's name from hsperfdata's entries; empty when they do not tell."""
     policy = told.get("sun.gc.policy.name", "")
     if policy:
@@ -120,8 +128,13 @@ def collector_name(told: dict[str, str]) -> str:
     return shortened(names.strip())
 
 
-def expected_collector(limits: Limits, count: int, major: int, words: Sequence[str]) -> str:
+def expected_collector(
+    limits: Limits, count: int, major: int, words: Sequence[str], *, openj9: bool = False
+) -> str:
     """Return the collector that the JVM should choose, or was told to use."""
+    if openj9:
+        told = [word for word in words if word.startswith(OPENJ9_POLICY)]
+        return shortened(told[-1].removeprefix(OPENJ9_POLICY)) if told else _OPENJ9_DEFAULT
     told = [_CHOICES[word] for word in words if word in _CHOICES]
     if told:
         return told[-1]
@@ -138,6 +151,7 @@ def describe(
     major: int,
     user: UserWords,
     *,
+    openj9: bool = False,
     container: str = "",
     remarks: Sequence[str] = (),
 ) -> str:
@@ -152,9 +166,9 @@ def describe(
     if told is not None and not user.complete:
         words = (*words, *told.arguments.split())
     version = told.version if told is not None else ""
-    count = processors(limits, version or runs_on_version(runs_on), words)
+    count = processors(limits, version or runs_on_version(runs_on), words, openj9=openj9)
     if told is None:
-        collector = expected_collector(limits, count, major, words)
+        collector = expected_collector(limits, count, major, words, openj9=openj9)
         heap_bytes = tuning.heap_bytes
     else:
         collector = told.collector
@@ -179,7 +193,7 @@ def describe(
 
 def runs_on_version(runs_on: str) -> str:
     """Return the version in the sentence that names the Java."""
-    found = re.search(r"\d[\w.+-]*", runs_on)
+    found = _VERSION.search(runs_on)
     return found[0] if found else ""
 
 

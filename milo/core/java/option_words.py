@@ -19,10 +19,12 @@ _LINE_ENDS: Final = "\n\r"
 _QUOTES: Final = "\"'"
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "f": "\f"}
 
-TOOL_VARIABLES: Final = ("JAVA_TOOL_OPTIONS", "OPENJ9_JAVA_OPTIONS")
+TOOL_VARIABLE: Final = "JAVA_TOOL_OPTIONS"
 """Read by the JVM itself, in every release, before its command line."""
+OPENJ9_VARIABLES: Final = ("IBM_JAVA_OPTIONS", "OPENJ9_JAVA_OPTIONS")
+"""So does OpenJ9 with these; the first is the older name."""
 LAST_VARIABLE: Final = "_JAVA_OPTIONS"
-"""Read by HotSpot after its command line, which it so overrules."""
+"""Read by the JVM after its command line, which it so overrules."""
 LAUNCHER_VARIABLE: Final = "JDK_JAVA_OPTIONS"
 """Put by the ``java`` launcher before the words of the command line."""
 LAUNCHER_SINCE: Final = 9
@@ -55,6 +57,15 @@ class UserWords:
                 return word.startswith("-XX:+")
         return None
 
+    @property
+    def leaves_signals(self) -> bool:
+        """Whether the JVM is told to leave SIGQUIT, among others, to the application."""
+        found = False
+        for word in self.words:
+            if word in ("-Xrs", "-XX:+ReduceSignalUsage", "-XX:-ReduceSignalUsage"):
+                found = word != "-XX:-ReduceSignalUsage"
+        return found
+
     def value(self, name: str) -> str:
         """Return what the last ``-XX:name=`` says; empty when there is none."""
         prefix = f"-XX:{name}="
@@ -67,6 +78,8 @@ def gather(
     jvm_options: Sequence[str],
     java_major: int,
     read: Callable[[str], str | None],
+    *,
+    openj9: bool = False,
 ) -> UserWords:
     """Return the options in the variables that a JVM reads and on its command line.
 
@@ -77,7 +90,8 @@ def gather(
     if java_major == 0 or java_major >= LAUNCHER_SINCE:
         variable = split_variable(env.get(LAUNCHER_VARIABLE, ""))
         command_line, unread = expand_files([*variable, *jvm_options], read)
-    first = [word for name in TOOL_VARIABLES for word in split_variable(env.get(name, ""))]
+    names = (TOOL_VARIABLE, *(OPENJ9_VARIABLES if openj9 else ()))
+    first = [word for name in names for word in split_variable(env.get(name, ""))]
     last = split_variable(env.get(LAST_VARIABLE, ""))
     return UserWords((*first, *command_line, *last), unread)
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
-from milo.core.launch import JavaRuntime
 from milo.core.versions import version_numbers
+
+if TYPE_CHECKING:
+    from milo.core.launch import JavaRuntime
 
 _VERSION = re.compile(
     r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,15}(?:_(?P<update>[0-9]{1,9}))?(?:[_+-][0-9A-Za-z_.+-]*)?"
 )
 _PROPERTY = re.compile(r"^\s+java\.version = (\S+)\s*$", re.MULTILINE)
 _BANNER = re.compile(r'^\S+ version "([^"\n]{1,100})"', re.MULTILINE)
+_OPENJ9 = re.compile(
+    r"^(?:\s+java\.vm\.name = )?(?:Eclipse OpenJ9|IBM J9) VM\b"
+    r"|^JVM_VARIANT=[\"']?Openj9|^SOURCE=.*\bOpenJ9:",
+    re.MULTILINE,
+)
+"""In a line of what ``java -version`` prints, and of Semeru's and of others' ``release`` files."""
 _RELEASE_KEY = re.compile(r'^JAVA_VERSION=(["\']?)([^"\'\n]{1,100})\1[ \t\r]*$', re.MULTILINE)
 
 FIRST_CLASS_MAJOR = 45
@@ -29,6 +38,8 @@ class JavaVersion:
     """As the runtime gives it, e.g. ``17.0.15`` or ``1.8.0_402``."""
     numbers: tuple[int, ...]
     """Feature release first: (17, 0, 15), and (8, 0, 402) for ``1.8.0_402``."""
+    openj9: bool = False
+    """Whether a runtime that was asked for it has this JVM."""
 
     @property
     def major(self) -> int:
@@ -65,7 +76,7 @@ def version_from_output(output: str) -> JavaVersion:
     match = _PROPERTY.search(output) or _BANNER.search(output)
     if match is None:
         raise ValueError("its output names no version")
-    return parse_version(match[1])
+    return _with_jvm(match[1], output)
 
 
 def version_from_release(text: str) -> JavaVersion:
@@ -76,7 +87,11 @@ def version_from_release(text: str) -> JavaVersion:
     match = _RELEASE_KEY.search(text)
     if match is None:
         raise ValueError("its release file has no JAVA_VERSION")
-    return parse_version(match[2])
+    return _with_jvm(match[2], text)
+
+
+def _with_jvm(version: str, text: str) -> JavaVersion:
+    return attrs.evolve(parse_version(version), openj9=_OPENJ9.search(text) is not None)
 
 
 def release_of_class(class_major: int) -> int:

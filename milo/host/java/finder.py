@@ -126,6 +126,7 @@ class JavaFinder:
             source=candidate.source,
             binds=tree.binds,
             trusted=not tree.distrust,
+            openj9=known.version.openj9,
         )
 
     async def _ask_trusted(self, home: str) -> JavaVersion:

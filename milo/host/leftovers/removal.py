@@ -76,13 +76,14 @@ class Leftovers:
             ControlError: neither did; everything is where it was, to be tried again.
         """
         with trio.move_on_after(REMOVAL_TIMEOUT_S) as scope:
-            try:
-                await _have_ended(state_dir)
-                return
-            except NewerVersionError:
-                pass  # a newer task process ends by itself with its container
-            except ControlError as exc:
-                await end_silent(state_dir, exc)
+            for _ in range(2):  # again, since a keeper may have forked a successor meanwhile
+                try:
+                    await _have_ended(state_dir)
+                    return
+                except NewerVersionError:
+                    break  # a newer task process ends by itself with its container
+                except ControlError as exc:
+                    await end_silent(state_dir, exc)
             await self._processes.clean(state_dir)
         if scope.cancelled_caught:
             raise ControlError(f"Error: It took more than {REMOVAL_TIMEOUT_S:g} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from typing import Final
 
@@ -51,19 +51,26 @@ class Ticks:
 
 
 async def follow_usage(
-    task_id: str, cgroup_path: str, interval_s: float, ended: trio.Event, ticks: Ticks
+    task_id: str,
+    cgroup_path: str,
+    interval_s: float,
+    ended: trio.Event,
+    ticks: Ticks,
+    keep: Callable[[sampling.Sample], None] = lambda _: None,
 ) -> AsyncGenerator[TaskUsage, None]:
     """Yield the use of a task now and then every ``interval_s`` seconds, until ``ended``.
 
     ``cgroup_path`` is the container's, relative to the hierarchy's root. The first sample
     has no percentages: they need a second one, which comes after half an interval at the
     earliest and one and a half at the latest. The end is noticed when the next one is due.
+    ``keep`` gets each sample before anything is made of it.
     """
     mhz = _core_mhz()
     before: sampling.Sample | None = None
     with closing(sampling.Meter(sampling.locate(cgroup_path))) as meter:
         while not ended.is_set():
             now = meter.sample()
+            keep(now)
             cpu, memory = sampling.usage(before, now, mhz)
             before = now
             yield TaskUsage(task_id, time.time(), cpu, memory)

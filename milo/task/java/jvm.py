@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
+import zlib
 from typing import Final
 
 import attrs
@@ -15,12 +15,17 @@ from milo.core.config.task_options import TaskOptions
 from milo.core.container.crun import container_name
 from milo.core.container.mounts import TASK_ROOT
 from milo.core.java import crash_report, hsperf
-from milo.core.java.heap import Tuning, tune
-from milo.core.java.jvm_view import Limits, SelfTold, describe
+from milo.core.java.flight_recorder import FlightRecorder, flight_recorder
+from milo.core.java.heap import Tuning, sees_no_limits, tune
+from milo.core.java.jvm_figures import JvmFigures, figures
+from milo.core.java.jvm_view import OPENJ9_POLICY, Limits, SelfTold, describe
 from milo.core.java.option_words import UserWords, gather
 from milo.core.launch import Application, Launch
 from milo.core.text import shortened
 from milo.errors import PathError
+from milo.task.java import thread_dump
+from milo.task.java.perf_data import PerfData
+from milo.task.java.recordings import can_record, is_commercial
 from milo.task.java.silent_jvm import past_perf_data
 from milo.task.journal import Journal
 from milo.task.oci.container import Container
@@ -31,8 +36,6 @@ MAX_ARGFILE_BYTES: Final = 64 * 1024
 DATA_DIRECTORY: Final = "/alloc/data"
 OWN_ID: Final = "2"
 """The JVM's process id in a PID namespace of its own, where the pause process is the first."""
-MAX_NAMES: Final = 256
-"""So many entries of a directory of the task's are looked at."""
 
 FIRST_LOOK_S: Final = 0.05
 LAST_PAUSE_S: Final = 1.0
@@ -41,9 +44,8 @@ GIVE_UP_S: Final = 10.0
 DUMP_CHECK_S: Final = 5.0
 BLOCK_BYTES: Final = 512
 """Of st_blocks, whatever the file system's own are; stat(2)."""
-CLOCK_SLACK_S: Final = 1.0
-"""Between a file system's clock and Milo's."""
 
+MAX_TASK_NAME: Final = 64
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -62,20 +64,45 @@ class JvmPlan:
     """Whether the JVM's own process id is the host's."""
     remarks: tuple[str, ...] = ()
     """Sentences that the start event ends with: Nomad keeps ten events a task."""
+    openj9: bool = False
+    dump_on_kill: bool = False
+    """Whether to ask it for its threads before it is killed."""
+    recording: str = ""
+    """What the paths of its flight recording begin with in the container; empty for none."""
 
 
 def plan_jvm(launch: Launch, options: TaskOptions, app: Application) -> JvmPlan:
     """Decide what to add to the user's options, which may be in files of the task's."""
-    words = user_words(launch, options, app.java.major)
+    words = user_words(launch, options, app.java.major, openj9=app.java.openj9)
+    unseen_bytes = _unseen_bytes(launch, app)
+    tuning = _tuning(launch, options, words, openj9=app.java.openj9, unseen_bytes=unseen_bytes)
+    recorder = FlightRecorder()
+    if options.flight_recorder:
+        recorder = flight_recorder(
+            words.words,
+            app.java.version,
+            files_of(launch),
+            openj9=app.java.openj9,
+            installed=can_record(launch, app.java),
+            commercial=is_commercial(launch, app.java),
+        )
     return JvmPlan(
         runs_on=app.notes[0] if app.notes else f"Runs on Java {app.java.version}",
         java_major=app.java.major,
         # The others have no part in what the start event tells.
         words=attrs.evolve(words, words=tuple(filter(_may_be_told, words.words))),
-        tuning=_tuning(launch, options, words),
+        tuning=attrs.evolve(tuning, arguments=(*tuning.arguments, *recorder.arguments)),
+        openj9=app.java.openj9,
+        dump_on_kill=(
+            options.dump_on_kill
+            and not words.leaves_signals
+            # What HotSpot prints, nobody sees then.
+            and (app.java.openj9 or launch.stdout_path != os.devnull)
+        ),
         work_dir=options.work_dir,
         host_pids=options.pid_mode == "host",
-        remarks=app.notes[1:],
+        remarks=(*app.notes[1:], *((recorder.remark,) if recorder.remark else ())),
+        recording=files_of(launch) if recorder.arguments else "",
     )
 
 
@@ -85,17 +112,36 @@ def plan_of_past(launch: Launch) -> JvmPlan:
 
 
 def _may_be_told(word: str) -> bool:
-    return word.startswith(("-XX:", "-Xoptionsfile="))
+    return word.startswith(("-XX:", "-Xoptionsfile=", OPENJ9_POLICY))
 
 
-def _tuning(launch: Launch, options: TaskOptions, words: UserWords) -> Tuning:
+def _tuning(
+    launch: Launch,
+    options: TaskOptions,
+    words: UserWords,
+    *,
+    openj9: bool = False,
+    unseen_bytes: int = 0,
+) -> Tuning:
     return tune(
         words,
         memory_bytes=launch.resources.memory_bytes,
         heap_percent=options.heap_percent,
         dump_on_oom=options.heap_dump_on_oom,
         files=files_of(launch),
+        openj9=openj9,
+        unseen_bytes=unseen_bytes,
     )
+
+
+def _unseen_bytes(launch: Launch, app: Application) -> int:
+    """Return the task's limit of memory if its JVM does not see it; else 0."""
+    resources = launch.resources
+    limit = max(resources.memory_bytes, resources.memory_max_bytes)
+    if limit <= 0 or resources.memory_max_bytes < 0 or not cgroup_files.is_v2():
+        return 0
+    controllers = cgroup_files.listed_controllers()
+    return limit if sees_no_limits(app.java.major, controllers, openj9=app.java.openj9) else 0
 
 
 class Jvm:
@@ -107,6 +153,9 @@ class Jvm:
         self._plan = plan
         self._is_new = is_new
         self._told_of_dump = False
+        self._perf_data = PerfData(os.path.join(launch.task_dir, "tmp"))
+        self.asked_for_threads = False
+        """Whether it has been asked to print them."""
 
     async def tell(self, container: Container, journal: Journal) -> None:
         """Say in one event what runs and what the JVM chose.
@@ -115,6 +164,7 @@ class Jvm:
         the application's end, it says what is known by then.
         """
         if not self._is_new:
+            self._perf_data.read(container.started_at_s)  # for its last figures
             return
         limits = read_limits(container.process.pid, container.cgroup_path, self._launch)
         told: SelfTold | None = None
@@ -150,6 +200,47 @@ class Jvm:
                 f"to {path}"
             )
 
+    @property
+    def thread_dump_files(self) -> str:
+        """What the files of its thread dumps are called; empty where it prints them."""
+        return self._plan.tuning.thread_dump_files
+
+    @property
+    def recording(self) -> str:
+        """What the paths of its flight recording begin with in the container; empty for none."""
+        return self._plan.recording
+
+    def ask_for_threads(self, container: Container, sent: str, journal: Journal) -> None:
+        """Have it print what its threads are doing, before it is killed.
+
+        ``sent`` names the signal that it has not ended by.
+        """
+        if self._plan.dump_on_kill:
+            self.asked_for_threads = thread_dump.ask(container, sent, journal)
+
+    def figures(self, started_at_s: float) -> JvmFigures | None:
+        """Return what the JVM counts of itself now; None where it tells nothing of use."""
+        try:
+            return figures(self._perf_data.read(started_at_s))
+        except Exception:
+            # The task writes what is read there: it can cost the task its figures alone.
+            return None
+
+    def last_figures(self, started_at_s: float) -> JvmFigures | None:
+        """Return what the JVM had counted when it ended; None where that is not known.
+
+        One that ends by itself removes its file. So there are figures of those alone that have
+        lived until a first look at it.
+        """
+        try:
+            return figures(self._perf_data.read_last()) or self.figures(started_at_s)
+        except Exception:
+            return None  # as above
+
+    def close(self) -> None:
+        """Let go of what is held of the task's; may be called again."""
+        self._perf_data.close()
+
     def crash(self, process: int) -> str:
         """Return how the JVM crashed and where its report is; empty when there is no report.
 
@@ -174,6 +265,7 @@ class Jvm:
             limits,
             plan.java_major,
             plan.words,
+            openj9=plan.openj9,
             container=container,
             remarks=plan.remarks,
         )
@@ -185,7 +277,7 @@ class Jvm:
             await trio.sleep(pause_s)
             # In this order: what is past it now had made the data before it was looked for.
             is_past = past_perf_data(pid)
-            data = self._perf_data(started_at_s)
+            data = self._perf_data.read(started_at_s)
             told = hsperf.self_told(data)
             if told is not None or (is_past and not data):
                 return told
@@ -193,16 +285,12 @@ class Jvm:
         return None
 
     def _look(self, started_at_s: float) -> SelfTold | None:
-        return hsperf.self_told(self._perf_data(started_at_s))
-
-    def _perf_data(self, started_at_s: float) -> bytes:
-        try:
-            return read_perf_data(os.path.join(self._launch.task_dir, "tmp"), started_at_s)
-        except PathError:
-            return b""
+        return hsperf.self_told(self._perf_data.read(started_at_s))
 
 
-def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWords:
+def user_words(
+    launch: Launch, options: TaskOptions, java_major: int, *, openj9: bool = False
+) -> UserWords:
     """Return the options that the job gives to its JVM, those in files included.
 
     A file of options is read as the container has it, in the task's own directories alone;
@@ -215,18 +303,21 @@ def user_words(launch: Launch, options: TaskOptions, java_major: int) -> UserWor
         except (PathError, ValueError):
             return None
 
-    return gather(launch.env, options.jvm_options, java_major, read)
+    return gather(launch.env, options.jvm_options, java_major, read, openj9=openj9)
 
 
 def files_of(launch: Launch) -> str:
     """Return how the paths of what the JVM writes in this start begin, in the container.
 
     The JVM writes over no dump, and its process id is the same at every start: so each start
-    has a name of its own, from Nomad's id for it. A successor finds the same name.
+    has a name of its own, from Nomad's id for it. A successor finds the same name, and no other
+    task of the allocation has it: what a name loses here stands for it as a checksum.
     """
     start = launch.task_id.rpartition("/")[2]
-    name = _ODD.sub("_", f"{launch.task_name[:64]}-{start[:64]}")
-    return f"{DATA_DIRECTORY}/{name}"
+    task = _ODD.sub("_", launch.task_name[:MAX_TASK_NAME])
+    if task != launch.task_name:
+        task += f"_{zlib.crc32(launch.task_name.encode()):08x}"
+    return f"{DATA_DIRECTORY}/{task}-{_ODD.sub('_', start[:64])}"
 
 
 def dump_bytes(launch: Launch, path: str) -> int:
@@ -258,32 +349,6 @@ def read_limits(pid: int, cgroup_path: str, launch: Launch) -> Limits:
         period_us=period_us,
         shares=wanted.cpu_shares,
     )
-
-
-def read_perf_data(tmp: str, not_before_s: float) -> bytes:
-    """Return the performance data of the first JVM that has written some since ``not_before_s``.
-
-    ``tmp`` is the host's path of the task's /tmp, which is trusted; its content the task may
-    change at any time. Empty when there is none. Raises `PathError`.
-    """
-    with walk.hold(tmp, beneath=os.path.dirname(tmp), kind=Kind.DIRECTORY) as held:
-        for name, is_directory in held.names(MAX_NAMES)[0]:
-            if is_directory and name.startswith("hsperfdata_"):
-                with held.enter(name, Kind.DIRECTORY) as inner:
-                    data = _read_lowest(inner, not_before_s)
-                if data:
-                    return data
-    return b""
-
-
-def _read_lowest(directory: walk.Held, not_before_s: float) -> bytes:
-    """Return the data of the lowest process id, which is the application's first JVM."""
-    names = [name for name, _ in directory.names(MAX_NAMES)[0] if name.isdecimal()]
-    for name in sorted(names, key=int):
-        with contextlib.suppress(PathError), directory.enter(name, Kind.FILE) as file:
-            if file.status.st_mtime >= not_before_s - CLOCK_SLACK_S:
-                return file.read(hsperf.MAX_BYTES)
-    return b""
 
 
 def _read_argfile(launch: Launch, options: TaskOptions, path: str) -> str:

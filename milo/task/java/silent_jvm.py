@@ -23,6 +23,7 @@ MAX_MAPS_BYTES: Final = 256 * 1024
 def past_perf_data(pid: int) -> bool:
     """Tell whether the JVM of process ``pid`` has made its performance data, or never will.
 
+    A HotSpot that is past it has mapped its startup archive before, too (threads.cpp, create_vm).
     The names are of the task's making: nothing but the time of an event may hang on them.
     """
     if VM_THREAD in itertools.islice(proc.thread_names(pid), MAX_THREADS):

@@ -49,4 +49,5 @@ def find_task_java(places: Mapping[str, str], home: str) -> JavaRuntime:
         major=version.major,
         source=SOURCE,
         trusted=False,
+        openj9=version.openj9,
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from milo.core.java.out_of_memory import ERROR_NAME
+from milo.core.java.printed_threads import BEGIN, PrintedThreads, is_time
+from milo.core.java.startup_cache import RECORDED
 
 REASON_BYTES: Final = 160
 """How much of the line after the error's name is kept. HotSpot's longest reason has 86 bytes."""
@@ -62,11 +64,22 @@ class OomSearch:
             self._found((match[1] or b"").decode("ascii").strip())
 
 
+_EMPTY_WORDS: Final = (
+    b"Error: Could not create the Java Virtual Machine.",
+    b"Error: A fatal exception has occurred. Program will exit.",
+)
+"""What a JVM says after it has said what is wrong with an option."""
+
+
 class LastLine:
-    """The last line of a stream that says something: blank ones and stack frames do not."""
+    """The last line of a stream that says something.
+
+    Blank ones and stack frames do not, and no thread dump, for which Milo itself asks a JVM.
+    """
 
     def __init__(self) -> None:
         self._last = b""
+        self._threads = PrintedThreads()
         self._open = b""
         """The beginning of a line whose end was not seen yet."""
 
@@ -76,7 +89,11 @@ class LastLine:
         if not newline:
             self._open = (self._open + data)[:LINE_BYTES]
             return
-        for line in reversed((self._open + before).split(b"\n")):
+        text = self._open + before
+        lines = text.split(b"\n")
+        if self._threads.inside or BEGIN in text:
+            lines = [line for line in lines if not self._threads.has(line)]
+        for line in reversed(lines):
             if self._says_something(line):
                 self._last = line[:LINE_BYTES]
                 break
@@ -85,13 +102,17 @@ class LastLine:
     def gap(self) -> None:
         """What comes next was not seen, or nothing comes any more."""
         self.feed(b"\n")
+        self._threads.gap()
 
     @property
     def text(self) -> str:
         """The line as text, without blanks around it; empty where there was none."""
-        line = self._open if self._says_something(self._open) else self._last
+        seen = not self._threads.inside and self._says_something(self._open)
+        line = self._open if seen else self._last
         return line.decode(errors="replace").strip()
 
     @staticmethod
     def _says_something(line: bytes) -> bool:
-        return bool(line.strip()) and not line.startswith(_STACK_FRAME)
+        said = line.strip()
+        says_where = line.startswith((*_STACK_FRAME, RECORDED.rstrip()))
+        return bool(said) and said not in _EMPTY_WORDS and not says_where and not is_time(line)

@@ -30,7 +30,7 @@ from milo.task.logs.fifo import (
 )
 from milo.task.logs.output_sampler import OutputSampler
 from milo.task.logs.output_search import LastLine, OomSearch
-from milo.task.logs.pacer import Pacer
+from milo.task.logs.pacer import LOOK_BYTES, Pacer
 from milo.task.logs.pump_policy import (
     Block,
     EventKind,
@@ -39,6 +39,7 @@ from milo.task.logs.pump_policy import (
     PumpPolicy,
     Watch,
 )
+from milo.task.logs.reader_notices import ReaderNotices
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _BURST = 16
@@ -66,6 +67,7 @@ class _On(enum.Enum):
     NOTHING = enum.auto()
     SOURCE = enum.auto()
     SINK = enum.auto()
+    READER = enum.auto()
     TIME = enum.auto()
 
 
@@ -108,6 +110,7 @@ class Pump:
         self._counts = ByteCounts() if counts is None else counts
         self.last_line = LastLine()
         self._sampler = OutputSampler(source_fd, OomSearch(self._saw_java_oom), self.last_line)
+        self._notices = ReaderNotices()
         self._nap = trio.CancelScope()
         self._retry_at = -math.inf
         self._retry_pause = FIRST_PAUSE_S
@@ -154,6 +157,7 @@ class Pump:
                     burst = 0
                     await self._wait(wait)
         finally:
+            self._notices.close()
             self._sampler.close()
             self._tell(self._watch.finish(trio.current_time()))
 
@@ -170,6 +174,8 @@ class Pump:
             if wait.on is _On.SINK:
                 assert self._sink.fd is not None
                 await trio.lowlevel.wait_writable(self._sink.fd)
+            elif wait.on is _On.READER:
+                await self._notices.wait()
             elif wait.on is _On.TIME:
                 await trio.sleep_forever()
             else:
@@ -199,13 +205,17 @@ class Pump:
         self._counts.count(moved=count)
         if self._watch.troubled:
             self._tell(self._watch.moved(now))
+            self._notices.close()
             self._retry_pause, self._look_pause = FIRST_PAUSE_S, _FIRST_LOOK_S
         if draining:
             return _GO_ON
         pause = self._pacer.pause_after(
             count, now, smallest_pipe_bytes=min(self._capacity, self._sink.capacity)
         )
-        return _Wait(_On.TIME, pause) if pause else _GO_ON
+        if pause:
+            return _Wait(_On.TIME, pause)
+        # Little was there, and all of it moved: that nothing is left need not be asked.
+        return _FOR_SOURCE if has_time and count == length < LOOK_BYTES else _GO_ON
 
     def _blocked(self, why: Block, now: float) -> _Wait | None:
         """Nothing could move. Find out whether that is for want of bytes or of room."""
@@ -234,7 +244,21 @@ class Pump:
         seconds = min(seconds, self._watch.next_change_s(now))
         if self._watch.may_drop(now):
             seconds = min(seconds, self._make_room(waiting, now))
-        # A FIFO without a reader polls as writable: there only time can be waited for.
+        return self._for_room(why, seconds, now)
+
+    def _for_room(self, why: Block, seconds: float, now: float) -> _Wait:
+        """Wait until the sink takes something, or for the time that all else can wait.
+
+        A FIFO without a reader polls as writable, so its next reader is waited for by notices,
+        while the application may have to wait for it too. A first reader gives none: its own
+        open(2) waits for the pump's.
+        """
+        if why is Block.NO_READER and not self._watch.may_drop(now):
+            assert self._sink.fd is not None
+            if self._notices.begin(self._sink.fd):
+                return _GO_ON
+            return _Wait(_On.READER if self._notices.awaited else _On.TIME, seconds)
+        self._notices.close()
         return _Wait(_On.SINK if why is Block.FULL else _On.TIME, seconds)
 
     def _try_path(self, now: float) -> bool:
@@ -257,6 +281,7 @@ class Pump:
         lost = self._sink.reopen()
         if lost is None:
             return False
+        self._notices.close()
         self._counts.count(moved=-lost, dropped=lost)
         self._tell(self._watch.switched(now))
         self._tell(self._watch.dropped(lost, now))

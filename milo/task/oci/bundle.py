@@ -81,14 +81,18 @@ def missing_limits(rights: Rights) -> str:
 
 
 def write_bundle(
-    launch: Launch, options: TaskOptions, app: Application, argv: tuple[str, ...]
+    launch: Launch,
+    options: TaskOptions,
+    app: Application,
+    argv: tuple[str, ...],
+    own: Bind | None = None,
 ) -> Bundle:
     """Write ``<state_dir>/bundle`` for the task, replacing what an earlier try left there.
 
     On cgroup v1 it also makes the parents of the container's cgroup. `remove_bundle` and
     `cgroups.remove_leftovers` take it all away again.
 
-    ``argv`` is the application's command line inside the container.
+    ``argv`` is the application's command line inside the container, ``own`` a mount of Milo's.
 
     Raises:
         UserError: the job's user is not on this host, or is not permitted.
@@ -101,7 +105,7 @@ def write_bundle(
     cwd = work_dir.check(options.work_dir)
     check_brought(launch)
     brought.guard(launch)
-    layout = lay_out(launch, options, app)
+    layout = lay_out(launch, options, app, own)
     cwd = brought.linked_from(cwd, layout.links)
     view = network.view_network(launch.network)
     hostname = choose_hostname(
@@ -140,6 +144,7 @@ def write_bundle(
             network_mode=launch.network.mode,
             network_path=launch.network.namespace_path,
             confinement=confinement,
+            terminal=launch.terminal,
         )
     )
     exec_limits.check_process(config["process"], argument_names(argv, options))

@@ -22,15 +22,20 @@ from milo.core.launch import Launch
 from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord
 from milo.errors import ControlError, CrunError, MiloError, StateError
 from milo.namespaces import pid_namespace_members
-from milo.proc import identify, is_ending
+from milo.proc import identify
+from milo.process_signals import is_ending
 from milo.task.children import Child, Reaper, WaitStatus
 from milo.task.oci import bundle, cgroup_placement, cgroup_state
 from milo.task.oci.bundle import Bundle, cgroup_path, container_id
+from milo.task.oci.console import Console
 from milo.task.oci.crun import Crun
 from milo.task.oci.non_child import NonChildProcess
 from milo.task.oci.oom_kills import OomKills
 from milo.task.oci.pause import PauseProcess
 from milo.task.root.mount_check import MountCheck
+
+CONSOLE_SOCKET: Final = "console.sock"
+"""Below the state directory, while crun sends the application's terminal."""
 
 
 async def create(
@@ -39,14 +44,14 @@ async def create(
     bundle: Bundle,
     mount_check: MountCheck,
     *,
-    stdin: int | None = None,
+    console: Console | None = None,
     stdout: int,
     stderr: int,
 ) -> Container:
     """Create the container; its process waits, and inherits the two descriptors.
 
-    ``mount_check`` holds what ``bundle`` names, and stays the caller's. When this fails, or is
-    cancelled, nothing is left of the container nor of the bundle.
+    With a terminal, it has that instead. ``mount_check`` holds what ``bundle`` names, and stays the
+    caller's. When this fails, or is cancelled, nothing is left of the container nor of the bundle.
 
     Raises:
         CrunError, CrunMissingError: with crun's own words.
@@ -60,7 +65,7 @@ async def create(
             pause = PauseProcess(
                 reaper, launch.state_dir, launch.network, returns=launch.rights.returns
             )
-        child = await _create(launch, reaper, bundle, pause, (stdin, stdout, stderr))
+        child = await _create(launch, reaper, bundle, pause, console or Console(), (stdout, stderr))
         process = identify(child.pid)
         if process is None:
             raise CrunError("create", "its process ended at once", "")
@@ -101,32 +106,39 @@ async def _create(
     reaper: Reaper,
     bundle: Bundle,
     pause: PauseProcess | None,
-    streams: tuple[int | None, int, int],
+    console: Console,
+    streams: tuple[int, int],
 ) -> Child:
     """Run ``crun create`` and return the container's process."""
     pid_file = os.path.join(launch.state_dir, PID_FILE)
     log = os.path.join(launch.state_dir, CRUN_LOG)
-    arguments = crun_args.create_args(
-        launch.crun_path,
-        bundle.container_id,
-        bundle_path=bundle.path,
-        pid_file=pid_file,
-        log_file=log,
-        root=_crun_root(launch),
-        cgroups=launch.rights.cgroups,
-    )
-    stdin, stdout, stderr = streams
-    with _streams_of_its_own(launch) as ended, reaper.orphans_kept():
+    stdout, stderr = streams
+    with (
+        _streams_of_its_own(launch) as ended,
+        reaper.orphans_kept(),
+        console.offered(os.path.join(launch.state_dir, CONSOLE_SOCKET)) as console_socket,
+    ):
+        arguments = crun_args.create_args(
+            launch.crun_path,
+            bundle.container_id,
+            bundle_path=bundle.path,
+            pid_file=pid_file,
+            log_file=log,
+            root=_crun_root(launch),
+            cgroups=launch.rights.cgroups,
+            console_socket=console_socket,
+        )
         await Crun(reaper, log).run(
             "create",
             arguments,
-            stdin=ended if stdin is None else stdin,
+            stdin=ended if console.stdin is None else console.stdin,
             stdout=stdout,
             stderr=stderr,
             passed=None if pause is None else pause.namespace,
         )
         with open(pid_file, encoding="ascii") as file:
-            return reaper.adopt(int(file.read()))
+            child = reaper.adopt(int(file.read()))
+    return child
 
 
 def adopt(launch: Launch, reaper: Reaper, record: TaskRecord) -> Container:
@@ -268,6 +280,13 @@ class Container:
         """Return the most memory that it has used, and its limit; while its cgroup is there."""
         return cgroup_state.memory_peak(self.cgroup_path) if self.cgroup_path else MemoryPeak()
 
+    async def vacate(self) -> None:
+        """Remove the container, which has ended, and leave its bundle for another one.
+
+        Where crun cannot, that one cannot be made, and says why.
+        """
+        await _delete(self._launch, self._reaper, self.cgroup_path)
+
     async def destroy(self) -> str:
         """Kill and remove container, cgroups and bundle, whatever there is of them. Never raises.
 
@@ -289,6 +308,13 @@ async def _remove(launch: Launch, reaper: Reaper, cgroup_path: str) -> str:
     """Remove a container, its cgroups and its bundle; return what crun could not do."""
     # What crun cannot remove is removed by hand below; a crun that hangs or has been
     # uninstalled in the meantime must not keep a task from ending.
+    trouble = await _delete(launch, reaper, cgroup_path)
+    discard_bundle(launch, cgroup_path)
+    return trouble
+
+
+async def _delete(launch: Launch, reaper: Reaper, cgroup_path: str) -> str:
+    """Remove a container with its processes; return what crun could not do."""
     trouble = ""
     await cgroup_state.end_all(cgroup_path)
     log = os.path.join(launch.state_dir, CRUN_LOG)
@@ -300,7 +326,6 @@ async def _remove(launch: Launch, reaper: Reaper, cgroup_path: str) -> str:
     except MiloError as exc:
         trouble = str(exc)
     await cgroup_state.end_all(cgroup_path)
-    discard_bundle(launch, cgroup_path)
     return trouble
 
 

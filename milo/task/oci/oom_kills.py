@@ -8,6 +8,7 @@ examined when it happens, and a later SIGKILL from elsewhere is not taken for th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import trio
 
 from milo import cgroup_files
 from milo.core.records import ProcessId
-from milo.proc import is_ending
+from milo.process_signals import is_ending
 
 PAUSE_S: Final = 0.5
 """Before a look, since v1 tells before the kill, and v2 each time that the limit is reached; and
@@ -25,6 +26,12 @@ before it counts that the application lives on, since the kernel counts before i
 QUIET_S: Final = 60.0
 """Between two events: Nomad keeps ten of a task."""
 NOTICE_BYTES: Final = 4096
+RETRY_S: Final = 10.0
+_USED_UP: Final = {
+    errno.EMFILE: "fs.inotify.max_user_instances",
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+}
+"""What of inotify(7) a user has a limited number of; whatever holds it may let it go."""
 
 
 class OomKills:
@@ -44,22 +51,24 @@ class OomKills:
         """Return how many there have been; while the cgroup is there."""
         return cgroup_files.oom_kills(self._cgroup_path) if self._cgroup_path else 0
 
-    async def watch(self, tell: Callable[[int], None]) -> None:
+    async def watch(self, tell: Callable[[int], None], log: Callable[[str, str], None]) -> None:
         """Call ``tell`` with the number of kills since the last time, until cancelled.
 
         At most once in `QUIET_S`. Of a kill that is the application's own end nothing is told,
-        and nothing where the kernel gives no notice.
+        and nothing where the kernel gives no notice. Where it has none left, ``log`` gets its
+        level and a sentence, once, and it is asked again.
         """
         if not self._cgroup_path:
             return
-        try:
-            notices = cgroup_files.open_oom_notices(self._cgroup_path)
-        except OSError:
+        notices = await self._notices(log)
+        if notices is None:
             return
         quiet_until = trio.current_time()
         try:
             while True:
-                await trio.lowlevel.wait_readable(notices)
+                # Before the notices were there it may have killed, too.
+                if self.count() <= self._survived:
+                    await trio.lowlevel.wait_readable(notices)
                 await trio.sleep(PAUSE_S)
                 with contextlib.suppress(BlockingIOError):
                     os.read(notices, NOTICE_BYTES)
@@ -75,6 +84,25 @@ class OomKills:
                     self._told = count
         finally:
             os.close(notices)
+
+    async def _notices(self, log: Callable[[str, str], None]) -> int | None:
+        """Return a descriptor for the kernel's notices; None where it gives none."""
+        said = False
+        while True:
+            try:
+                return cgroup_files.open_oom_notices(self._cgroup_path)
+            except OSError as exc:
+                if exc.errno not in _USED_UP:
+                    return None
+                if not said:
+                    limit = _USED_UP[exc.errno]
+                    log(
+                        "warn",
+                        "no notice of kills for memory can be had, so they are told at the task's "
+                        f"end alone ({exc.strerror}). Raise sysctl {limit}",
+                    )
+                    said = True
+            await trio.sleep(RETRY_S)
 
     def is_applications_own(self, number: int, *, count: int) -> bool:
         """Whether the kernel has ended the application, of ``count`` kills in all.

@@ -15,6 +15,7 @@ from milo.core.config.rules import Asked
 from milo.core.config.task_options import TaskOptions
 from milo.core.container import capabilities, seccomp, userns
 from milo.core.container.confinement import RLIM_INFINITY, SHM_SIZE_BYTES, Confinement
+from milo.core.container.profile_name import UNCONFINED
 from milo.core.container.rights import Rights
 from milo.core.container.spec import User
 from milo.core.launch import Launch
@@ -160,7 +161,7 @@ def machine() -> seccomp.Machine:
 
 def _seccomp(profile: str, granted: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the filter: the one that is asked for, untouched, or else a hardened default."""
-    if profile == seccomp.UNCONFINED:
+    if profile == UNCONFINED:
         return None
     here = machine()
     if profile:

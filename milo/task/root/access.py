@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -201,14 +202,29 @@ def _error(need: Need, bind: Bind, part: str, launch: Launch, user: User) -> Acc
         status, directory = held.status, held.kind is Kind.DIRECTORY
     shown = f"{bind.destination}{part[len(bind.source) :]}"
     named = "" if launch.user else f' and user = "{user.name}" in the task'
+    remedy = _REMEDIES[bind.origin].format(named, part)
+    uid, gid = status.st_uid, status.st_gid
+    if launch.by_hand:
+        letter = "x" if need.use == os.X_OK or (directory and part != need.path) else "r"
+        remedy = f"To let it: chmod {_class(status, user, launch)}+{letter} {shlex.quote(part)}"
+    if ids := launch.rights.ids:  # this process's namespace has other ids than the host
+        uid, gid = userns.inside(ids.uids, uid), userns.inside(ids.gids, gid)
     return AccessError(
         f"User {_name(user.uid)} ({user.uid}:{user.gid}), as whom the task runs, cannot "
         f"{_USES[need.use, directory and part == need.path]} {need.what}: "
         f"{'the directory ' * directory}{shortened(shown)} has mode "
-        f"{stat.S_IMODE(status.st_mode):04o} and belongs to {_name(status.st_uid)}:"
-        f"{users.group_name(status.st_gid)}. {_REMEDIES[bind.origin].format(named, part)}",
+        f"{stat.S_IMODE(status.st_mode):04o} and belongs to {_name(uid)}:"
+        f"{users.group_name(gid)}. {remedy}",
         path=shown,
     )
+
+
+def _class(status: os.stat_result, user: User, launch: Launch) -> str:
+    """Return which of a mode's three triples counts for ``user``, as chmod calls it."""
+    own = _outside(user, launch.rights.ids) if launch.rights.ids else user
+    if status.st_uid == own.uid:
+        return "u"
+    return "g" if status.st_gid in (own.gid, *own.groups) else "o"
 
 
 def _name(uid: int) -> str:

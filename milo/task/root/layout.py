@@ -63,8 +63,12 @@ class Layout:
     """A sentence for the task's user on what it has brought and cannot have; may be empty."""
 
 
-def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
+def lay_out(
+    launch: Launch, options: TaskOptions, app: Application, own_mount: Bind | None = None
+) -> Layout:
     """Return what is to be mounted, from the job's words and this host's directories.
+
+    ``own_mount`` is Milo's own, where nothing of the job's is.
 
     Raises:
         ConfigError: a mount or a JDK that cannot be used.
@@ -92,6 +96,8 @@ def lay_out(launch: Launch, options: TaskOptions, app: Application) -> Layout:
         own_part.place(bind, tree, system)
     for bind in devices.device_binds(launch.devices):
         tree.add(attrs.evolve(bind, destination=tree.make_room(bind.destination)))
+    if own_mount is not None:
+        tree.add(own_mount)
     note = brought.link_into(tree, launch)
     binds = _ordered([*tree.binds.values(), *own_part.binds])
     return Layout(

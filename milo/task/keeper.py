@@ -1,0 +1,107 @@
+"""The keeper of a task: a spawner that forks its successor, should the task process be killed.
+
+Between the two is a socket of the type SEQPACKET. Over it the task process passes duplicates of its
+control socket and of what its streams need (SCM_RIGHTS), whenever they change. When it wants no
+successor any more it says so; an end of the socket without that word is its death. No driver takes
+part, so a plugin may be stopped or killed at the same moment.
+
+Who forks a successor first takes the lock of the state directory, which its process then holds as
+long as it lives: a task has one, whoever else believes that it needs another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from milo.unix_sockets import passing
+
+RUN_KEPT: Final = "run:kept"
+KEEP: Final = "keep"
+RELEASE: Final = "release"
+LISTENER: Final = "listener"
+"""The name of the control socket among the descriptors, which are otherwise the streams'."""
+LOCK: Final = "lock"
+"""The name of the state directory's lock among the descriptors of a successor."""
+
+Descriptors = tuple[tuple[str, ...], tuple[int, ...]]
+"""Names and numbers."""
+
+
+def is_kept(mode: str) -> bool:
+    """Whether a task process of this mode, see `milo.task.main.main`, gets a keeper.
+
+    Not that of an older Milo's plugin, which has a newer one's spawner where Milo's files were
+    replaced while it ran: such a plugin asks for a successor without a lock.
+    """
+    return mode == RUN_KEPT or LOCK in mode.partition(":")[2].split(",")
+
+
+class Keeper:
+    """What a task process has of its keeper. Nothing here raises or waits."""
+
+    def __init__(self, channel: socket.socket | None = None) -> None:
+        self.pid = 0
+        """The keeper's process; 0 where there is none, so that no successor comes by itself."""
+        self._channel: socket.socket | None = None
+        self._descriptors: Callable[[], Descriptors] | None = None
+        if channel is not None:
+            self._use(channel, os.getppid())
+
+    def begin(self, descriptors: Callable[[], Descriptors]) -> None:
+        """Be kept from now on; ``descriptors`` returns what a successor needs now."""
+        self._descriptors = descriptors
+        self.update()
+
+    def update(self) -> None:
+        """Have the keeper keep what there is now, in place of what it has."""
+        if self._channel is None or self._descriptors is None:
+            return
+        try:
+            names, fds = self._descriptors()
+            packet = f"{KEEP} {','.join(names)}".encode()
+            self._channel.sendmsg([packet], passing(fds), socket.MSG_DONTWAIT)
+        except OSError:
+            # It is gone, or stopped so long that nothing more goes into the socket. Should it live,
+            # it takes this for a death, and the lock tells it otherwise.
+            self._drop()
+
+    def change(self, channel: socket.socket, pid: int) -> None:
+        """Be kept by the process ``pid`` behind ``channel`` from now on, and not by the other."""
+        before, self._channel = self._channel, None
+        self._use(channel, pid)
+        self.update()
+        if before is not None:
+            _say_release(before)
+
+    def release(self) -> None:
+        """Want no successor any more: the keeper closes all that it has."""
+        self._descriptors = None
+        self.leave()
+
+    def leave(self) -> None:
+        """Have no keeper until there is another: see `change`."""
+        if self._channel is not None:
+            _say_release(self._channel)
+            self._drop()
+
+    def _use(self, channel: socket.socket, pid: int) -> None:
+        self._channel, self.pid = channel, pid
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._channel, self.pid = None, 0
+
+
+def _say_release(channel: socket.socket) -> None:
+    with channel, contextlib.suppress(OSError):
+        channel.send(RELEASE.encode(), socket.MSG_DONTWAIT)
+
+
+def listed(names: Sequence[str], fds: Sequence[int], listener: int) -> Descriptors:
+    """Return the descriptors of the streams with the control socket as the first."""
+    return (LISTENER, *names), (listener, *fds)

@@ -1,0 +1,176 @@
+"""The tasks that a spawner is the keeper of: see `milo.task.keeper`, the task process's side.
+
+A task process that is gone without a word gets a successor, within a bound; one that has said that
+it needs none is forgotten. All here are plain descriptors, which no destructor closes: the spawner
+forks, and the child closes what is not its own by `KeptTasks.close_others`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+import attrs
+
+from milo.core.records import EXIT_FILE, FIFO_SUFFIX
+from milo.files import take_lock
+from milo.task.keeper import KEEP, LISTENER, LOCK
+from milo.unix_sockets import close_all, passed_descriptors
+
+MAX_PACKET_BYTES: Final = 4096
+MAX_DESCRIPTORS: Final = 16
+MAX_DEATHS: Final = 10
+DEATHS_WINDOW_S: Final = 60.0
+"""A task whose processes die more often than that is left to a driver."""
+LOCK_TIMEOUT_S: Final = 1.0
+"""How long the lock of a process that dies may outlive its socket: they are closed in turn, and
+children that it has just forked have both until they execute something. A process that holds
+it longer serves the task."""
+LOCK_PAUSE_S: Final = 0.001
+
+Fork = Callable[[str, str, list[int]], tuple[int, int]]
+"""Forks a task process: mode, state directory, descriptors. Returns its id, and its channel; raises
+OSError."""
+
+
+@attrs.define
+class KeptTask:
+    """One task, from the fork of its process until that has said its last word."""
+
+    state_dir: str
+    descriptors: dict[str, int] = attrs.field(factory=dict)
+    """Empty until the application runs."""
+    deaths_s: list[float] = attrs.field(factory=list)
+    """When its processes died, as `time.monotonic` has it."""
+    dead_since_s: float | None = None
+
+    def keep(self, descriptors: dict[str, int]) -> None:
+        """Keep these from now on.
+
+        A FIFO is held until there is another descriptor of it: its last writer's close would be an
+        end of file for Nomad's log collector.
+        """
+        before, self.descriptors = self.descriptors, descriptors
+        for name, fd in before.items():
+            if name not in descriptors and name.endswith(FIFO_SUFFIX):
+                descriptors[name] = fd
+            else:
+                os.close(fd)
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether the task, whose process is dead, gets no successor from here."""
+        self.deaths_s = [at_s for at_s in self.deaths_s if now_s - at_s < DEATHS_WINDOW_S]
+        if len(self.deaths_s) >= MAX_DEATHS:
+            return True
+        return os.path.exists(os.path.join(self.state_dir, EXIT_FILE))
+
+    def forget(self) -> None:
+        """Close all that is kept."""
+        close_all(self.descriptors.values())
+        self.descriptors = {}
+
+
+class KeptTasks:
+    """All of them. The spawner waits for `channels` to become readable, at most `patience_s`."""
+
+    def __init__(self, fork: Fork) -> None:
+        self._fork = fork
+        self._tasks: dict[int, KeptTask] = {}
+        self._dead: list[KeptTask] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks or self._dead)
+
+    @property
+    def channels(self) -> list[int]:
+        """The sockets of all task processes that live."""
+        return list(self._tasks)
+
+    @property
+    def patience_s(self) -> float | None:
+        """How soon `attempt` is to be called, whatever happens; None: not at all."""
+        return LOCK_PAUSE_S if self._dead else None
+
+    def add(self, state_dir: str, channel: int) -> None:
+        """Be the keeper of a task, whose process has the other end of ``channel``."""
+        self._tasks[channel] = KeptTask(state_dir)
+
+    def hear(self, channel: int) -> None:
+        """Take in a message of a task process, or its end."""
+        task = self._tasks[channel]
+        packet, fds = _receive(channel)
+        word, _, names = packet.decode(errors="replace").partition(" ")
+        if word == KEEP and len(names.split(",")) == len(fds):
+            task.keep(dict(zip(names.split(","), fds, strict=True)))
+            return
+        close_all(fds)
+        del self._tasks[channel]
+        os.close(channel)
+        if packet or LISTENER not in task.descriptors:
+            task.forget()  # it is over, or the application does not run yet
+            return
+        task.dead_since_s = time.monotonic()
+        self._dead.append(task)
+        self.attempt()
+
+    def attempt(self) -> None:
+        """Fork a successor for each task that needs one and is held by nobody else."""
+        for task in list(self._dead):
+            assert task.dead_since_s is not None
+            now_s = time.monotonic()
+            if task.is_over(now_s):
+                self._forget(task)
+                continue
+            try:
+                lock = take_lock(task.state_dir)
+            except OSError:
+                self._forget(task)
+                continue
+            if lock is not None:
+                self._succeed(task, lock)
+            elif now_s - task.dead_since_s >= LOCK_TIMEOUT_S:
+                self._forget(task)
+
+    def close_others(self, but: Collection[int]) -> None:
+        """Close everything but these, in a child that is none of this any more."""
+        close_all(self._tasks)
+        for task in (*self._tasks.values(), *self._dead):
+            close_all(fd for fd in task.descriptors.values() if fd not in but)
+
+    def _succeed(self, task: KeptTask, lock: int) -> None:
+        """Fork the successor, and be its keeper; what is kept is so until it has said more."""
+        names = [name for name in task.descriptors if name != LISTENER]
+        fds = [task.descriptors[LISTENER], lock, *(task.descriptors[name] for name in names)]
+        try:
+            _, channel = self._fork(f"adopt:{','.join((LOCK, *names))}", task.state_dir, fds)
+        except OSError:
+            self._forget(task)  # a driver tries again, as long as the application runs
+            return
+        finally:
+            os.close(lock)
+        self._dead.remove(task)
+        task.deaths_s.append(time.monotonic())
+        self._tasks[channel] = task
+
+    def _forget(self, task: KeptTask) -> None:
+        self._dead.remove(task)
+        task.forget()
+
+
+def _receive(channel: int) -> tuple[bytes, list[int]]:
+    """Return the next packet of a task process and what came with it; empty at its end."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
+    try:
+        packet, rights, _, _ = sock.recvmsg(
+            MAX_PACKET_BYTES,
+            socket.CMSG_SPACE(MAX_DESCRIPTORS * 4),
+            socket.MSG_CMSG_CLOEXEC,
+        )
+    except OSError:  # a reset, where it had not read all that it was sent
+        return b"", []
+    finally:
+        sock.detach()
+    return packet, passed_descriptors(rights)

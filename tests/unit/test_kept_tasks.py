@@ -1,0 +1,330 @@
+"""A spawner as the keeper of tasks, and a task process's side of it: no process is forked here."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from milo.core.records import EXIT_FILE
+from milo.files import take_lock
+from milo.host import spawner_client, task_processes
+from milo.spawner import END_OF_PATH, KEEP
+from milo.task import kept_tasks
+from milo.task.keeper import LOCK, RUN_KEPT, Keeper, is_kept, listed
+from milo.task.kept_tasks import KeptTasks
+from tests.support.log_rig import descriptors
+
+NAMES = ("stdout.pipe", "stdout.fifo")
+
+
+class Forks:
+    """Takes down what a spawner would have forked; each successor's channel can be used."""
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+        self.passed: list[list[int]] = []
+        self.locked: list[int] = []
+        """A duplicate of each lock, which a process would have."""
+        self.channels: list[socket.socket] = []
+        self.fails = False
+
+    def __call__(self, mode: str, state_dir: str, fds: list[int]) -> tuple[int, int]:
+        if self.fails:
+            raise BlockingIOError("no processes")
+        self.modes.append(mode)
+        self.passed.append([os.fstat(fd).st_ino for fd in fds])
+        self.locked.append(os.dup(fds[1]))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channels.append(theirs)
+        return 4711, ours.detach()
+
+    def die(self) -> None:
+        """End the last successor as its death does."""
+        os.close(self.locked.pop())
+        self.channels.pop().close()
+
+    def close(self) -> None:
+        """End all of them."""
+        while self.channels:
+            self.die()
+
+
+class Process:
+    """What a task process has: a lock, streams and a control socket."""
+
+    def __init__(self, state_dir: Path, kept: KeptTasks) -> None:
+        lock = take_lock(str(state_dir))
+        assert lock is not None
+        self.fds = [lock, *os.pipe(), os.open(os.devnull, os.O_RDONLY)]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kept.add(str(state_dir), ours.detach())
+        self.keeper = Keeper(theirs)
+
+    def begin(self) -> None:
+        """Let the application run."""
+        self.keeper.begin(lambda: listed(NAMES, tuple(self.fds[1:3]), self.fds[3]))
+
+    def die(self) -> None:
+        """End without a word."""
+        self.keeper._drop()
+        self.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+@pytest.fixture
+def forks() -> Iterator[Forks]:
+    """What is forked; afterwards no descriptor of a test may be left."""
+    before = descriptors()
+    forks = Forks()
+    yield forks
+    forks.close()
+    assert descriptors() == before
+
+
+def hear(kept: KeptTasks) -> None:
+    """Take in the next message of each task process."""
+    for channel in kept.channels:
+        kept.hear(channel)
+
+
+def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
+    """It gets control socket, lock and streams, and is kept itself by what was kept before."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    inodes = [os.fstat(fd).st_ino for fd in process.fds]
+    process.die()
+    hear(kept)
+    assert forks.modes == ["adopt:lock,stdout.pipe,stdout.fifo"]
+    lock, pipe, fifo, listener = inodes
+    assert forks.passed == [[listener, lock, pipe, fifo]]
+    assert take_lock(str(tmp_path)) is None
+    forks.die()  # before it has said anything
+    hear(kept)
+    assert len(forks.modes) == 2 and forks.passed[1] == forks.passed[0]
+    forks.channels[0].send(b"release")
+    hear(kept)
+    assert not kept
+
+
+def test_one_that_is_over_has_none(tmp_path: Path, forks: Forks) -> None:
+    """All that was kept is closed at the task process's word."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    process.keeper.release()
+    hear(kept)
+    assert not kept and not forks.modes and process.keeper.pid == 0
+    process.close()
+
+
+def test_one_that_has_not_started_has_none(tmp_path: Path, forks: Forks) -> None:
+    """A task process that dies inside of a start is the driver's to clean up after."""
+    kept = KeptTasks(forks)
+    Process(tmp_path, kept).die()
+    hear(kept)
+    assert not kept and not forks.modes
+
+
+def test_one_with_an_exit_record_has_none(tmp_path: Path, forks: Forks) -> None:
+    """How it ended is known, and a successor would say that it is not."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    (tmp_path / EXIT_FILE).write_text("{}")
+    process.die()
+    hear(kept)
+    assert not kept and not forks.modes
+
+
+def test_a_task_whose_directory_is_gone_has_none(tmp_path: Path, forks: Forks) -> None:
+    """It was removed, and its process killed."""
+    kept = KeptTasks(forks)
+    directory = tmp_path / "task"
+    directory.mkdir()
+    process = Process(directory, kept)
+    process.begin()
+    hear(kept)
+    directory.rmdir()
+    process.die()
+    hear(kept)
+    assert not kept and not forks.modes
+
+
+def test_of_two_keepers_one_forks(
+    tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock decides, and the other lets go once it has waited long enough."""
+    first, second = KeptTasks(forks), KeptTasks(forks)
+    process = Process(tmp_path, first)
+    process.begin()
+    hear(first)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    second.add(str(tmp_path), ours.detach())
+    before, process.keeper._channel = process.keeper._channel, theirs
+    process.keeper.update()
+    hear(second)
+    assert before is not None
+    before.close()  # between the word to the one and the word to the other
+    process.die()
+    hear(first)
+    hear(second)
+    assert len(forks.modes) == 1 and second and second.patience_s is not None
+    monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
+    second.attempt()
+    assert not second and second.patience_s is None and len(forks.modes) == 1
+    forks.channels[0].send(b"release")
+    hear(first)
+
+
+def test_a_lock_may_outlive_its_socket(tmp_path: Path, forks: Forks) -> None:
+    """A process that is killed closes one descriptor after the other."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    late = os.dup(process.fds[0])
+    process.die()
+    hear(kept)
+    assert not forks.modes and kept and not kept.channels
+    os.close(late)
+    kept.attempt()
+    assert len(forks.modes) == 1
+    forks.channels[0].send(b"release")
+    hear(kept)
+
+
+def test_a_task_that_dies_too_often_is_let_go(tmp_path: Path, forks: Forks) -> None:
+    """Its descriptors are closed, and whoever asks its control socket is refused."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    process.die()
+    for count in range(1, kept_tasks.MAX_DEATHS + 1):
+        hear(kept)
+        assert len(forks.modes) == count
+        forks.die()
+    hear(kept)
+    assert not kept and len(forks.modes) == kept_tasks.MAX_DEATHS
+
+
+def test_no_process_can_be_forked(tmp_path: Path, forks: Forks) -> None:
+    """Nothing is kept: a driver that is there tries it again and again."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    forks.fails = True
+    process.die()
+    hear(kept)
+    assert not kept
+
+
+def test_a_fifo_is_kept_until_there_is_another(tmp_path: Path, forks: Forks) -> None:
+    """The last writer's close is an end of file for Nomad's log collector."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    reader, writer = process.fds[1:3]
+    process.keeper.begin(lambda: listed(("stdout.pipe",), (writer,), reader))
+    hear(kept)
+    process.die()
+    hear(kept)
+    assert forks.modes == ["adopt:lock,stdout.pipe,stdout.fifo"]
+    forks.channels[0].send(b"release")
+    hear(kept)
+
+
+def test_another_keeper_is_told_before_the_last_one_is(tmp_path: Path, forks: Forks) -> None:
+    """So that there is no moment without one; the old one ends as it is wanted no more."""
+    first, second = KeptTasks(forks), KeptTasks(forks)
+    process = Process(tmp_path, first)
+    process.begin()
+    hear(first)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    second.add(str(tmp_path), ours.detach())
+    process.keeper.change(theirs, 12)
+    assert process.keeper.pid == 12
+    hear(second)
+    hear(first)
+    assert second and not first
+    process.keeper.release()
+    hear(second)
+    assert not second
+    process.close()
+
+
+def test_a_keeper_that_is_gone_is_noticed(tmp_path: Path, forks: Forks) -> None:
+    """The task process has none then, and goes on."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    [channel] = kept.channels
+    os.close(channel)
+    assert process.keeper.pid == os.getppid()
+    process.begin()
+    assert process.keeper.pid == 0
+    process.keeper.update()
+    process.keeper.release()
+    process.close()
+
+
+def test_a_keeper_that_is_stopped_holds_nobody_up(tmp_path: Path, forks: Forks) -> None:
+    """Once the socket is full the task process does without; a lock tells the keeper that it
+    lives."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    for _ in range(100_000):
+        process.keeper.update()
+        if process.keeper.pid == 0:
+            break
+    assert process.keeper.pid == 0
+    while kept.channels:
+        hear(kept)
+    assert kept and not forks.modes  # nobody else may serve it
+    process.keeper.release()
+    process.close()
+    (tmp_path / EXIT_FILE).write_text("{}")
+    kept.attempt()
+    assert not kept
+
+
+def test_a_forked_child_closes_what_is_not_its_own(tmp_path: Path, forks: Forks) -> None:
+    """Those of all other tasks, whether their processes live or are dead."""
+    kept = KeptTasks(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    [channel] = kept.channels
+    held = dict(next(iter(kept._tasks.values())).descriptors)
+    process.die()
+    kept.close_others([held["stdout.fifo"]])
+    closed = {fd for fd in (channel, *held.values()) if not Path(f"/proc/self/fd/{fd}").exists()}
+    assert closed == {channel, *held.values()} - {held["stdout.fifo"]}
+    os.close(held["stdout.fifo"])
+
+
+def test_only_a_driver_that_takes_the_lock_has_its_tasks_kept() -> None:
+    """An older Milo's plugin may have this one's spawner, and starts successors of its own."""
+    assert is_kept("run:kept") and is_kept("adopt:lock") and is_kept("adopt:lock,stdout.pipe")
+    assert not any(map(is_kept, ("run", "clean", "adopt:", "adopt:stdout.pipe", "keep")))
+    assert (RUN_KEPT, LOCK, KEEP, END_OF_PATH) == (
+        task_processes.RUN_KEPT,
+        task_processes.LOCK,
+        spawner_client.KEEP,
+        spawner_client.END_OF_PATH,
+    )

@@ -1,0 +1,68 @@
+"""What boots the machine of the tests on cgroup v2, and where its results are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.vm import machine, results, user_mode
+from tests.vm.kernel import EMULATED, USER, CannotRunError, Kernel
+from tests.vm.results import Result
+
+
+def _machine(kernel: Kernel, tmp_path: Path) -> machine.Machine:
+    return machine.Machine(kernel, (Path("/a"), Path("/b")), tmp_path / "exchange", 4096)
+
+
+def test_a_kernel_in_user_mode_has_the_hosts_files_read_only(tmp_path: Path) -> None:
+    """Only the exchange can be written; the disks come in the order in which they are mounted."""
+    kernel = Kernel("6.1.176", tmp_path / "boot/linux", USER)
+    words = machine.command(_machine(kernel, tmp_path))
+    root = tmp_path / "root"
+    assert words[: words.index("busybox")] == [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--",
+    ]
+    assert 'remount,bind,ro "$1"' in machine.USER_ROOT
+    assert [f"hostfs={root}", "ro"] == words[(at := words.index(f"hostfs={root}")) : at + 2]
+    assert [word for word in words if word.startswith("ubd")] == ["ubd0r=/a", "ubd1r=/b"]
+
+
+def test_names_of_kernels() -> None:
+    """A result says whether its kernel ran in user mode."""
+    image = Path("/boot/vmlinuz")
+    assert Kernel("6.1.0-1-amd64", image, EMULATED).name == "6.1.0-1-amd64"
+    assert Kernel("6.1.176", image, USER).name == "6.1.176 in user mode"
+
+
+def test_the_engines_share_their_series(tmp_path: Path) -> None:
+    """What was unpacked is taken; a series of no release of Debian's is refused."""
+    image = tmp_path / "user-mode-linux-6.12.113/boot/linux"
+    image.parent.mkdir(parents=True)
+    assert user_mode.obtain(tmp_path, "6.12") == Kernel("6.12.113", image, USER)
+    with pytest.raises(CannotRunError, match=r"kernel 5\.4 in user mode"):
+        user_mode.obtain(tmp_path, "5.4")
+
+
+def test_results_are_kept_for_each_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later result replaces an earlier one, others stay; each test has a line of its own."""
+    file = tmp_path / "results.json"
+    monkeypatch.setattr(results, "FILE", file)
+    old = Result("failed", 2.5, 'said "no"', "abc1234", "2026-11-26")
+    new = Result("passed", 1.0, "", "abc1235", "2026-11-27")
+    results.store("6.1", {"tests/a.py::one": old, "tests/a.py::two[a::b]": old})
+    results.store("6.12", {"tests/a.py::one": old})
+    results.count("6.1", 920)
+    results.store("6.1", {"tests/a.py::one": new})
+    assert results.counts() == {"6.1": 920}
+    assert results.load() == {
+        "6.1": {"tests/a.py::one": new, "tests/a.py::two[a::b]": old},
+        "6.12": {"tests/a.py::one": old},
+    }
+    assert sum('"2026-11-2' in line for line in file.read_text().splitlines()) == 3
+    assert json.loads(file.read_text())
