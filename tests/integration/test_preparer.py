@@ -45,6 +45,14 @@ async def preparer_of(rig: DriverRig) -> tuple[int, int]:
         await trio.sleep(0.01)
 
 
+async def gone(pid: int) -> None:
+    """Wait until a process has ended, which it does a moment after it has told its end."""
+    while True:
+        if not Path(f"/proc/{pid}").exists():
+            return
+        await trio.sleep(0.01)
+
+
 async def test_a_stop_ends_the_preparation(jar_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task process answers while its preparer is at work, and a stop kills that."""
     spawners.patch(monkeypatch, f"exec({NEVER_ENDS!r})")
@@ -72,7 +80,7 @@ async def test_a_stop_ends_the_preparation(jar_dir: Path, monkeypatch: pytest.Mo
             assert failed
             assert time.monotonic() - began_s < 10
             for pid in (supervisor, preparer):
-                assert not Path(f"/proc/{pid}").exists()
+                await gone(pid)
             assert not list(rig.state_dir.iterdir())
 
 
