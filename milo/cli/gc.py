@@ -63,10 +63,13 @@ def collect_garbage(state_dir: str, *, remove: bool, name: str = "", cache_dir: 
     owners: tuple[int, ...] = ()
     if ordinary and remove:
         owners = enter_to_remove()
-    status = 1 if refused or runs.refused else 0
+    left_out = bool(refused or runs.refused)
+    status = int(left_out)
     if path and path not in refused:
         status |= trio.run(collect, path, remove)
     status |= trio.run(_runs, bases, data, remove, ordinary)
+    if ordinary and not (bases or data):
+        say(f"You have nothing {'else ' * left_out}to remove")
     if cache and cache not in refused:
         status |= collect_archives(cache, owners, remove=remove)
     return status
@@ -114,8 +117,6 @@ async def _runs(bases: Sequence[str], data: Sequence[str], remove: bool, ordinar
             status |= _report(orphan, not os.path.lexists(path))
         else:
             _show(orphan, "ended")
-    if ordinary and not (bases or data):
-        say("You have nothing to remove")
     return status
 
 

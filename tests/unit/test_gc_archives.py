@@ -9,7 +9,6 @@ import pytest
 
 from milo.cli.gc_archives import collect_archives
 from milo.cli.main import run_command
-from milo.host import state_dirs
 from milo.task.java.startup_store import StartupStore
 from tests.unit.test_startup_store import OWNER, put
 
@@ -45,13 +44,12 @@ def test_no_cache_is_nothing_to_say(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_what_others_can_change_keeps_nothing_else_from_being_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    another_user: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A cache, or another's /tmp/milo-ID, is told and left out, and the exit status says so."""
-    other = os.geteuid() + 1
-    monkeypatch.setattr(os, "geteuid", lambda: other)
-    monkeypatch.setattr(state_dirs, "TEMPORARY", str(tmp_path))
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     store = StartupStore(str(tmp_path / "cache"), 1 << 20)
     store.prepare()
@@ -60,7 +58,7 @@ def test_what_others_can_change_keeps_nothing_else_from_being_looked_at(
     assert run_command(words) == 0
     assert f"archive  {archive}: " in capsys.readouterr().out
 
-    (runs := tmp_path / f"milo-{other}").mkdir()
+    (runs := tmp_path / f"milo-{another_user}").mkdir()
     runs.chmod(0o777)
     assert run_command(words) == 1
     out, err = capsys.readouterr()
@@ -71,7 +69,7 @@ def test_what_others_can_change_keeps_nothing_else_from_being_looked_at(
     assert run_command(words) == 1
     out, err = capsys.readouterr()
     assert f"milo: {store.path} is not looked into: " in err
-    assert out == "You have nothing to remove\n"
+    assert out == "You have nothing else to remove\n"
 
 
 @pytest.mark.parametrize("made", ["", "a file"])

@@ -229,16 +229,12 @@ def test_nothing_is_made_in_a_directory_of_another_user(tmp_path: Path) -> None:
 
 
 def test_a_refused_directory_of_runs_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, another_user: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Anybody can make ``/tmp/milo-ID``: no tasks is then not all there is to say."""
-    other = os.geteuid() + 1
-    monkeypatch.setattr(os, "geteuid", lambda: other)
-    monkeypatch.setattr(state_dirs, "TEMPORARY", str(tmp_path))
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     found = state_dirs.of_host(state_dirs.DEFAULT)
     assert found == StateDirs((), ())
-    (place := tmp_path / f"milo-{other}").mkdir()
+    (place := tmp_path / f"milo-{another_user}").mkdir()
     place.chmod(0o777)
     (refused,) = state_dirs.of_host(state_dirs.DEFAULT).refused
     assert refused.startswith(f"{place} is not looked into: ")
