@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.matrix.limits import LIMITS
+from tests.matrix.limits import LIMITS, is_lost
 from tests.matrix.parts import DIMENSIONS
 from tests.matrix.results import Cell, Key, load
 from tests.matrix.table import Dimension
@@ -16,6 +16,8 @@ from tests.vm.kernel import IN_USER_MODE
 
 WITH_SYSTEMD = "with systemd"
 REASON_CHARS = 160
+AGAIN = "†"
+"""Marks what was last run at a commit that the history has no more."""
 
 FILE = Path(__file__).parents[2] / "docs/compatibility.md"
 HEAD = """\
@@ -40,6 +42,9 @@ it](network.md#no-network-at-all).
 The tables below are written by `./dev matrix` from what it has run. A cell is green when tests ran
 and all passed, red when one failed, skipped when no test applies, and otherwise "not run". The
 command tries the parts that it finds on the machine and leaves the other cells as they are.
+
+{again}: last run at a commit that the history has no more, as commits were joined into one since.
+Nobody can look at what was tried there, so it is to be run again.
 """  # noqa: E501 - the rows of a table
 
 MACHINE = {
@@ -58,7 +63,7 @@ def write() -> None:
 
 def text(cells: dict[Key, Cell]) -> str:
     """Return the page for these cells."""
-    head = HEAD.format(**{one.name: _tried(one.name, cells) for one in DIMENSIONS})
+    head = HEAD.format(again=AGAIN, **{one.name: _tried(one.name, cells) for one in DIMENSIONS})
     lines = [head]
     for one in DIMENSIONS:
         lines += _table(one, cells)
@@ -72,7 +77,10 @@ def _tried(dimension: str, cells: dict[Key, Cell]) -> str:
     found = [(_version(part), cell) for (name, part, _), cell in cells.items() if name == dimension]
     red = {version for version, cell in found if cell.red}
     green = {version for version, cell in found if cell.green}
-    return ", ".join(sorted((green | MACHINE.get(dimension, set())) - red, key=_natural))
+    sure = {version for version, cell in found if cell.green and not is_lost(cell.commit)}
+    sure |= MACHINE.get(dimension, set())
+    shown = sorted((green | sure) - red, key=_natural)
+    return ", ".join(one if one in sure else f"{one} {AGAIN}" for one in shown)
 
 
 def _version(part: str) -> str:
@@ -111,7 +119,8 @@ def _table(dimension: Dimension, cells: dict[Key, Cell]) -> Iterator[str]:
         yield "| --- |" + " --- |" * 8
         for part, name, cell in known:
             counts = f"{cell.passed} | {cell.failed} | {cell.skipped}"
-            when = f"{cell.seconds} | {cell.date} | {cell.commit}"
+            mark = f" {AGAIN}" if is_lost(cell.commit) else ""
+            when = f"{cell.seconds} | {cell.date} | {cell.commit}{mark}"
             yield f"| {part} | {name} | {counts} | {when} | {'' if cell.red else cell.reason} |"
         yield "\n</details>\n"
 
@@ -127,16 +136,18 @@ def _machines() -> Iterator[str]:
     if all(kernel.endswith(IN_USER_MODE) for kernel in found):
         yield "On an emulated processor the whole form has not been run: it has the tests with an"
         yield "agent and those that need cpusets, besides.\n"
-    yield "| kernel | tests | passed | failed | skipped | not run | commits |"
-    yield "| --- |" + " --- |" * 6
+    yield f"| kernel | tests | passed | failed | skipped | not run | {AGAIN} | commits |"
+    yield "| --- |" + " --- |" * 7
     for kernel, tests in sorted(found.items()):
         ended = Counter(one.outcome for one in tests.values())
         passed, skipped = ended["passed"], ended["skipped"]
         failed = len(tests) - passed - skipped
         of = of_all.get(kernel)
         rest = ("unknown", "unknown") if of is None else (str(of), str(max(0, of - len(tests))))
+        again = sum(is_lost(one.commit) for one in tests.values())
         at = ", ".join(sorted({one.commit for one in tests.values()}))
-        yield f"| {kernel} | {rest[0]} | {passed} | {failed} | {skipped} | {rest[1]} | {at} |"
+        counts = f"{passed} | {failed} | {skipped} | {rest[1]} | {again}"
+        yield f"| {kernel} | {rest[0]} | {counts} | {at} |"
     yield ""
     bad = [
         f"- {kernel}: `{test}`: {_plain(one.reason)}"
@@ -171,7 +182,8 @@ def _cells(dimension: Dimension, parts: list[str], cells: dict[Key, Cell]) -> It
 def _word(cell: Cell | None) -> str:
     if cell is None:
         return "not run"
-    return "green" if cell.green else "**red**" if cell.red else "skipped"
+    word = "green" if cell.green else "**red**" if cell.red else "skipped"
+    return f"{word} {AGAIN}" if is_lost(cell.commit) else word
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -10,12 +10,13 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.matrix import page, results, run
+from tests.matrix import limits, page, results, run
 from tests.matrix.limits import LIMITS, LOST
 from tests.matrix.parts import DIMENSIONS
 from tests.matrix.results import Cell
 from tests.matrix.table import Feature, Part
 from tests.support import commits, nomads, pythons
+from tests.vm import results as vm
 
 ROOT = Path(__file__).parents[2]
 GREEN = Cell(2, 0, 1, 31, "2026-11-26", "abc1234", "skipped `test_x`: none")
@@ -91,11 +92,52 @@ def test_cells_are_of_commits_in_the_history() -> None:
     """Else nobody could look at what was tried: a rebase makes another commit of one."""
     noted = {
         one.strip().removesuffix("+")
-        for cell in results.load().values()
-        for one in cell.commit.split(",")
+        for commit in (*_of_cells(), *_of_machines())
+        for one in commit.split(",")
     }
     assert commits.strangers(noted) == sorted(LOST & noted)
     assert noted >= LOST
+
+
+def _of_cells() -> list[str]:
+    return [cell.commit for cell in results.load().values()]
+
+
+def _of_machines() -> list[str]:
+    return [one.commit for tests in vm.load().values() for one in tests.values()]
+
+
+def test_the_page_marks_what_ran_at_a_lost_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the table, beside the commit, and of a version that has nothing else; no other cell."""
+    monkeypatch.setattr(limits, "LOST", {"abc1234"})
+    new = attrs.evolve(GREEN, commit="def5678")
+    cells = {
+        ("nomad", "2.0.5", "exec"): GREEN,
+        ("nomad", "2.0.5", "errors"): attrs.evolve(RED, commit="def5678, abc1234+"),
+        ("nomad", "2.0.5", "stats"): new,
+        ("nomad", "1.6.10", "exec"): GREEN,
+        ("nomad", "1.8.4", "exec"): GREEN,
+        ("nomad", "1.8.4", "stats"): new,
+    }
+    shown = page.text(cells)
+    assert "| Nomad | 1.6 to 2.0 | 1.6.10 †, 1.8.4 |" in shown
+    assert re.search(r"^\| exec \| green † \| green † \|.* green † \|$", shown, re.MULTILINE)
+    assert re.search(r"^\| errors \|.* \*\*red\*\* † \|$", shown, re.MULTILINE)
+    assert re.search(r"^\| stats \| not run \| green \|.* green \|$", shown, re.MULTILINE)
+    assert "| 2026-11-26 | abc1234 † |" in shown
+    assert "| 2026-11-26 | def5678 |" in shown
+
+
+def test_the_page_counts_tests_of_machines_at_a_lost_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They count as what they were, and in a column of their own."""
+    monkeypatch.setattr(limits, "LOST", {"abc1234"})
+    old = vm.Result("passed", 1.0, "", "abc1234+", "2026-11-26")
+    new = attrs.evolve(old, commit="def5678")
+    monkeypatch.setattr(vm, "load", lambda: {"6.1": {"a::b": old, "a::c": new}})
+    monkeypatch.setattr(vm, "counts", lambda: {"6.1": 3})
+    assert "| 6.1 | 3 | 2 | 0 | 0 | 1 | 1 | abc1234+, def5678 |" in page.text({})
 
 
 def test_report(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import machine, results, user_mode
+from tests.support import jdks
+from tests.vm import images, machine, results, user_mode
 from tests.vm.kernel import EMULATED, USER, CannotRunError, Kernel
 from tests.vm.results import Result
 
@@ -47,6 +48,22 @@ def test_the_engines_share_their_series(tmp_path: Path) -> None:
     assert user_mode.obtain(tmp_path, "6.12") == Kernel("6.12.113", image, USER)
     with pytest.raises(CannotRunError, match=r"kernel 5\.4 in user mode"):
         user_mode.obtain(tmp_path, "5.4")
+
+
+def test_the_machine_has_the_jdks_that_were_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no network inside: without them the tests that need one would not run."""
+    monkeypatch.setattr(jdks, "CACHE", tmp_path)
+    for name in ("21.0.8.2", "debian-8"):
+        java = tmp_path / name / "bin/java"
+        java.parent.mkdir(parents=True)
+        java.touch()
+    (tmp_path / "tmp-half-made").mkdir()
+    assert [path for path in images.base_paths([]) if tmp_path in path.parents] == [
+        tmp_path / "21.0.8.2",
+        tmp_path / "debian-8",
+    ]
 
 
 def test_results_are_kept_for_each_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

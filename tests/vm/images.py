@@ -16,7 +16,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from tests.support import jars
+from tests.support import jars, jdks
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT
@@ -51,7 +51,11 @@ def base_paths(nomads: list[str]) -> list[Path]:
     else:
         base = Path(sys.base_prefix)
         interpreter = [path for path in (base / "bin", base / "lib") if path.is_dir()]
-    return [path for path in (VENV, *interpreter, JVMS, *map(Path, nomads)) if path.exists()]
+    # The machine has no network: what was downloaded here is all that there is inside. Each JDK by
+    # itself, so that the directory of them can be written.
+    cached = sorted(java.parents[1] for java in jdks.CACHE.glob("*/bin/java"))
+    wanted = (VENV, *interpreter, JVMS, *cached, *map(Path, nomads))
+    return [path for path in wanted if path.exists()]
 
 
 def base_image(cache: Path, paths: list[Path], kind: str) -> Path:
