@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ from tests.support import jdks
 from tests.vm import images, machine, results, user_mode
 from tests.vm.kernel import EMULATED, USER, CannotRunError, Kernel
 from tests.vm.results import Result
+
+KERNELS_ROOM = 2696
+"""Bytes that kernels up to 6.12 in user mode have for extended registers."""
 
 
 def _machine(kernel: Kernel, tmp_path: Path) -> machine.Machine:
@@ -83,3 +89,38 @@ def test_results_are_kept_for_each_kernel(tmp_path: Path, monkeypatch: pytest.Mo
     }
     assert sum('"2026-11-2' in line for line in file.read_text().splitlines()) == 3
     assert json.loads(file.read_text())
+
+
+def test_a_kernel_in_user_mode_has_room_for_all_registers(tmp_path: Path) -> None:
+    """The library it is started with keeps what a register set has beyond the kernel's room.
+
+    The probe reads a set that is cut, as these kernels do, and writes it back: without the library
+    a host with AMX refuses that.
+    """
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler (cc) here")
+    kernel = Kernel("6.1", tmp_path / "boot/linux", USER)
+    user_mode.compile_preloaded(kernel)
+    probe = f"""
+import ctypes, os, signal
+libc = ctypes.CDLL({str(user_mode.preloaded(kernel))!r}, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long] * 2 + [ctypes.c_void_p] * 2
+libc.ptrace.restype = ctypes.c_long
+class Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+pid = os.fork()
+if pid == 0:
+    libc.ptrace(0, 0, None, None)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(7)
+os.waitpid(pid, 0)
+room = ctypes.create_string_buffer({KERNELS_ROOM})
+vector = Vector(ctypes.addressof(room), len(room))
+assert libc.ptrace(0x4204, pid, 0x202, ctypes.addressof(vector)) == 0
+assert 512 < vector.length <= len(room), vector.length
+assert libc.ptrace(0x4205, pid, 0x202, ctypes.addressof(vector)) == 0, ctypes.get_errno()
+assert libc.ptrace(7, pid, None, None) == 0
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -49,16 +49,19 @@ USER_TOOLS = {
     "modprobe": "kmod",
     "busybox": "busybox-static",
     "apt-get": "apt",
+    "cc": "gcc",
 }
 """The same for a kernel in user mode."""
 USER_ROOT = """
 set -eu
+preload=$4
 mount() { busybox mount "$@"; }
 mount -o bind / "$1"
 mount -o remount,bind,ro "$1"
 mount -o bind "$2" "$1/mnt"
 for file in "$3"/*; do mount -o bind "$file" "/lib/x86_64-linux-gnu/${file##*/}"; done
-shift 3
+shift 4
+export LD_PRELOAD="$preload"
 exec "$@"
 """
 """Makes what a kernel in user mode has as its root: the host's, without what is mounted on it,
@@ -125,6 +128,7 @@ def _user(machine: Machine) -> list[str]:
     return [
         *(*private, "busybox", "sh", "-c", USER_ROOT, "sh"),
         *(str(root), str(machine.exchange), str(user_mode.libraries(machine.kernel))),
+        str(user_mode.preloaded(machine.kernel)),
         *(str(machine.kernel.image), f"mem={machine.memory_mib}M"),
         *("rootfstype=hostfs", "rootflags=/", f"hostfs={root}", "ro", "init=/bin/sh"),
         *(f"ubd{number}r={disk}" for number, disk in enumerate(machine.disks)),

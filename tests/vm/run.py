@@ -117,6 +117,7 @@ def _run(options: argparse.Namespace, words: list[str], report: Path) -> int:
     with _locked(CACHE):
         if options.engine == kernel.USER:
             booted = user_mode.obtain(CACHE, options.kernel)
+            user_mode.compile_preloaded(booted)
         else:
             booted = kernel.obtain(CACHE, options.kernel)
     name = booted.name + (WITH_SYSTEMD if options.form == "systemd" else "")

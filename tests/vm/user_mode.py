@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 
 from tests.support import debian
-from tests.vm.kernel import USER, CannotRunError, Kernel
+from tests.vm.kernel import USER, CannotRunError, Kernel, run
 
 SUITES = {"6.1": "bookworm", "6.12": "trixie", "7.2": "sid"}
 """Series of kernels to the release of Debian that packages it so."""
+SOURCE = Path(__file__).with_name("xstate.c")
 OWN = "6.1"
 PACKAGE = "user-mode-linux"
 C_LIBRARY = "lib/x86_64-linux-gnu"
@@ -58,6 +59,17 @@ def obtain(cache: Path, series: str = "") -> Kernel:
 def libraries(kernel: Kernel) -> Path:
     """Return the directory with the C library and the loader of an unpacked kernel."""
     return kernel.image.parents[1] / "libraries"
+
+
+def preloaded(kernel: Kernel) -> Path:
+    """Return the library that a kernel is started with: `xstate.c`."""
+    return libraries(kernel).with_name("xstate.so")
+
+
+def compile_preloaded(kernel: Kernel) -> None:
+    """Make that library, with this machine's compiler. Raises `CannotRunError`."""
+    preloaded(kernel).parent.mkdir(parents=True, exist_ok=True)
+    run("cc", "-O1", "-shared", "-fPIC", "-o", str(preloaded(kernel)), str(SOURCE))
 
 
 def _unpacked(root: Path) -> Kernel:
