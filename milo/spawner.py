@@ -21,21 +21,15 @@ import signal
 import socket
 from typing import Final, NoReturn
 
-from milo.proc import open_descriptors, set_process_name
+from milo.core.spawning import END_OF_PATH, KEEP, SPAWNED_FD, is_kept
+from milo.proc import close_all_but, open_descriptors, set_process_name
 from milo.task import main as task_main
-from milo.task.keeper import is_kept
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
 from milo.unix_sockets import close_all, passed_descriptors
 
 MAX_REQUEST_BYTES: Final = 4096
 MAX_DESCRIPTORS: Final = 16
-KEEP: Final = "keep"
-END_OF_PATH: Final = "\0"
-"""Behind the path of a request `KEEP`. An older Milo's spawner, which a driver executes where
-Milo's files were replaced by older ones, takes that for a task to start: it finds no such path."""
-SPAWNED_FD: Final = 3
-"""Where `milo.host.spawner_client` puts the socket of a spawner that it executes."""
 
 
 def serve(sock: socket.socket) -> NoReturn:
@@ -78,17 +72,16 @@ class _Server:
     def __init__(self, driver: int, limit: tuple[int, int]) -> None:
         self._driver = driver
         self._limit = limit
-        self._kept = KeptTasks(self._fork)
+        self._poller = select.poll()
+        self._poller.register(driver, select.POLLIN)
+        self._kept = KeptTasks(self._fork, self._poller)
 
     def run(self) -> None:
         """Return when neither the driver nor a kept task is left."""
         while self._driver >= 0 or self._kept:
-            poller = select.poll()
-            for fd in (self._driver, *self._kept.channels):
-                if fd >= 0:
-                    poller.register(fd, select.POLLIN)
             patience_s = self._kept.patience_s
-            ready = {fd for fd, _ in poller.poll(None if patience_s is None else patience_s * 1e3)}
+            patience_ms = None if patience_s is None else patience_s * 1e3
+            ready = {fd for fd, _ in self._poller.poll(patience_ms)}
             # Deaths first: a driver asks for a successor where there is no keeper.
             for channel in ready - {self._driver}:
                 self._kept.hear(channel)
@@ -111,6 +104,7 @@ class _Server:
             pass
         finally:
             sock.detach()
+        self._poller.unregister(self._driver)
         os.close(self._driver)
         self._driver = -1
 
@@ -139,6 +133,7 @@ class _Server:
         Raises OSError.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        highest = max(self._kept.highest, self._driver, ours.fileno(), theirs.fileno(), *fds)
         try:
             pid = os.fork()
         except OSError:
@@ -146,10 +141,8 @@ class _Server:
             theirs.close()
             raise
         if pid == 0:
-            ours.close()
-            if self._driver >= 0:
-                os.close(self._driver)
-            self._kept.close_others(fds)
+            ours.detach()
+            close_all_but((0, 1, 2, theirs.fileno(), *fds), below=1 + highest)
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
             _become_task_process(mode, state_dir, fds, theirs)

@@ -12,16 +12,12 @@ from typing import Final, Protocol
 import trio
 
 import milo
+from milo.core.spawning import END_OF_PATH, KEEP, SPAWNED_FD
 from milo.core.text import printable
 from milo.errors import SpawnerError
 from milo.unix_sockets import passing
 
 ANSWER_TIMEOUT_S: Final = 10.0
-KEEP: Final = "keep"
-END_OF_PATH: Final = "\0"
-"""See `milo.spawner`, which this module may not import."""
-SPAWNED_FD: Final = 3
-"""Where an executed spawner finds its socket."""
 REPLACE_PAUSE_S: Final = 1.0
 """From one spawner to the next but one: one that cannot live must not keep a core busy."""
 MAX_REPLACE_PAUSE_S: Final = 30.0

@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from milo.core import records
+from milo.core.spawning import CLEAN, LOCK_TIMEOUT_S, RUN_KEPT, adopt_mode
 from milo.errors import NoAnswerError, StateError
 from milo.files import take_lock
 from milo.host.spawner_client import SpawnerClient
@@ -25,11 +26,6 @@ GONE_TIMEOUT_S: Final = 10.0
 """How long a process may take to end, by itself or when it was killed: one in the kernel may
 take a while."""
 LOOK_S: Final = 0.02
-LOCK_TIMEOUT_S: Final = 1.0
-LOCK: Final = "lock"
-RUN_KEPT: Final = "run:kept"
-"""See `milo.task.keeper`, which this module may not import: a lock among the descriptors of a
-successor, and the mode of a task process that gets a keeper."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ class TaskProcesses:
             _unlink_socket(state_dir)
             with _store(state_dir).listen(state_dir) as listener:
                 await self._spawner.spawn(
-                    f"adopt:{','.join((LOCK, *descriptors))}",
+                    adopt_mode(descriptors),
                     state_dir,
                     [listener.fileno(), lock, *descriptors.values()],
                 )
@@ -92,7 +88,7 @@ class TaskProcesses:
             _unlink_socket(state_dir)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with trio.socket.from_stdlib_socket(ours) as end, theirs:
-            await self._spawner.spawn("clean", state_dir, [theirs.fileno()])
+            await self._spawner.spawn(CLEAN, state_dir, [theirs.fileno()])
             theirs.close()
             await end.recv(1)
 

@@ -15,29 +15,12 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Final
 
+from milo.core.spawning import KEEP, LISTENER, RELEASE
 from milo.unix_sockets import passing
-
-RUN_KEPT: Final = "run:kept"
-KEEP: Final = "keep"
-RELEASE: Final = "release"
-LISTENER: Final = "listener"
-"""The name of the control socket among the descriptors, which are otherwise the streams'."""
-LOCK: Final = "lock"
-"""The name of the state directory's lock among the descriptors of a successor."""
 
 Descriptors = tuple[tuple[str, ...], tuple[int, ...]]
 """Names and numbers."""
-
-
-def is_kept(mode: str) -> bool:
-    """Whether a task process of this mode, see `milo.task.main.main`, gets a keeper.
-
-    Not that of an older Milo's plugin, which has a newer one's spawner where Milo's files were
-    replaced while it ran: such a plugin asks for a successor without a lock.
-    """
-    return mode == RUN_KEPT or LOCK in mode.partition(":")[2].split(",")
 
 
 class Keeper:

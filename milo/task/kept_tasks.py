@@ -2,22 +2,23 @@
 
 A task process that is gone without a word gets a successor, within a bound; one that has said that
 it needs none is forgotten. All here are plain descriptors, which no destructor closes: the spawner
-forks, and the child closes what is not its own by `KeptTasks.close_others`.
+forks, and its child closes what is not its own by number.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import attrs
 
 from milo.core.records import EXIT_FILE, FIFO_SUFFIX
+from milo.core.spawning import KEEP, LISTENER, LOCK_TIMEOUT_S, adopt_mode
 from milo.files import take_lock
-from milo.task.keeper import KEEP, LISTENER, LOCK
 from milo.unix_sockets import close_all, passed_descriptors
 
 MAX_PACKET_BYTES: Final = 4096
@@ -25,15 +26,21 @@ MAX_DESCRIPTORS: Final = 16
 MAX_DEATHS: Final = 10
 DEATHS_WINDOW_S: Final = 60.0
 """A task whose processes die more often than that is left to a driver."""
-LOCK_TIMEOUT_S: Final = 1.0
-"""How long the lock of a process that dies may outlive its socket: they are closed in turn, and
-children that it has just forked have both until they execute something. A process that holds
-it longer serves the task."""
 LOCK_PAUSE_S: Final = 0.001
 
 Fork = Callable[[str, str, list[int]], tuple[int, int]]
 """Forks a task process: mode, state directory, descriptors. Returns its id, and its channel; raises
 OSError."""
+
+
+class Poller(Protocol):
+    """What there is of `select.poll` here."""
+
+    def register(self, fd: int, events: int, /) -> object:
+        """As `select.poll.register`."""
+
+    def unregister(self, fd: int, /) -> None:
+        """As `select.poll.unregister`."""
 
 
 @attrs.define
@@ -74,20 +81,21 @@ class KeptTask:
 
 
 class KeptTasks:
-    """All of them. The spawner waits for `channels` to become readable, at most `patience_s`."""
+    """All of them. The spawner calls `hear` for what ``poller`` finds, after `patience_s` at most.
 
-    def __init__(self, fork: Fork) -> None:
+    The sockets of all task processes that live are registered with ``poller``.
+    """
+
+    def __init__(self, fork: Fork, poller: Poller) -> None:
         self._fork = fork
+        self._poller = poller
         self._tasks: dict[int, KeptTask] = {}
         self._dead: list[KeptTask] = []
+        self.highest = -1
+        """No descriptor here has ever had a higher number."""
 
     def __bool__(self) -> bool:
         return bool(self._tasks or self._dead)
-
-    @property
-    def channels(self) -> list[int]:
-        """The sockets of all task processes that live."""
-        return list(self._tasks)
 
     @property
     def patience_s(self) -> float | None:
@@ -96,7 +104,7 @@ class KeptTasks:
 
     def add(self, state_dir: str, channel: int) -> None:
         """Be the keeper of a task, whose process has the other end of ``channel``."""
-        self._tasks[channel] = KeptTask(state_dir)
+        self._attend(channel, KeptTask(state_dir))
 
     def hear(self, channel: int) -> None:
         """Take in a message of a task process, or its end."""
@@ -105,9 +113,11 @@ class KeptTasks:
         word, _, names = packet.decode(errors="replace").partition(" ")
         if word == KEEP and len(names.split(",")) == len(fds):
             task.keep(dict(zip(names.split(","), fds, strict=True)))
+            self.highest = max(self.highest, *fds)
             return
         close_all(fds)
         del self._tasks[channel]
+        self._poller.unregister(channel)
         os.close(channel)
         if packet or LISTENER not in task.descriptors:
             task.forget()  # it is over, or the application does not run yet
@@ -134,18 +144,12 @@ class KeptTasks:
             elif now_s - task.dead_since_s >= LOCK_TIMEOUT_S:
                 self._forget(task)
 
-    def close_others(self, but: Collection[int]) -> None:
-        """Close everything but these, in a child that is none of this any more."""
-        close_all(self._tasks)
-        for task in (*self._tasks.values(), *self._dead):
-            close_all(fd for fd in task.descriptors.values() if fd not in but)
-
     def _succeed(self, task: KeptTask, lock: int) -> None:
         """Fork the successor, and be its keeper; what is kept is so until it has said more."""
         names = [name for name in task.descriptors if name != LISTENER]
         fds = [task.descriptors[LISTENER], lock, *(task.descriptors[name] for name in names)]
         try:
-            _, channel = self._fork(f"adopt:{','.join((LOCK, *names))}", task.state_dir, fds)
+            _, channel = self._fork(adopt_mode(names), task.state_dir, fds)
         except OSError:
             self._forget(task)  # a driver tries again, as long as the application runs
             return
@@ -153,7 +157,12 @@ class KeptTasks:
             os.close(lock)
         self._dead.remove(task)
         task.deaths_s.append(time.monotonic())
+        self._attend(channel, task)
+
+    def _attend(self, channel: int, task: KeptTask) -> None:
         self._tasks[channel] = task
+        self.highest = max(self.highest, channel)
+        self._poller.register(channel, select.POLLIN)
 
     def _forget(self, task: KeptTask) -> None:
         self._dead.remove(task)

@@ -14,11 +14,12 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
 from milo.core.records import TASK_FILE, TaskRecord, decode
+from milo.core.spawning import ADOPT, CLEAN, LOCK, adopted_names
 from milo.errors import MiloError, StateError
 from milo.files import read_file, take_lock
 from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
 from milo.task.children import Reaper
-from milo.task.keeper import LOCK, Keeper
+from milo.task.keeper import Keeper
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch
@@ -35,7 +36,7 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
 
     ``channel`` leads to its keeper, see `milo.task.keeper`.
 
-    ``mode`` is ``run``, or `milo.task.keeper.RUN_KEPT`; or ``adopt:<names>``: go on with a task
+    ``mode`` is ``run``, or `milo.core.spawning.RUN_KEPT`; or ``adopt:<names>``: go on with a task
     whose own process was killed, the rest of ``fds`` being its descriptors, named in order and
     separated by commas; or ``clean``: remove what such a task left, ``fds[0]`` being a socket whose
     end tells the driver that it is done.
@@ -52,16 +53,16 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
     # terminal, nor a service manager that signals everything in the agent's control group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if mode == "clean":
+    if mode == CLEAN:
         trio.run(clean, _launch_to_clean(state_dir), Reaper(reap_all=True))
     else:
         launch = read_launch(state_dir)
         takeover = None
-        if mode.startswith("adopt:"):
+        if mode.startswith(ADOPT):
             record = _read_record(state_dir)
             if record is None:
                 raise StateError(state_dir, "there is no record of a task to take over")
-            names = mode.removeprefix("adopt:").split(",")
+            names = adopted_names(mode)
             takeover = Takeover(record, dict(zip(names, fds[1:], strict=False)))
         if takeover is None or LOCK not in takeover.descriptors:
             # Held until this process ends, however it does. A read-only one can be locked too.

@@ -36,7 +36,7 @@ ALLOWED = {
     "milo.core": {"milo.core", "milo.errors"},
     "milo.task": {"milo.task", "milo.core"} | SHARED,
     "milo.spawner_process": {"milo.spawner"},
-    "milo.spawner": {"milo.task"} | SHARED,
+    "milo.spawner": {"milo.task", "milo.core"} | SHARED,
     "milo.host": {"milo.host", "milo.core"} | SHARED,
     "milo.plugin": {"milo.plugin", "milo.wire", "milo.host", "milo.core", "milo.spawner_process"}
     | SHARED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from milo.core.records import EXIT_FILE
+from milo.core.spawning import adopt_mode, adopted_names, is_kept
 from milo.files import take_lock
-from milo.host import spawner_client, task_processes
-from milo.spawner import END_OF_PATH, KEEP
 from milo.task import kept_tasks
-from milo.task.keeper import LOCK, RUN_KEPT, Keeper, is_kept, listed
+from milo.task.keeper import Keeper, listed
 from milo.task.kept_tasks import KeptTasks
 from tests.support.log_rig import descriptors
 
@@ -90,7 +90,20 @@ def forks() -> Iterator[Forks]:
     assert descriptors() == before
 
 
-def hear(kept: KeptTasks) -> None:
+class Keeping(KeptTasks):
+    """With a poller of its own."""
+
+    def __init__(self, forks: Forks) -> None:
+        self.poller = select.poll()
+        super().__init__(forks, self.poller)
+
+    @property
+    def channels(self) -> list[int]:
+        """The sockets of task processes that have said something, or have ended."""
+        return [fd for fd, _ in self.poller.poll(0)]
+
+
+def hear(kept: Keeping) -> None:
     """Take in the next message of each task process."""
     for channel in kept.channels:
         kept.hear(channel)
@@ -98,7 +111,7 @@ def hear(kept: KeptTasks) -> None:
 
 def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
     """It gets control socket, lock and streams, and is kept itself by what was kept before."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -119,7 +132,7 @@ def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
 
 def test_one_that_is_over_has_none(tmp_path: Path, forks: Forks) -> None:
     """All that was kept is closed at the task process's word."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -131,7 +144,7 @@ def test_one_that_is_over_has_none(tmp_path: Path, forks: Forks) -> None:
 
 def test_one_that_has_not_started_has_none(tmp_path: Path, forks: Forks) -> None:
     """A task process that dies inside of a start is the driver's to clean up after."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     Process(tmp_path, kept).die()
     hear(kept)
     assert not kept and not forks.modes
@@ -139,7 +152,7 @@ def test_one_that_has_not_started_has_none(tmp_path: Path, forks: Forks) -> None
 
 def test_one_with_an_exit_record_has_none(tmp_path: Path, forks: Forks) -> None:
     """How it ended is known, and a successor would say that it is not."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -151,7 +164,7 @@ def test_one_with_an_exit_record_has_none(tmp_path: Path, forks: Forks) -> None:
 
 def test_a_task_whose_directory_is_gone_has_none(tmp_path: Path, forks: Forks) -> None:
     """It was removed, and its process killed."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     directory = tmp_path / "task"
     directory.mkdir()
     process = Process(directory, kept)
@@ -167,7 +180,7 @@ def test_of_two_keepers_one_forks(
     tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock decides, and the other lets go once it has waited long enough."""
-    first, second = KeptTasks(forks), KeptTasks(forks)
+    first, second = Keeping(forks), Keeping(forks)
     process = Process(tmp_path, first)
     process.begin()
     hear(first)
@@ -191,7 +204,7 @@ def test_of_two_keepers_one_forks(
 
 def test_a_lock_may_outlive_its_socket(tmp_path: Path, forks: Forks) -> None:
     """A process that is killed closes one descriptor after the other."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -208,7 +221,7 @@ def test_a_lock_may_outlive_its_socket(tmp_path: Path, forks: Forks) -> None:
 
 def test_a_task_that_dies_too_often_is_let_go(tmp_path: Path, forks: Forks) -> None:
     """Its descriptors are closed, and whoever asks its control socket is refused."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -223,7 +236,7 @@ def test_a_task_that_dies_too_often_is_let_go(tmp_path: Path, forks: Forks) -> N
 
 def test_no_process_can_be_forked(tmp_path: Path, forks: Forks) -> None:
     """Nothing is kept: a driver that is there tries it again and again."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -235,7 +248,7 @@ def test_no_process_can_be_forked(tmp_path: Path, forks: Forks) -> None:
 
 def test_a_fifo_is_kept_until_there_is_another(tmp_path: Path, forks: Forks) -> None:
     """The last writer's close is an end of file for Nomad's log collector."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
@@ -251,7 +264,7 @@ def test_a_fifo_is_kept_until_there_is_another(tmp_path: Path, forks: Forks) -> 
 
 def test_another_keeper_is_told_before_the_last_one_is(tmp_path: Path, forks: Forks) -> None:
     """So that there is no moment without one; the old one ends as it is wanted no more."""
-    first, second = KeptTasks(forks), KeptTasks(forks)
+    first, second = Keeping(forks), Keeping(forks)
     process = Process(tmp_path, first)
     process.begin()
     hear(first)
@@ -270,9 +283,9 @@ def test_another_keeper_is_told_before_the_last_one_is(tmp_path: Path, forks: Fo
 
 def test_a_keeper_that_is_gone_is_noticed(tmp_path: Path, forks: Forks) -> None:
     """The task process has none then, and goes on."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
-    [channel] = kept.channels
+    [channel] = kept._tasks
     os.close(channel)
     assert process.keeper.pid == os.getppid()
     process.begin()
@@ -285,7 +298,7 @@ def test_a_keeper_that_is_gone_is_noticed(tmp_path: Path, forks: Forks) -> None:
 def test_a_keeper_that_is_stopped_holds_nobody_up(tmp_path: Path, forks: Forks) -> None:
     """Once the socket is full the task process does without; a lock tells the keeper that it
     lives."""
-    kept = KeptTasks(forks)
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     for _ in range(100_000):
@@ -303,28 +316,28 @@ def test_a_keeper_that_is_stopped_holds_nobody_up(tmp_path: Path, forks: Forks) 
     assert not kept
 
 
-def test_a_forked_child_closes_what_is_not_its_own(tmp_path: Path, forks: Forks) -> None:
-    """Those of all other tasks, whether their processes live or are dead."""
-    kept = KeptTasks(forks)
+def test_what_is_kept_has_no_higher_number_than_the_keeper_says(
+    tmp_path: Path, forks: Forks
+) -> None:
+    """A forked child closes what is not its own up to there."""
+    kept = Keeping(forks)
     process = Process(tmp_path, kept)
+    [channel] = kept._tasks
+    assert kept.highest == channel
     process.begin()
     hear(kept)
-    [channel] = kept.channels
-    held = dict(next(iter(kept._tasks.values())).descriptors)
+    held = kept._tasks[channel].descriptors.values()
+    assert kept.highest == max(channel, *held)
     process.die()
-    kept.close_others([held["stdout.fifo"]])
-    closed = {fd for fd in (channel, *held.values()) if not Path(f"/proc/self/fd/{fd}").exists()}
-    assert closed == {channel, *held.values()} - {held["stdout.fifo"]}
-    os.close(held["stdout.fifo"])
+    hear(kept)
+    assert kept.highest >= max(*kept._tasks, *held)
+    forks.channels[0].send(b"release")
+    hear(kept)
 
 
 def test_only_a_driver_that_takes_the_lock_has_its_tasks_kept() -> None:
     """An older Milo's plugin may have this one's spawner, and starts successors of its own."""
     assert is_kept("run:kept") and is_kept("adopt:lock") and is_kept("adopt:lock,stdout.pipe")
-    assert not any(map(is_kept, ("run", "clean", "adopt:", "adopt:stdout.pipe", "keep")))
-    assert (RUN_KEPT, LOCK, KEEP, END_OF_PATH) == (
-        task_processes.RUN_KEPT,
-        task_processes.LOCK,
-        spawner_client.KEEP,
-        spawner_client.END_OF_PATH,
-    )
+    assert not any(map(is_kept, ("run", "clean", "adopt:", "adopt:stdout.pipe", "keep", "lock")))
+    assert adopt_mode(["stdout.pipe"]) == "adopt:lock,stdout.pipe"
+    assert adopted_names("adopt:lock,stdout.pipe") == ["lock", "stdout.pipe"]

@@ -308,3 +308,16 @@ def test_a_groups_limits(mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyP
         (group / "cpu.cfs_quota_us").write_text("50000\n")
     assert cgroup_files.cpu_quota("/one") == (50_000, 100_000)
     assert cgroup_files.oom_kills("/one") == 3
+
+
+def test_a_child_closes_what_is_not_its_own() -> None:
+    """All below a number, but for some, wherever these lie; nothing that is not below it."""
+    code = (
+        "import os; from milo import proc; "
+        "null = os.open(os.devnull, os.O_RDWR); "
+        "fds = [os.dup2(null, number) for number in (10, 11, 12, 20, 29, 30)]; "
+        "proc.close_all_but((0, 11, 1, 2, 20), below=30); "
+        "print(*(fd for fd in range(9, 40) if os.path.exists(f'/proc/self/fd/{fd}')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["11", "20", "30"]
