@@ -243,9 +243,11 @@ def announce(state_dir: str) -> None:
             raise StateError(POINTERS, problem)
         with contextlib.suppress(FileExistsError):
             os.symlink(state_dir, pointer)
-            for entry in os.scandir(POINTERS):
-                if entry.path != pointer and not os.path.exists(entry.path):
-                    os.unlink(entry.path)
+            with os.scandir(POINTERS) as entries:
+                for entry in entries:
+                    if entry.path != pointer and not os.path.exists(entry.path):
+                        with contextlib.suppress(FileNotFoundError):  # another driver was quicker
+                            os.unlink(entry.path)
     except (OSError, StateError) as exc:
         _log.warning("milo ps will not find %s by itself: %s", state_dir, exc)
 

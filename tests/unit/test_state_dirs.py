@@ -58,6 +58,29 @@ def test_the_default_those_of_runs_and_the_named(host: Path) -> None:
     assert state_dirs.of_drivers(str(host / "same")).trusted == (str(host / "same"),)
 
 
+def test_drivers_that_begin_at_the_same_time(
+    host: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another one has just dropped is none of this one's concern, which drops the rest."""
+    names = [make(host / f"gone-{number}") for number in range(3)]
+    for name in names:
+        state_dirs.announce(name)
+    for name in names:
+        Path(name).rmdir()
+    unlink, dropped = os.unlink, []
+
+    def unlink_after_another(path: str) -> None:
+        dropped.append(path)
+        if len(dropped) == 1:
+            unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", unlink_after_another)
+    state_dirs.announce(make(host / "mine"))
+    assert len(dropped) == len(names) and not caplog.text
+    assert state_dirs.of_host(str(host / "none")).trusted == (str(host / "mine"),)
+
+
 def test_a_driver_leaves_a_pointer(host: Path) -> None:
     """A state directory that is not the default is found, until it is gone."""
     one, two = (make(host / f"some where/{name}\nä") for name in ("one", "two"))
