@@ -59,7 +59,9 @@ async def test_the_latest_size_counts(jar_dir: Path) -> None:
         task = harness.rig.task(jar_dir / "stubborn.jar")
         await harness.running(task)
         sizes = [(11, 22), (33, 44)]
-        session = await harness.shell(task, "sleep 0.5; stty size", tty=True, sizes=sizes)
+        # A busy host may give the command its sizes later.
+        script = "sleep 0.5; until stty size | grep '33 44'; do sleep 0.1; done"
+        session = await harness.shell(task, script, tty=True, sizes=sizes)
         assert (session.stdout, session.exit_code) == (b"33 44\r\n", 0)
 
 

@@ -111,5 +111,5 @@ async def test_what_a_class_path_names_and_is_not_there(count_jar: Path, tmp_pat
                 "The Class-Path of /local/thin.jar names what is not there: lib/a.jar."
             )
             assert rest == ["counted"]
-            told = [text for text in rig.texts(task) if "Class-Path" in text]
-            assert told == [first]
+            await rig.until_event(task, "Class-Path")
+            assert [text for text in rig.texts(task) if "Class-Path" in text] == [first]

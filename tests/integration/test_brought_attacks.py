@@ -162,7 +162,7 @@ async def test_very_many_entries(jar_dir: Path, jdks: Path) -> None:
         assert time.monotonic() - before < 20
         shown = brought.MAX_ENTRIES
         assert int(text.split()[0]) > 100_000 and shown < int(text.split()[1]) < shown + 100
-        assert any("at most 1000 entries" in message for message in rig.texts(task))
+        await rig.until_event(task, "at most 1000 entries")
 
 
 FILL = """
@@ -183,7 +183,7 @@ async def test_what_the_job_has_brought_stays_at_the_root(jar_dir: Path, jdks: P
         first = await printed(rig, task)
         again = rig.task(jar_dir / "hello.jar", alloc_id=task.request.alloc_id)
         second = await printed(rig, again)
-        (said,) = [text for text in rig.texts(again) if "Seen" in text]
+        said = await rig.until_event(again, "Seen")
     assert first == second
     assert first.startswith("<config/application.yml><lib/extra.jar><app.properties>")
     assert "at most 1000 entries of one directory" in said and said.endswith("oldest first: /")

@@ -97,7 +97,7 @@ async def test_a_successor_takes_over_from_a_killed_task_process(jar_dir: Path) 
         assert result.error and result.exit_code != 0
         await trio.to_thread.run_sync(task.out.wait_end)
         assert ticks(task.out) == list(range(len(ticks(task.out))))
-        assert any("taken over" in text for text in rig.texts(task))
+        await rig.until_event(task, "taken over")
         counted = (await rig.registry.inspect(task.id)).attributes["stdout.bytes_moved"]
         # Each process went on with the last one's count, which may lag by the chunk that was
         # moved as it was killed: it is killed at the very moment at which a line arrives.
@@ -123,7 +123,7 @@ async def test_a_successor_does_not_judge_a_running_task_again(jar_dir: Path) ->
         count = len(ticks(task.out))
         await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (count + 100))
         assert await container_pid(rig, task) == pid
-        assert any("taken over" in text for text in rig.texts(task))
+        await rig.until_event(task, "taken over")
         await rig.registry.stop(task.id, "SIGTERM", 10)
         await rig.registry.wait(task.id)
 
@@ -233,7 +233,7 @@ async def test_destroy_of_an_id_from_before_finds_it_on_disk(jar_dir: Path) -> N
         await rig.restart()
         await rig.registry.destroy(task.id, force=True)
         await until_gone(supervisor)
-        assert start_ticks(pid) is None
+        await until_gone(pid)
 
 
 async def test_a_task_without_its_allocation_ends(

@@ -69,7 +69,10 @@ async def running(rig: DriverRig, jar_dir: Path, **config: Any) -> Task:
 
 
 async def printing(task: Task) -> None:
-    """Wait for the application's first line: a JVM that still starts needs its directory."""
+    """Wait for the application's first line: a JVM that still starts needs its directory.
+
+    Nor does it answer jcmd.
+    """
     await trio.to_thread.run_sync(task.out.wait_for, b"\n")
 
 
@@ -442,8 +445,8 @@ async def test_script_checks_have_their_output_and_their_timeout(jar_dir: Path) 
         output, _ = await run_script(state_dir(rig, task), ("seq", "100000"), 20)
         assert len(output) == KEPT_BYTES and output.endswith(b"\n100000\n")
         before = await processes_of(rig, task)
-        with pytest.raises(ControlError, match=r"within its timeout of 1 s.*It printed: begun"):
-            await run_script(state_dir(rig, task), ("sh", "-c", "echo begun; sleep 1000"), 1)
+        with pytest.raises(ControlError, match=r"within its timeout of 3 s.*It printed: begun"):
+            await run_script(state_dir(rig, task), ("sh", "-c", "echo begun; sleep 1000"), 3)
 
         async def gone() -> bool:
             return await processes_of(rig, task) == before
@@ -455,6 +458,7 @@ async def test_the_jdks_tools_work_by_bare_name(jar_dir: Path) -> None:
     """jcmd of the task's own JDK talks to the task's JVM."""
     async with open_rig() as rig:
         task = await running(rig, jar_dir)
+        await printing(task)
         end, output = await run(rig, task, "jcmd", "2", "VM.version")
         assert end == CommandEnd(0), output
         assert b"JDK" in output.stdout
@@ -501,9 +505,7 @@ async def test_working_directory_that_became_a_symlink(jar_dir: Path) -> None:
         secret.write_text("secret")
         secret.chmod(0o644)
         task = await running(rig, jar_dir, work_dir="/local/work", pid_mode="host")
-        await trio.to_thread.run_sync(
-            task.out.wait_for, b"\n"
-        )  # a JVM that starts needs its working directory
+        await printing(task)
         (task.local / "work").rmdir()
         for target in (f"/proc/{os.getpid()}/root", "/usr/share", "/proc/self/fd/5", "missing"):
             (task.local / "work").symlink_to(target)
@@ -521,9 +523,7 @@ async def test_working_directory_exchanged_after_the_check(tmp_path: Path, jar_d
     plugin = PluginOptions(allow_host_namespaces=True, crun_path=str(crun))
     async with open_rig(plugin) as rig:
         task = await running(rig, jar_dir, work_dir="/local/work", pid_mode="host")
-        await trio.to_thread.run_sync(
-            task.out.wait_for, b"\n"
-        )  # a JVM that starts needs its working directory
+        await printing(task)
         (tmp_path / "attack").write_text(
             f"mv {task.local}/work {task.local}/away; ln -s /usr/share {task.local}/work\n"
         )

@@ -78,6 +78,7 @@ async def test_a_killed_jvm_has_recorded_its_last_seconds(
         os.kill(pid, signal.SIGKILL)
         died_s = time.time()
         await rig.registry.wait(task.id)
+        await task.read()
         assert b"Started recording" not in task.out.text
         await rig.registry.destroy(task.id, force=False)
         await dumped(rig, task, target)

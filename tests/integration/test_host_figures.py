@@ -45,6 +45,7 @@ async def test_the_hosts_figures_are_listed(tmp_path: Path, jar_dir: Path) -> No
         task = rig.task(jar_dir / "hello.jar")
         await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
+        await task.read()
         found = set(task.out.text.decode().split())
     assert {"meminfo", "stat"} <= found
     assert found <= listed(), f"readable, and not in the list: {sorted(found - listed())}"

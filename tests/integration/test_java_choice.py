@@ -75,11 +75,12 @@ def places(tmp_path: Path, jdk_11: Path, jdk_21: Path) -> Path:
 
 
 async def runs_on(rig: DriverRig, jar: Path, **config: object) -> tuple[str, list[str]]:
-    """Run ``jar`` to its end; return what it printed, and the task's events."""
+    """Run ``jar`` to its end; return what it printed, and the task's events of its start."""
     task = rig.task(jar, **config)  # type: ignore[arg-type]
     await rig.registry.start(task.request)
     await rig.registry.wait(task.id)
-    await trio.to_thread.run_sync(task.out.wait_end)
+    await task.read()
+    await rig.until_event(task, "Runs on Java")
     return task.out.text.decode(), rig.texts(task)
 
 

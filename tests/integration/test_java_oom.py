@@ -58,6 +58,7 @@ async def test_an_uncaught_error_is_named(jar_dir: Path) -> None:
         assert (
             result.message == f"Task failed with exit code 1; its output had named {HEAP}; {more}"
         )
+        await event(rig, task, "The application's")
         (text,) = sightings(rig, task)
         assert text.startswith(f"The application's stderr names {HEAP} (heap of the JVM, not")
         assert (await rig.registry.inspect(task.id)).attributes["java_oom"] == HEAP
@@ -90,7 +91,7 @@ async def test_exit_on_out_of_memory_is_named(jar_dir: Path) -> None:
         result = await rig.registry.wait(task.id)
         assert result.exit_code == 3
         assert HEAP in result.message and "-XX:+ExitOnOutOfMemoryError" in result.message
-        assert "stdout" in sightings(rig, task)[0]
+        assert "stdout" in await event(rig, task, "The application's")
 
 
 async def test_the_kernels_kill_is_another_thing(jar_dir: Path) -> None:

@@ -29,7 +29,7 @@ from tests.support import fake_crun, leftovers, private_mounts, scripted_java, s
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.perf_data import SERIAL, perf_data
 from tests.support.private_mounts import read_only, small_tmpfs
-from tests.support.waiting import fail_after, move_on_after
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -45,14 +45,6 @@ async def started(rig: DriverRig, task: Task, line: bytes = b"running") -> int:
     await rig.registry.start(task.request)
     await trio.to_thread.run_sync(task.out.wait_for, line)
     return int((await rig.registry.inspect(task.id)).attributes["container_pid"])
-
-
-async def until_event(rig: DriverRig, task: Task, text: str) -> None:
-    """Return once an event of ``task`` holds ``text``."""
-    with move_on_after(10):
-        while not any(text in line for line in rig.texts(task)):  # noqa: ASYNC110
-            await trio.sleep(0.02)
-    assert any(text in line for line in rig.texts(task)), rig.texts(task)
 
 
 async def until_gone(pid: int) -> None:
@@ -181,7 +173,7 @@ async def test_hostile_performance_data(jar_dir: Path, tmp_path: Path) -> None:
             task = rig.task(jar_dir / "hello.jar")
             (task.local / "data").write_bytes(data)
             await rig.registry.start(task.request)
-            await until_event(rig, task, "Runs on Java 17.0.1")
+            await rig.until_event(task, "Runs on Java 17.0.1")
             (task.local / "end").touch()
             assert await rig.registry.wait(task.id) == ExitResult(exit_code=3)
 
@@ -409,7 +401,7 @@ async def test_full_while_it_runs(jar_dir: Path) -> None:
             pid = await started(rig, task, b"tick 10 ")
             filler = fill(rig.state_dir)
             os.kill(await rig.supervisor(task), signal.SIGKILL)
-            await until_event(rig, task, "taken over")
+            await rig.until_event(task, "taken over")
             seen = task.out.text.count(b"\n")
             await trio.to_thread.run_sync(task.out.wait_for, b"tick %d " % (seen + 50))
             assert start_ticks(pid) is not None
@@ -480,7 +472,7 @@ async def test_jdk_removed(jar_dir: Path, tmp_path: Path) -> None:
             again = rig.task(jar_dir / "exit42.jar", name="again")
             await rig.registry.start(again.request)
             assert (await rig.registry.wait(again.id)).exit_code == 42
-            await until_event(rig, again, "Runs on Java")
+            await rig.until_event(again, "Runs on Java")
             assert not any(str(jdk) in text for text in rig.texts(again))
 
 
@@ -511,7 +503,7 @@ async def test_allocation_removed(jar_dir: Path, monkeypatch: pytest.MonkeyPatch
             shutil.rmtree(task.request.alloc_dir)
             assert (await rig.registry.wait(task.id)).exit_code == 143
             await until_gone(pid)
-            await until_event(rig, task, "its allocation's directory is gone")
+            await rig.until_event(task, "its allocation's directory is gone")
             await rig.registry.destroy(task.id, force=False)
         assert list(rig.state_dir.iterdir()) == []
 

@@ -114,6 +114,7 @@ async def test_memory_hog_is_killed_at_its_limit(jar_dir: Path) -> None:
         await rig.registry.start(hog.request)
         with fail_after(120):
             result = await rig.registry.wait(hog.id)
+            await hog.read()
         assert result.oom_killed
         assert result.signal == 9
         reached = int(hog.out.text.split()[-1]) / 1024
@@ -142,6 +143,7 @@ async def test_memory_max_is_the_limit(jar_dir: Path) -> None:
         await rig.registry.start(hog.request)
         with fail_after(120):
             result = await rig.registry.wait(hog.id)
+            await hog.read()
         assert result.oom_killed
         assert 0.9 * 192 <= int(hog.out.text.split()[-1]) / 1024 <= 192
 
@@ -297,6 +299,7 @@ async def test_thread_bomb_gets_javas_own_error(jar_dir: Path) -> None:
         await rig.registry.start(task.request)
         with fail_after(60):
             result = await rig.registry.wait(task.id)
+            await task.read()
         assert result.exit_code == 3
         found = re.search(r"threads=(\d+)\n(.*)", task.out.text.decode())
         assert found

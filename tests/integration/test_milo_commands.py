@@ -41,9 +41,10 @@ async def milo(
 
 
 async def running(rig: DriverRig, jar_dir: Path, name: str = "app") -> Task:
-    """Start a task that prints until it is stopped."""
+    """Start a task that prints until it is stopped, and wait until its JVM does."""
     task = rig.task(jar_dir / "clock.jar", name=name)
     await rig.registry.start(task.request)
+    await trio.to_thread.run_sync(task.out.wait_for, b"\n")
     return task
 
 
@@ -58,7 +59,6 @@ async def test_ps_lists_what_runs_and_what_has_run(jar_dir: Path) -> None:
         two = rig.task(jar_dir / "exit42.jar", name="brief")
         await rig.registry.start(two.request)
         await rig.registry.wait(two.id)
-        await trio.to_thread.run_sync(one.out.wait_for, b"\n")
         plain = await milo(rig, "ps")
         assert plain.returncode == 0, plain.stderr
         head, *lines = plain.stdout.decode().splitlines()
@@ -193,7 +193,8 @@ async def test_exec_on_a_terminal(jar_dir: Path) -> None:
         await until(b"/dev/pts/0")
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 127, 0, 0))
         process.send_signal(signal.SIGWINCH)  # it is not the terminal's own process group
-        os.write(ours, b"sleep 0.2; stty size; exit 4\n")
+        # A busy host lets the shell go first.
+        os.write(ours, b"until stty size | grep 127; do sleep 0.1; done; exit 4\n")
         await until(b"41 127")
         with fail_after(30):
             assert await process.wait() == 4
@@ -239,6 +240,7 @@ async def test_both_streams_are_one_log(jar_dir: Path) -> None:
         script = "for i in 1 2 3; do echo out $i; sleep 0.1; echo err $i >&2; sleep 0.1; done"
         task = rig.task(jar_dir / "shell.jar", args=[f"{script}; sleep 60"])
         await rig.registry.start(task.request)
+        await trio.to_thread.run_sync(task.out.wait_for, b"out 3\n")
         await trio.to_thread.run_sync(task.err.wait_for, b"err 3\n")
         logs = Path(task.request.alloc_dir) / "alloc/logs"
         (logs / "app.stdout.0").write_bytes(b"earlier\n" + task.out.text)

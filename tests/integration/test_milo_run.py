@@ -19,7 +19,7 @@ from milo.proc import start_ticks
 from tests.support import java_homes, private_mounts
 from tests.support.leftovers import runs_in
 from tests.support.processor_time import compiled, references
-from tests.support.waiting import scaled
+from tests.support.waiting import scaled, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -282,4 +282,4 @@ def test_a_killed_run_is_collected(jar_dir: Path) -> None:
     assert "was killed" in shown and f"application is running (process {task['pid']})" in shown
     assert milo("gc", "--yes").returncode == 0
     assert not base.exists()
-    assert start_ticks(task["pid"]) is None  # init may not have reaped it yet
+    wait_for("the application's end", lambda: start_ticks(task["pid"]) is None)

@@ -112,7 +112,7 @@ async def test_stop(java: JavaRuntime, jar_8: Path) -> None:
         await trio.to_thread.run_sync(task.out.wait_for, b"running")
         await rig.registry.stop(task.id, timeout_s=10, signal="SIGINT")
         result = await rig.registry.wait(task.id)
-        await trio.to_thread.run_sync(task.out.wait_end)
+        await task.read()
         assert result.exit_code == 128 + signal.SIGINT
         assert task.out.text.endswith(b"asked to end\nended in peace\n")
 

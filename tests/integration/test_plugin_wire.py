@@ -396,8 +396,13 @@ def test_unexpected_failure_is_logged_and_harms_no_other_call(start: Start) -> N
         waiting.cancel()
 
     host.call(talk)
-    lines = [json.loads(line) for line in host.logged().splitlines()]
-    errors = [line for line in lines if line["@level"] == "error"]
+
+    def logged() -> list[dict[str, str]]:
+        whole, _, _ = host.logged().rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines()]
+        return [line for line in lines if line["@level"] == "error"]
+
+    errors = wait_for("the error in the log", logged)
     assert len(errors) == 1
     assert "Traceback" in errors[0]["@message"] and "ZeroDivisionError" in errors[0]["@message"]
 

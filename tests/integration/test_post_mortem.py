@@ -98,6 +98,7 @@ async def test_an_exit_that_was_no_success(jar_dir: Path) -> None:
         log = Path(task.request.shared_dir, "logs/app.stderr.0")
         await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
+        await task.read()
         log.write_bytes(task.err.text)
         found = await known(rig, task)
         assert (found["exit_code"], found["signal"], found["successful"]) == (5, 0, False)
@@ -146,6 +147,7 @@ async def test_what_a_task_writes_is_not_believed(jar_dir: Path, how: str) -> No
         task = rig.task(jar_dir / "shell.jar", args=[LIES.replace("%s", how)])
         await rig.registry.start(task.request)
         await rig.registry.wait(task.id)
+        await task.read()
         Path(task.request.shared_dir, "logs/app.stderr.0").write_bytes(task.err.text)
         found = await known(rig, task)
         assert found["signal"] == 9

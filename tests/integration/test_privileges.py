@@ -50,6 +50,7 @@ async def output(rig: DriverRig, task: Task) -> str:
     """Run a task to its end, and return what it printed."""
     await rig.registry.start(task.request)
     result = await rig.registry.wait(task.id)
+    await task.read()
     text = task.out.text.decode()
     assert not result.error, text
     return text

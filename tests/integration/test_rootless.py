@@ -11,7 +11,6 @@ import signal
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,18 +68,16 @@ def test_output_and_exit_code(user: OrdinaryUser, jars: Path) -> None:
     assert user.milo("run", str(jars / "exit42.jar")).returncode == 42
     done = user.milo("run", str(jars / "shell.jar"), "--", "kill -9 $PPID")
     assert done.returncode == 128 + signal.SIGKILL
-    assert user.processes() == []
+    wait_for("the end of all", lambda: not user.processes())
     assert runs_in(user.runtime_dir / "milo") == []
     assert os.listdir(user.home / ".local/state/milo") == []
 
 
 def test_output_comes_as_it_is_printed(user: OrdinaryUser, jars: Path) -> None:
-    """A line is there at once, and not when the application ends."""
+    """A line is there while the application goes on, and not when it ends."""
     with running(user, str(jars / "clock.jar")) as process:
         assert process.stdout is not None
-        began_s = time.monotonic()
         assert process.stdout.readline().startswith("tick")
-        assert time.monotonic() - began_s < 5
         assert process.poll() is None
 
 
@@ -274,7 +271,7 @@ def test_the_doctor_says_what_works_here(user: OrdinaryUser) -> None:
     checks = json.loads(user.milo("doctor", "--json").stdout)["checks"]
     (found,) = [one for one in checks if one["check"] == "milo run"]
     assert found["verdict"] == "ok" and "works without root" in found["found"]
-    assert user.processes() == []
+    wait_for("the end of all", lambda: not user.processes())
 
 
 def test_the_doctor_leaves_nothing(user: OrdinaryUser) -> None:

@@ -249,7 +249,7 @@ def test_output_that_a_full_disk_loses_is_counted(jar_dir: Path, tmp_path: Path)
         done = milo("logs", name)
         assert done.returncode == 0
         assert f"of stdout of task {name} were dropped and are in no log" in done.stderr
-        assert is_removed(name)
+        wait_for("its removal", partial(is_removed, name))
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
@@ -261,14 +261,14 @@ def test_stop_ends_what_a_killed_run_has_left(jar_dir: Path) -> None:
     pid = task(name)["pid"]
     process.kill()
     process.communicate()
-    assert task(name)["state"] == "unsupervised"
+    wait_for("the state", lambda: task(name)["state"] == "unsupervised")
     for words in ((), ("-f",)):
         told = milo("logs", *words, name)
         assert told.returncode == 1
         assert "milo run keeps one with -d or --log-dir alone" in told.stderr
     done = milo("stop", name)
     assert done.returncode == 0 and "The task has ended" in done.stdout, done.stderr
-    assert start_ticks(pid) is None or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    wait_for("the application's end", lambda: start_ticks(pid) is None)
 
 
 def test_a_dump_is_kept(jar_dir: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from milo.host.state_dirs import RUN_DIRECTORY
+from milo.proc import start_ticks
 from tests.support import private_mounts
 from tests.support.leftovers import runs_in
 from tests.support.ordinary_user import ordinary_user
@@ -160,7 +161,7 @@ def test_a_closed_terminal_ends_it(
     window.close()
     wait_for("the end", lambda: task(argv, name) is None)
     assert found is not None
-    wait_for("the end of its JVM", lambda: not Path(f"/proc/{found['pid']}").exists())
+    wait_for("the end of its JVM", lambda: start_ticks(found["pid"]) is None)
 
 
 def test_messages_on_a_raw_terminal(argv: Argv, jars: Path, window: Terminal) -> None:
@@ -181,7 +182,7 @@ def test_a_command_in_a_task(argv: Argv, jars: Path, window: Terminal) -> None:
         window.run(argv("exec", "-it", "inside", "sh"))
         window.wait_for("$")
         window.resize(90, 20)
-        window.type("stty size; exit 3", "Enter")
+        window.type("until stty size | grep 90; do sleep 0.1; done; exit 3", "Enter")
         window.wait_for("20 90")
         window.wait_for("status 3.")
         window.type("stty -a", "Enter")

@@ -51,7 +51,7 @@ async def probe(rig: DriverRig, jar_dir: Path, **config: Any) -> dict[str, str]:
         await rig.registry.start(launch)
         with fail_after(120):
             await rig.registry.wait(task.id)
-            await trio.to_thread.run_sync(task.out.wait_end)
+            await task.read()
     in_state.unlink()
     return security_probe.parse(task.out.text.decode() + task.err.text.decode())
 
@@ -108,6 +108,7 @@ async def test_with_the_hosts_pids_tasks_of_one_user_are_open(
         await rig.registry.start(task.request)
         with fail_after(60):
             await rig.registry.wait(task.id)
+            await task.read()
         words = task.out.text.decode().split()
         assert words[-1:] == ["end"]
         assert min(len(words) - 1, 1) == told

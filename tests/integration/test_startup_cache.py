@@ -207,5 +207,5 @@ async def test_an_end_is_not_lost_while_an_archive_is_made(
             await rig.registry.recover(task.id, handle)
         with fail_after(60):
             assert await rig.registry.wait(task.id) == ExitResult()
-        assert any("taken over" in text for text in rig.texts(task))
+        await rig.until_event(task, "taken over")
         assert archives(tmp_path / "cache") == []

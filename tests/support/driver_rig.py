@@ -25,7 +25,7 @@ from milo.core.report import TaskEvent
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from tests.support import leftovers, private_mounts
-from tests.support.waiting import scaled
+from tests.support.waiting import move_on_after, scaled
 
 TASK = "app"
 
@@ -106,6 +106,14 @@ class Task:
     def err(self) -> LogReader:
         assert self.stderr is not None
         return self.stderr
+
+    async def read(self) -> None:
+        """Return once both streams have been read to their ends.
+
+        That is a moment after WaitTask has answered: the readers are threads of this process.
+        """
+        await trio.to_thread.run_sync(self.out.wait_end)
+        await trio.to_thread.run_sync(self.err.wait_end)
 
 
 class DriverRig:
@@ -220,6 +228,18 @@ class DriverRig:
         """Return the events of ``task`` so far."""
         return [event.message for event in self.events if event.task_id == task.id]
 
+    async def until_event(self, task: Task, text: str, timeout_s: float = 20) -> str:
+        """Return the first event of ``task`` that holds ``text``, once it has been told.
+
+        The events are a stream of their own, and may come after the answer of any call.
+        """
+        with move_on_after(timeout_s):
+            while not any(text in line for line in self.texts(task)):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        found = [line for line in self.texts(task) if text in line]
+        assert found, f"no event of {task.id} with {text!r}, but: {self.texts(task)}"
+        return found[0]
+
     def names(self) -> list[str]:
         """Return the names of all containers that there have been."""
         return [container_name(short_id(task.id)) for task in self._tasks]
@@ -259,11 +279,14 @@ async def open_rig(
                 nursery.cancel_scope.cancel()
     finally:
         rig.spawner.close()
-        left = leftovers.staying(base)
-        left += leftovers.mounts(base)
-        left += [f"cgroup {path}" for path in cgroups_of(rig.names())]
+        left = leftovers.lasting(lambda: _left(base, rig))
         shutil.rmtree(base, ignore_errors=True)
     assert not left, "left behind:\n" + "\n".join(left)
+
+
+def _left(base: Path, rig: DriverRig) -> list[str]:
+    groups = [f"cgroup {path}" for path in cgroups_of(rig.names())]
+    return [*leftovers.processes(base), *leftovers.mounts(base), *groups]
 
 
 def cgroups_of(names: Iterable[str]) -> list[Path]:

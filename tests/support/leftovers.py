@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from milo.cli.run_name import LOCKS
 from milo.core.container.pause_program import NAME
 from tests.support.private_mounts import HYBRID_MOUNT
+from tests.support.waiting import scaled
 
 KILL_S = 10.0
 
@@ -57,8 +58,13 @@ def staying(base: Path, patience_s: float = KILL_S) -> list[str]:
     A task process has the lock of its state directory until it has ended, which is after it has
     told how the task did; under coverage it has a file to write then.
     """
-    until_s = time.monotonic() + patience_s
-    while (lines := processes(base)) and time.monotonic() < until_s:
+    return lasting(lambda: processes(base), patience_s)
+
+
+def lasting(look: Callable[[], list[str]], patience_s: float = KILL_S) -> list[str]:
+    """Return what ``look`` finds: nothing, or what is still there after ``patience_s`` seconds."""
+    until_s = time.monotonic() + scaled(patience_s)
+    while (lines := look()) and time.monotonic() < until_s:
         time.sleep(0.02)
     return lines
 

@@ -137,7 +137,7 @@ def test_a_slow_answer_has_one_deadline(answer: bytes, monkeypatch: pytest.Monke
     with listening(answer, pause_s=0.05) as address:
         begin = time.monotonic()
         found = agent_api.ask_agent(address)
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 15
     assert found.problem == "it did not answer within 0.3 s"
 
 

@@ -25,6 +25,7 @@ from milo.host.spawner_client import SpawnerClient
 from milo.proc import start_ticks
 from tests.support.log_rig import descriptors
 from tests.support.past_version import VERSIONS, PastTask, Replay, identity, sleeper
+from tests.support.waiting import wait_for
 
 NEWER = records.RECORD_VERSION + 1
 GONE = ProcessId(2**22, 1)
@@ -199,5 +200,5 @@ async def test_destroy_removes_what_recover_has_refused(past: PastTask, damage: 
             await registry.recover(past.task_id, past.handle)
         assert start_ticks(past.container.pid) is not None
         await registry.destroy(past.task_id, force=True)
-    assert start_ticks(past.container.pid) is None
+    wait_for("the container's end", lambda: start_ticks(past.container.pid) is None)
     assert not past.state_dir.exists()
