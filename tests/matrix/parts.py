@@ -232,7 +232,7 @@ DIMENSIONS = (
         " of Debian 13. All else is this host's. Bounds on time are at least ten times as long. The"
         " processor is emulated; or the kernel is Debian's package user-mode-linux, which runs as a"
         " program of the host's, has one processor and no cpusets, and runs no test with an agent"
-        " (`tests/vm/left_out_user.txt`).",
+        " (`tests/vm/left_out_user.txt`; for 6.12 `left_out_user_6.12.txt`, besides).",
         KERNEL_FEATURES,
         (*KERNELS, *(f"{series}{IN_USER_MODE}" for series in KERNELS)),
         found_kernels,

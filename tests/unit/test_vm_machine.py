@@ -24,7 +24,7 @@ def _machine(kernel: Kernel, tmp_path: Path) -> machine.Machine:
 
 
 def test_a_kernel_in_user_mode_has_the_hosts_files_read_only(tmp_path: Path) -> None:
-    """Only the exchange can be written; the disks come in the order in which they are mounted."""
+    """The exchange and the disk for /tmp can be written; the disks come in the order of mounts."""
     kernel = Kernel("6.1.176", tmp_path / "boot/linux", USER)
     words = machine.command(_machine(kernel, tmp_path))
     root = tmp_path / "root"
@@ -37,7 +37,8 @@ def test_a_kernel_in_user_mode_has_the_hosts_files_read_only(tmp_path: Path) -> 
     ]
     assert 'remount,bind,ro "$1"' in machine.USER_ROOT
     assert [f"hostfs={root}", "ro"] == words[(at := words.index(f"hostfs={root}")) : at + 2]
-    assert [word for word in words if word.startswith("ubd")] == ["ubd0r=/a", "ubd1r=/b"]
+    disks = ["ubd0r=/a", "ubd1r=/b", f"ubd2={tmp_path}/scratch.img"]
+    assert [word for word in words if word.startswith("ubd")] == disks
 
 
 def test_names_of_kernels() -> None:

@@ -16,7 +16,12 @@ if [ "$engine" = emulated ]; then
 else
     disk=/dev/ubd
 fi
-mount -t tmpfs -o "size=$memory,mode=1777" tmpfs /tmp
+if [ "$engine" = user ]; then
+    mount -t ext4 "${disk}c" /tmp
+    chmod 1777 /tmp
+else
+    mount -t tmpfs -o "size=$memory,mode=1777" tmpfs /tmp
+fi
 
 # In the order of the drives that the machine was given.
 mkdir /run/milo-vm/base /run/milo-vm/tree /run/milo-vm/layer

@@ -22,11 +22,14 @@ import attrs
 
 from tests.vm import user_mode
 from tests.vm.kernel import EMULATED, USER, CannotRunError, Kernel
+from tests.vm.kernel import run as run_command
 
 HERE = Path(__file__).parent
 GRACE_S = 120
 """Between pytest's own end inside, at its limit, and that of the machine from outside."""
 BOOT_S = 60
+SCRATCH_BYTES = 8 << 30
+"""Of which the host keeps what is written."""
 QUIET_S = 300
 """How much longer than a test may take nothing may be printed."""
 CONSOLE = "console.log"
@@ -50,6 +53,7 @@ USER_TOOLS = {
     "busybox": "busybox-static",
     "apt-get": "apt",
     "cc": "gcc",
+    "mkfs.ext4": "e2fsprogs",
 }
 """The same for a kernel in user mode."""
 USER_ROOT = """
@@ -132,9 +136,25 @@ def _user(machine: Machine) -> list[str]:
         *(str(machine.kernel.image), f"mem={machine.memory_mib}M"),
         *("rootfstype=hostfs", "rootflags=/", f"hostfs={root}", "ro", "init=/bin/sh"),
         *(f"ubd{number}r={disk}" for number, disk in enumerate(machine.disks)),
+        f"ubd{len(machine.disks)}={_scratch(machine)}",
         *(f"uml_dir={machine.exchange}/", "umid=uml", "panic=-1"),
         *("con=null", "con0=null,fd:2", "console=tty0", "--", "/mnt/user.sh"),
     ]
+
+
+def _scratch(machine: Machine) -> Path:
+    """Return the disk that has /tmp where there is one."""
+    return machine.exchange.with_name("scratch.img")
+
+
+def _make_scratch(disk: Path) -> None:
+    """Make it anew, empty.
+
+    With /tmp in memory, what a task writes there counts as its memory: a heap dump killed it.
+    """
+    with disk.open("wb") as file:
+        file.truncate(SCRATCH_BYTES)
+    run_command("mkfs.ext4", "-q", "-O", "^has_journal", "-m", "0", str(disk))
 
 
 def _qemu(machine: Machine, initial: Path) -> list[str]:
@@ -189,6 +209,8 @@ def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[s
     _write(exchange / "words", words)
     console = exchange / CONSOLE
     console.touch()
+    if machine.kernel.engine == USER:
+        _make_scratch(_scratch(machine))
     # Not this process's own stderr: qemu would open it anew, and empty it where it is a file.
     with (exchange / "qemu.log").open("wb") as log:
         process = subprocess.Popen(
@@ -213,6 +235,7 @@ def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[s
             print("vm: the machine did not end in time", flush=True)
     finally:
         _end(process)
+        _scratch(machine).unlink(missing_ok=True)
     with suppress(OSError, ValueError):
         return int((exchange / "status").read_text())
     return None

@@ -60,21 +60,28 @@ def listed(name: str) -> list[str]:
     return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
 
 
-def selection(form: str, with_agent: bool, engine: str = kernel.EMULATED) -> list[str]:
+def selection(
+    form: str, with_agent: bool, engine: str = kernel.EMULATED, release: str = ""
+) -> list[str]:
     """Return pytest's arguments that choose the tests of a form."""
     if form == "systemd":
         return listed("systemd.txt")
     if form == "short":
         chosen = listed("short.txt")
         return [one for one in chosen if with_agent or not one.startswith("tests/acceptance")]
-    left_out = _without(listed("left_out.txt")) + impossible(engine)
+    left_out = _without(listed("left_out.txt")) + impossible(engine, release)
     with_one = ["tests/conformance", "tests/acceptance"] if with_agent else []
     return ["tests/integration", *with_one, *left_out]
 
 
-def impossible(engine: str) -> list[str]:
-    """Return pytest's arguments that leave out what an engine cannot run."""
-    return _without(listed("left_out_user.txt")) if engine == kernel.USER else []
+def impossible(engine: str, release: str = "") -> list[str]:
+    """Return pytest's arguments that leave out what an engine cannot run, in all or one series."""
+    if engine != kernel.USER:
+        return []
+    series = ".".join(release.split(".")[:2])
+    of_series = f"left_out_user_{series}.txt"
+    own = listed(of_series) if (HERE / of_series).exists() else []
+    return _without([*listed("left_out_user.txt"), *own])
 
 
 def _without(names: Sequence[str]) -> list[str]:
@@ -189,9 +196,9 @@ def _boot(
             shutil.copytree(agents, ROOT / ".nox/agents/vm", dirs_exist_ok=True)
         return status
 
-    chosen = selection(form, nomad is not None, options.engine)
+    chosen = selection(form, nomad is not None, options.engine, booted.release)
     if words:
-        chosen = [*words, *impossible(options.engine)]
+        chosen = [*words, *impossible(options.engine, booted.release)]
     if not short:
         counting = commits.since(options.since) if options.since else []
         tests = long.collected(chosen)
