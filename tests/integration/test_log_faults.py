@@ -334,13 +334,28 @@ def stuck_crun(tmp_path: Path) -> Iterator[Path]:
 
 
 async def block(one: Logged) -> int:
-    """Have the stuck writer block the splice of its own pump; return its process id."""
+    """Have the stuck writer block the splice of its own pump; return its process id.
+
+    The pump is stopped until the writer waits: else it may have spliced before that, and wait for
+    more in peace, above all on one processor.
+    """
     await one.out.read_until(b"running")
     pid = int((await one.rig.registry.inspect(one.task.id)).attributes["container_pid"])
     supervisor = await one.rig.supervisor(one.task)
-    os.kill(pid, signal.SIGUSR1)
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        await one.until(lambda: _state(supervisor) == "T", "its pump is not stopped")
+        assert _threads(pid) == 3
+        os.kill(pid, signal.SIGUSR1)
+        await one.until(lambda: _threads(pid) == 2, "the writer does not wait")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
     await one.until(lambda: _state(supervisor) == "D", "its pump does not block")
     return pid
+
+
+def _threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 def _state(pid: int) -> str:

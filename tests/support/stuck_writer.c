@@ -49,6 +49,14 @@ static void *fill_when_told(void *signals) {
     return NULL;
 }
 
+/* Ends when a write waits for the page: a thread less tells the test. */
+static void *end_with_the_fault(void *unused) {
+    struct uffd_msg message;
+    while (read(fault_fd, &message, sizeof message) < 0 && errno == EINTR)
+        ;
+    return NULL;
+}
+
 int main(int argc, char **argv) {
     fault_fd = syscall(SYS_userfaultfd, O_CLOEXEC);
     if (fault_fd < 0)
@@ -75,6 +83,7 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_BLOCK, &start, NULL);
     pthread_t thread;
     pthread_create(&thread, NULL, fill_when_told, &others);
+    pthread_create(&thread, NULL, end_with_the_fault, NULL);
     if (write(1, "running\n", 8) != 8)
         return 1;
     for (;;) {
