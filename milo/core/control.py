@@ -162,6 +162,8 @@ class Log(Message, frozen=True, tag="log"):
     level: str
     text: str
     fields: dict[str, str] = {}
+    at_s: float = 0.0
+    """When it was said, since the epoch; 0 by an older Milo's task process."""
 
 
 class Status(Message, frozen=True, tag="status_reply"):

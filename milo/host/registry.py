@@ -391,4 +391,6 @@ class Registry:
     def _relay(self, task: ManagedTask, line: control.Log) -> None:
         number = LEVELS.get(line.level, logging.INFO)
         fields = {"task_id": task.task_id, **line.fields}
-        _log.log(number, "%s", line.text, extra={"fields": fields})
+        # A line may have waited for this driver.
+        extra = {"fields": fields, "at_s": line.at_s or time.time()}
+        _log.log(number, "%s", line.text, extra=extra)

@@ -31,7 +31,8 @@ _LEVELS = {
 class HclogHandler(logging.Handler):
     """Writes the records of Python's logging to ``fd`` as hclog lines.
 
-    A record's ``extra={"fields": {...}}`` adds free keys to the line.
+    A record's ``extra={"fields": {...}}`` adds free keys to the line, and ``at_s`` there says when
+    it was written, where that was before it came here.
     """
 
     def __init__(self, fd: int = 2) -> None:
@@ -90,8 +91,9 @@ def format_line(record: logging.LogRecord) -> bytes:
 
 
 def _encode(record: logging.LogRecord, message: str, fields: dict[str, object]) -> bytes:
-    seconds = int(record.created)
-    micros = int((record.created - seconds) * 1_000_000)
+    at_s = getattr(record, "at_s", record.created)
+    seconds = int(at_s)
+    micros = int((at_s - seconds) * 1_000_000)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     entry = {
         "@level": _LEVELS.get(record.levelno, "info"),

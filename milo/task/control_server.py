@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -14,12 +13,11 @@ import trio
 from milo.core import control
 from milo.core.records import ProcessId
 from milo.errors import ControlError, MiloError
+from milo.task.missed import Missed
 from milo.unix_sockets import close_all, has_roots_peer, passed_descriptors, passing
 
 QUEUED_NOTICES: Final = 256
 """Notices that wait for a slow client; a client that is further behind is dropped."""
-KEPT_EVENTS: Final = 10
-"""Events while no driver is connected: as many as Nomad keeps of a task."""
 HELLO_TIMEOUT_S: Final = 10.0
 MAX_DESCRIPTORS: Final = 16
 """With one request; the kernel drops what is more."""
@@ -73,24 +71,47 @@ class _Client:
         self.outbox: trio.MemorySendChannel[_Packet]
         self.queue: trio.MemoryReceiveChannel[_Packet]
         self.outbox, self.queue = trio.open_memory_channel(QUEUED_NOTICES)
+        self._unsent: list[control.Message] = []
 
-    def post(self, message: control.Message, fds: Sequence[int] = ()) -> None:
-        """Queue ``message`` with ``fds``, which are this object's to close from now on."""
+    def post(self, message: control.Message, fds: Sequence[int] = ()) -> bool:
+        """Queue ``message`` with ``fds``, which are this object's to close from now on.
+
+        Returns whether there was room for it.
+        """
         try:
             self.outbox.send_nowait((message, tuple(fds)))
+            return True
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             # It does not read. Its connection is cut, so that it notices that it missed something.
             close_all(fds)
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
+            return False
 
-    def close(self) -> None:
-        """Drop what is queued, once nobody sends it any more."""
+    async def write(self) -> None:
+        """Send what is queued until there will be no more, or the client has gone."""
+        async for message, fds in self.queue:
+            self._unsent = [message]
+            try:
+                await self.sock.sendmsg([control.encode(message)], passing(fds))
+            except ControlError:
+                pass  # too large for a packet: what follows it is not
+            except OSError:
+                return
+            finally:
+                close_all(fds)
+            self._unsent = []
+
+    def close(self) -> list[control.Message]:
+        """Return what could not be sent, once nobody sends it any more."""
         self.outbox.close()
         with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                close_all(self.queue.receive_nowait()[1])
+                message, fds = self.queue.receive_nowait()
+                close_all(fds)
+                self._unsent.append(message)
         self.queue.close()
+        return self._unsent
 
 
 class ControlServer:
@@ -111,19 +132,23 @@ class ControlServer:
         self._met_driver = trio.Event()
         if not expects_driver:
             self._met_driver.set()
-        self._missed: deque[control.Event] = deque(maxlen=KEPT_EVENTS)
+        self._missed = Missed()
 
     def fileno(self) -> int:
         """Return the number of the listening socket."""
         return self._listener.fileno()
 
     def publish(self, message: control.Message) -> None:
-        """Send ``message`` to every connected driver; the last events wait for one to come."""
-        drivers = [client for client in self._clients if client.role == control.ROLE_DRIVER]
-        if not drivers and isinstance(message, control.Event):
-            self._missed.append(message)
-        for client in drivers:
-            client.post(message)
+        """Send ``message`` to every connected driver.
+
+        The last events and log lines wait for one to come.
+        """
+        posted = [client.post(message) for client in self._drivers()]
+        if not any(posted):
+            self._missed.keep(message)
+
+    def _drivers(self) -> list[_Client]:
+        return [client for client in self._clients if client.role == control.ROLE_DRIVER]
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. A client's failure is its own."""
@@ -162,7 +187,9 @@ class ControlServer:
                 # Whatever a client makes go wrong ends its connection, never the task.
                 return
             finally:
-                client.close()
+                unsent = client.close()
+                if client.role == control.ROLE_DRIVER and not self._drivers():
+                    self._missed.put_back(unsent)
 
     async def _talk(self, client: _Client) -> None:
         with contextlib.suppress(OSError, ControlError):
@@ -190,8 +217,8 @@ class ControlServer:
             client.post(welcome)
             current = self._backend.current()
             if client.role == control.ROLE_DRIVER:
-                while self._missed:
-                    client.post(self._missed.popleft())
+                for message in self._missed.take():
+                    client.post(message)
                 if current is not None:
                     client.post(current)
             self._clients.add(client)
@@ -200,7 +227,7 @@ class ControlServer:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, client, nursery.cancel_scope)
-                    await self._write(client)
+                    await client.write()
                     nursery.cancel_scope.cancel()
             finally:
                 self._clients.discard(client)
@@ -222,17 +249,6 @@ class ControlServer:
                 self._answer(client, *await self._receive(client))
         except (OSError, ControlError):
             scope.cancel()
-
-    async def _write(self, client: _Client) -> None:
-        async for message, fds in client.queue:
-            try:
-                await client.sock.sendmsg([control.encode(message)], passing(fds))
-            except ControlError:
-                continue  # too large for a packet: what follows it is not
-            except OSError:
-                return
-            finally:
-                close_all(fds)
 
     def _answer(self, client: _Client, packet: bytes, fds: list[int]) -> None:
         """Do what ``packet`` asks for; ``fds`` came with it, and are closed or used up."""
@@ -268,7 +284,8 @@ class ControlServer:
                     self._backend.send_signal(request.signal)
                     client.post(control.Done(seq=request.seq))
                 case control.Hello():
-                    client.role = request.role
+                    # What a driver has missed is told with the first one's answer.
+                    raise ControlError("Error: A client says hello once")
         except MiloError as exc:
             seq = getattr(request, "seq", -1)
             client.post(control.Done(seq=seq, error=control.cut(str(exc))))

@@ -17,39 +17,24 @@ MAX_FILE_BYTES: Final = 256 * 1024
 class Journal:
     """Log lines and task events of one task.
 
-    ``publish`` is set as soon as the control socket is served; what was said before is in
-    the file alone, except events, which are kept and published then.
+    ``publish`` sends a message to the connected drivers, or keeps it for one to come.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, publish: Callable[[control.Message], None]) -> None:
         self._path = path
-        self._publish: Callable[[control.Message], None] | None = None
-        self._early: list[control.Message] = []
-
-    def attach(self, publish: Callable[[control.Message], None]) -> None:
-        """Send to the connected drivers from now on."""
-        self._publish = publish
-        for message in self._early:
-            publish(message)
-        self._early.clear()
+        self.publish = publish
 
     def log(self, level: str, text: str, **fields: object) -> None:
         """Write a line; ``level`` is one of hclog's (trace, debug, info, warn, error)."""
         values = {key: str(value) for key, value in fields.items()}
         self._write(f"[{level}] {text} {values or ''}")
-        self.publish(control.Log(level=level, text=control.cut(text), fields=values))
+        line = control.Log(level=level, text=control.cut(text), fields=values, at_s=time.time())
+        self.publish(line)
 
     def event(self, text: str) -> None:
         """Say something to the user of the task, in ``nomad alloc status``."""
         self._write(f"[event] {text}")
         self.publish(control.Event(text=control.cut(text), at_s=time.time()))
-
-    def publish(self, message: control.Message) -> None:
-        """Send ``message`` to the connected drivers, if it can be sent already."""
-        if self._publish is not None:
-            self._publish(message)
-        elif isinstance(message, control.Event):
-            self._early.append(message)
 
     def _write(self, line: str) -> None:
         # A full or read-only state directory must not stop a task that runs.

@@ -101,7 +101,7 @@ class Supervisor:
         self._console = console or Console()
         self.phase = Phase.CREATING
         self._reaper = reaper
-        self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE))
+        self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE), self._publish)
         self._identity = this_process()
         self._server = None
         if listener is not None:
@@ -130,7 +130,6 @@ class Supervisor:
         async with self._reaper.running(), trio.open_nursery() as services:
             if self._server is not None:
                 await services.start(self._server.run)
-            self._journal.attach(self._publish)
             outcome = await self._live(start)
             if self._server is not None:
                 await self._server.flush()

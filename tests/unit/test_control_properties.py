@@ -28,10 +28,11 @@ from milo.core.records import ProcessId, StreamCounters
 from milo.errors import ControlError, MiloError, NewerVersionError
 from milo.host import exec_client
 from milo.host.task_client import TaskClient
-from milo.task import control_server
+from milo.task import control_server, missed
 from milo.task.control_server import ControlServer
 from milo.unix_sockets import close_all
 from tests.support.log_rig import descriptors
+from tests.support.waiting import fail_after
 
 ME = ProcessId(os.getpid(), 1)
 ANCILLARY_BYTES = socket.CMSG_SPACE(16 * 4)
@@ -394,6 +395,119 @@ async def test_a_message_too_large_to_send_is_left_out() -> None:
             client.close()
         texts = [notice.text for notice in notices if isinstance(notice, control.Event)]
         assert texts == ["after it"]
+
+    await with_server(play)
+
+
+def said(notices: list[control.Notice], kind: type[control.Event | control.Log]) -> list[str]:
+    """Return the texts of the events, or the log lines, in order."""
+    return [notice.text for notice in notices if isinstance(notice, kind)]
+
+
+def numbers_of(lines: list[str]) -> list[int]:
+    """Return the number that each line begins with."""
+    return [int(line.partition(":")[0]) for line in lines]
+
+
+async def listen(directory: str, role: str = control.ROLE_DRIVER) -> list[control.Notice]:
+    """Return what a client is told that connects and goes again."""
+    notices: list[control.Notice] = []
+    client = await TaskClient.connect(directory, notices.append, role=role)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await client.status()  # what was there before is told before
+        client.close()
+    return notices
+
+
+async def test_log_lines_wait_for_a_driver() -> None:
+    """Those of the start, and those between two drivers; an observer takes them from nobody."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        for number in range(2):
+            server.publish(control.Log(level="info", text=f"line {number}", at_s=float(number)))
+            server.publish(control.Event(text=f"event {number}", at_s=1.0))
+            assert said(await listen(directory, control.ROLE_OBSERVER), control.Log) == []
+            notices = await listen(directory)
+            assert control.Log(level="info", text=f"line {number}", at_s=float(number)) in notices
+            assert said(notices, control.Log) == [f"line {number}"]
+            assert said(notices, control.Event) == [f"event {number}"]
+            await trio.testing.wait_all_tasks_blocked()  # its end has been noticed
+        assert said(await listen(directory), control.Log) == []
+
+    await with_server(play)
+
+
+@pytest.mark.parametrize(
+    ("chars", "kept"),
+    [(10, missed.KEPT_LINES), (missed.KEPT_LINES_BYTES // 10, 9)],
+)
+async def test_the_last_log_lines_wait(chars: int, kept: int) -> None:
+    """They are bounded in number and in size; how many went is told, and no event goes for them."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        server.publish(control.Event(text="here", at_s=1.0))
+        for number in range(1000):
+            server.publish(control.Log(level="info", text=f"{number}:".ljust(chars)))
+        notices = await listen(directory)
+        assert said(notices, control.Event) == ["here"]
+        first, *lines = said(notices, control.Log)
+        assert numbers_of(lines) == list(range(1000 - kept, 1000))
+        assert first.startswith(f"{1000 - kept} earlier lines are in the task's own log alone")
+
+    await with_server(play)
+
+
+async def test_a_line_that_fits_no_packet_waits_for_nobody() -> None:
+    """It could not be sent; those before and after it are."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        for text in ("before", "x" * control.MAX_MESSAGE_BYTES, os.fsdecode(b"\xff"), "after"):
+            server.publish(control.Log(level="info", text=text))
+        assert said(await listen(directory), control.Log) == ["before", "after"]
+
+    await with_server(play)
+
+
+async def test_a_client_stays_what_it_is() -> None:
+    """One that says hello again becomes no driver, which would have to be told what was missed."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        server.publish(control.Log(level="info", text="here"))
+        client = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with client:
+            await client.connect(f"{directory}/{records.CONTROL_SOCKET}")
+            for role in (b"observer", b"driver"):
+                await client.send(b'{"type":"hello","version":1,"role":"%s"}' % role)
+                with fail_after(10):
+                    answer = control.decode_notice(await client.recv(9999))
+            assert isinstance(answer, control.Done) and "says hello once" in answer.error
+        assert said(await listen(directory), control.Log) == ["here"]
+
+    await with_server(play)
+
+
+@pytest.mark.parametrize("count", [250, 1000])
+async def test_what_a_dead_driver_was_not_sent_waits_for_the_next_one(count: int) -> None:
+    """A driver that does not read takes with it what its socket holds, whether it dies or is cut
+    off."""
+
+    async def play(server: ControlServer, directory: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(f"{directory}/{records.CONTROL_SOCKET}")
+            client.send(b'{"type":"hello","version":1,"role":"driver"}')
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(count):
+                server.publish(control.Log(level="info", text=f"{number}:".ljust(20_000)))
+            server.publish(control.Event(text="the last", at_s=1.0))
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        server.publish(control.Log(level="info", text=f"{count}:"))
+        notices = await listen(directory)
+        assert said(notices, control.Event) == ["the last"]
+        left_out, *lines = said(notices, control.Log)
+        assert "earlier lines" in left_out
+        assert numbers_of(lines) == list(range(count - 3, count + 1))
 
     await with_server(play)
 

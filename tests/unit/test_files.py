@@ -59,12 +59,11 @@ def test_what_is_no_readable_file_is_a_state_error(tmp_path: Path) -> None:
 def test_a_journal_is_a_bounded_file_and_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events of before there is a socket are sent then; lines go to the file at once."""
+    """Each line is in the file and is sent, with its time; what is no line is only sent."""
+    monkeypatch.setattr("time.time", lambda: 12.5)
     sent: list[control.Message] = []
-    log = Journal(str(tmp_path / "task.log"))
-    log.event("early")
-    log.log("info", "only in the file", stream="stdout")
-    log.attach(sent.append)
+    log = Journal(str(tmp_path / "task.log"), sent.append)
+    log.event("happened")
     log.log("warn", "said", number=1)
     log.publish(control.DescriptorsChanged())
     assert [type(message) for message in sent] == [
@@ -72,9 +71,12 @@ def test_a_journal_is_a_bounded_file_and_messages(
         control.Log,
         control.DescriptorsChanged,
     ]
-    assert sent[1] == control.Log(level="warn", text="said", fields={"number": "1"})
+    assert sent[:2] == [
+        control.Event(text="happened", at_s=12.5),
+        control.Log(level="warn", text="said", fields={"number": "1"}, at_s=12.5),
+    ]
     text = (tmp_path / "task.log").read_text()
-    assert "[event] early" in text and "[info] only in the file {'stream': 'stdout'}" in text
+    assert "[event] happened" in text and "[warn] said {'number': '1'}" in text
     monkeypatch.setattr(journal, "MAX_FILE_BYTES", len(text))
     log.log("info", "no room")
     assert "no room" not in (tmp_path / "task.log").read_text()
@@ -84,8 +86,7 @@ def test_a_journal_is_a_bounded_file_and_messages(
 def test_a_journal_without_a_directory_still_sends(tmp_path: Path) -> None:
     """A full or read-only state directory must not stop a task that runs."""
     sent: list[control.Message] = []
-    log = Journal(str(tmp_path / "gone/task.log"))
-    log.attach(sent.append)
+    log = Journal(str(tmp_path / "gone/task.log"), sent.append)
     log.event("x" * 100_000)
     assert len(sent) == 1
     control.encode(sent[0])

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -716,15 +717,20 @@ async def test_no_argument_keeps_a_task_from_being_stopped(
 def test_a_task_processs_lines_go_to_the_agents_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, level: str, number: int
 ) -> None:
-    """At their level, with the task's id and the line's own keys; an unknown level is info."""
+    """At their level, with the task's id, the line's own keys and its time.
+
+    An unknown level is info.
+    """
     registry = Registry(SpawnerClient(), environ={})
     task = registry._new_task(make_launch(tmp_path))
     with caplog.at_level(1, logger="milo"):
-        task.take(control.Log(level=level, text="100% sure", fields={"stream": "stdout"}))
+        task.take(control.Log(level=level, text="100% sure", fields={"stream": "stdout"}, at_s=9.5))
         task.take(control.Log(level="?", text="odd"))
     first, odd = caplog.records
     assert (first.levelno, first.getMessage(), odd.levelno) == (number, "100% sure", 20)
     assert first.__dict__["fields"] == {"task_id": task.task_id, "stream": "stdout"}
+    assert first.__dict__["at_s"] == 9.5
+    assert abs(odd.__dict__["at_s"] - time.time()) < 60  # of an older Milo, which does not say
 
 
 # ---- what was left ---------------------------------------------------------------------

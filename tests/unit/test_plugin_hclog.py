@@ -53,6 +53,12 @@ def test_a_line_has_hclogs_keys_and_the_free_ones() -> None:
     assert abs(age.total_seconds()) < 10
 
 
+def test_a_line_that_has_waited_bears_its_own_time() -> None:
+    """Of a task process's line that is when the task process has said it."""
+    line = hclog.format_line(_record("m", at_s=1700000000.25))
+    assert json.loads(line)["@timestamp"] == "2023-11-14T22:13:20.250000Z"
+
+
 @given(st.text(max_size=20_000), st.dictionaries(st.text(max_size=9), st.text(max_size=3000)))
 def test_any_line_is_one_json_object_that_a_pipe_takes_whole(
     message: str, fields: dict[str, str]

@@ -54,7 +54,7 @@ def keep(
         recorder=recorder,
     )
     StartupStore(str(tmp_path / "cache"), 100).prepare()
-    journal = Journal(str(tmp_path / "log"))
+    journal = Journal(str(tmp_path / "log"), lambda _: None)
 
     async def run() -> None:
         ladder = StopLadder(journal.log)
@@ -320,7 +320,7 @@ def test_only_a_jvm_that_lives_can_refuse(
     StartupStore(str(tmp_path / "cache"), 100).prepare()
     plan = StartupPlan(method=Method.DYNAMIC, owner=OWNER, key=KEY, live=(("jcmd",),))
     commands: Any = Ended(ended)
-    journal = Journal(str(tmp_path / "log"))
+    journal = Journal(str(tmp_path / "log"), lambda _: None)
     trio.run(StartupArchive(launch, plan, journal).watch, container, commands)
     assert noted(tmp_path, Note.FAILED) == failed
     assert "of the running JVM was not kept" in (tmp_path / "log").read_text()

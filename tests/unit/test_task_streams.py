@@ -52,8 +52,7 @@ class Told:
 
     def __init__(self, tmp_path: Path) -> None:
         self.messages: list[control.Message] = []
-        self.journal = Journal(str(tmp_path / "task.log"))
-        self.journal.attach(self.messages.append)
+        self.journal = Journal(str(tmp_path / "task.log"), self.messages.append)
 
     def events(self) -> list[str]:
         return [message.text for message in self.messages if isinstance(message, control.Event)]
