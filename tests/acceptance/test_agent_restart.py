@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from tests.support.agent import Agent
 from tests.support.jobs import job_file
 from tests.support.waiting import wait_for
+
+SIGHTING = re.compile(r"^(?P<at>\S+) \[warn\] .*OutOfMemoryError", re.MULTILINE)
+"""A line of a task's own log."""
+HEARD = re.compile(r"\[WARN\].*OutOfMemoryError.* timestamp=(?P<at>\S+)")
+"""The same in the agent's."""
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -34,6 +42,32 @@ def test_a_task_outlives_its_agent(lasting_agent: Agent, jar_url: str, end: str)
     assert job.task()["Restarts"] == 0
     seen = numbers(job.logs())
     assert seen == list(range(len(seen)))
+
+
+def test_what_a_task_tells_meanwhile_is_in_the_next_agents_log(
+    lasting_agent: Agent, jar_url: str
+) -> None:
+    """A line of its process waits for the next driver, and bears the time when it was said."""
+    job = lasting_agent.nomad.run(
+        job_file(kind="service", config={"args": ["50", "0"]}, artifact=f"{jar_url}/clock.jar")
+    )
+    job.wait_logs("tick 1 ")
+    [record] = lasting_agent.state_dir.glob("*/task.json")
+    jvm = json.loads(record.read_bytes())["container"]["pid"]
+    lasting_agent.stop()
+    logged = lasting_agent.log_size()
+    Path(f"/proc/{jvm}/fd/2").write_bytes(b"java.lang.OutOfMemoryError: Metaspace\n")
+    journal = record.with_name("task.log")
+    line = wait_for("the line", lambda: SIGHTING.search(journal.read_text()))
+    assert line is not None
+    second = datetime.fromisoformat(line["at"])
+    # The next one says when it is said, which has to be another second.
+    wait_for("another second", lambda: datetime.now(UTC) >= second + timedelta(seconds=2))
+    lasting_agent.start()
+    found = wait_for("the line", lambda: HEARD.search(lasting_agent.tail(logged, 1 << 22)))
+    assert found is not None
+    assert datetime.fromisoformat(found["at"]) - second < timedelta(seconds=1)
+    job.stop()
 
 
 def numbers(log: bytes) -> list[int]:
