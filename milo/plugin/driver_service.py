@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 from grpclib.const import Status
@@ -15,8 +17,13 @@ from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 if TYPE_CHECKING:
+    from milo.core.report import TaskEvent
     from milo.host.registry import Registry
 
+RESTORED_S: Final = 5.0
+"""How long after a recovery nothing is told of tasks. While Nomad's client restores an allocation,
+it drops the events of that with a warning, "no handler registered for event": it knows an
+allocation once all its tasks are recovered."""
 _NO_NETWORK = "Error: Milo does not make network namespaces; Nomad does"
 
 _Report = TypeVar("_Report")
@@ -41,6 +48,8 @@ class DriverService(drivers.DriverBase):
     def __init__(self, registry: Registry, ended: trio.Event) -> None:
         self._registry = registry
         self._ended = ended
+        self._recovering = 0
+        self._recovered_at = -math.inf
 
     # ---- about the driver
 
@@ -85,7 +94,12 @@ class DriverService(drivers.DriverBase):
         self, request: drivers.RecoverTaskRequest
     ) -> drivers.RecoverTaskResponse:
         """Find a running task again. The request's own task_id is always empty."""
-        await self._registry.recover(request.handle.config.id, request.handle.driver_state)
+        self._recovering += 1
+        try:
+            await self._registry.recover(request.handle.config.id, request.handle.driver_state)
+        finally:
+            self._recovering -= 1
+            self._recovered_at = trio.current_time()
         return drivers.RecoverTaskResponse()
 
     async def wait_task(self, request: drivers.WaitTaskRequest) -> drivers.WaitTaskResponse:
@@ -126,8 +140,21 @@ class DriverService(drivers.DriverBase):
     def task_events(
         self, request: drivers.TaskEventsRequest
     ) -> AsyncIterator[drivers.DriverTaskEvent]:
-        """Every task's events as they happen."""
-        return _converted(self._registry.events(), convert.event)
+        """Every task's events as they happen, but none while tasks are recovered."""
+        return _converted(self._events_heard(), convert.event)
+
+    async def _events_heard(self) -> AsyncGenerator[TaskEvent, None]:
+        async with aclosing(self._registry.events()) as events:
+            async for event in events:
+                while (wait_s := self._restoring_s()) > 0:  # noqa: ASYNC110
+                    await trio.sleep(wait_s)
+                yield event
+
+    def _restoring_s(self) -> float:
+        """Return how long Nomad's client is not to be told of events, at least."""
+        if self._recovering:
+            return RESTORED_S
+        return self._recovered_at + RESTORED_S - trio.current_time()
 
     async def exec_task(self, request: drivers.ExecTaskRequest) -> drivers.ExecTaskResponse:
         """Run a command in the task: a script check."""

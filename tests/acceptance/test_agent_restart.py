@@ -44,10 +44,13 @@ def test_a_task_outlives_its_agent(lasting_agent: Agent, jar_url: str, end: str)
     assert seen == list(range(len(seen)))
 
 
-def test_what_a_task_tells_meanwhile_is_in_the_next_agents_log(
+def test_what_a_task_tells_meanwhile_comes_to_the_next_agent(
     lasting_agent: Agent, jar_url: str
 ) -> None:
-    """A line of its process waits for the next driver, and bears the time when it was said."""
+    """A line of its process waits for the next driver, and bears the time when it was said.
+
+    The event, too, waits until Nomad's client knows the allocation again.
+    """
     job = lasting_agent.nomad.run(
         job_file(kind="service", config={"args": ["50", "0"]}, artifact=f"{jar_url}/clock.jar")
     )
@@ -67,6 +70,7 @@ def test_what_a_task_tells_meanwhile_is_in_the_next_agents_log(
     found = wait_for("the line", lambda: HEARD.search(lasting_agent.tail(logged, 1 << 22)))
     assert found is not None
     assert datetime.fromisoformat(found["at"]) - second < timedelta(seconds=1)
+    job.wait_event("OutOfMemoryError", timeout_s=30)
     job.stop()
 
 
