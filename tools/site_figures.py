@@ -36,8 +36,11 @@ STARTS_TEXT = """\
 
 Medians, in turns: `java -jar` on the host, and Milo's container, which records an
 [archive for the next start](howto/startup.md) at the first one.
-[Benchmarks](benchmarks.md#first-and-second-starts) has other JDKs.
+[Benchmarks](benchmarks.md#first-and-second-starts) has other JDKs{more}.
 """
+STARTS_DRIVER_HEADING = "### Beside Nomad's java driver"
+"""Where the page of benchmarks has it, the starts were measured beside that driver too."""
+STARTS_DRIVER_TEXT = ", and starts beside Nomad's `java` driver"
 IMAGE = re.compile(r'<p><img alt="([^"]*)" src="[^"]*figures/([\w-]+)\.svg" ?/?></p>')
 """An image that stands alone."""
 TEST = re.compile(r"<code>(test_\w+(?:\.py)?)</code>")
@@ -209,7 +212,8 @@ def _starts_section(page: str) -> str:
     found = starts(page)
     if not found:
         return ""
-    return STARTS_TEXT.format(chart=f'<div class="bars">\n{starts_chart(found)}\n</div>')
+    more = STARTS_DRIVER_TEXT if f"\n{STARTS_DRIVER_HEADING}\n" in page else ""
+    return STARTS_TEXT.format(chart=f'<div class="bars">\n{starts_chart(found)}\n</div>', more=more)
 
 
 def drawing(name: str, words: str) -> str:

@@ -16,6 +16,16 @@ AIMS = {"17": 10, "21": 10, "25": 25}
 """By how many per cent a second start is to be faster than ``java -jar``."""
 BUSY_SHARE = 0.1
 MIB = 1 << 20
+NAMED = 3
+"""How many are named of those that were not measured for one reason."""
+DRIVER_TEXT = """\
+### Beside Nomad's java driver
+
+How it was measured: both drivers in turns on one agent, seconds since the client has received the
+task, as its event says: with the task's directories, the java driver's chroot (a JDK and a shell)
+and an artifact from this machine. The first byte is that in Nomad's log file, which Nomad writes
+each tenth of a second; an application that ends prints itself when it was ready.
+"""
 
 
 def median(row: dict[str, Any], way: str, what: int) -> float:
@@ -38,7 +48,7 @@ def targets(results: dict[str, Any]) -> Iterator[Target]:
 def section(results: dict[str, Any]) -> str:
     """Return the whole section, with its heading."""
     parts = [STARTS, _state(results)]
-    parts += [f"Not measured: {' '.join(note.split())}\n" for note in results["notes"]]
+    parts += _not_measured(results["notes"])
     if found := list(targets(results)):
         met = sum(target.met for target in found)
         parts.append(
@@ -121,14 +131,6 @@ answered, for which they are asked every 5 ms.
 
 
 def _driver(rows: Sequence[dict[str, Any]]) -> str:
-    text = """\
-### Beside Nomad's java driver
-
-How it was measured: both drivers in turns on one agent, seconds since the client has received the
-task, as its event says: with the task's directories, the java driver's chroot (a JDK and a shell)
-and an artifact from this machine. The first byte is that in Nomad's log file, which Nomad writes
-each tenth of a second; an application that ends prints itself when it was ready.
-"""
     lines = []
     for row in rows:
         for what, name in ((BYTE, "first byte"), (READY, "ready")):
@@ -139,7 +141,20 @@ each tenth of a second; an application that ends prints itself when it was ready
                 (row["app"], row["release"], name, f"{java:.2f} s", f"{milo:.2f} s", change, starts)
             )
     head = ("application", "Java", "until", "`java`", "`milo`, second start", "", "starts each")
-    return f"{text}\n{table(head, lines)}"
+    return f"{DRIVER_TEXT}\n{table(head, lines)}"
+
+
+def _not_measured(notes: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each reason, which may be that of many starts."""
+    by_reason: dict[str, list[str]] = {}
+    for note in notes:
+        what, _, reason = " ".join(note.split()).partition(": ")
+        by_reason.setdefault(reason, []).append(what)
+    for reason, named in by_reason.items():
+        what = ", ".join(named[:NAMED])
+        if (more := len(named) - NAMED) > 0:
+            what += f" and {more} more"
+        yield f"Not measured: {what}{': ' if reason else ''}{reason}\n"
 
 
 def _memory(rows: Sequence[dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from mkdocs.exceptions import PluginError
 
+from tests.bench import startup_report
 from tools import record_terminal, site_figures
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,15 @@ def test_starts_are_drawn_of_the_newest_java_until_ready() -> None:
     label = tree.get("aria-label", "")
     assert label.startswith("Seconds until ready, Java 25. hello: java -jar 0.04 s, first start")
     assert label.endswith("shop: java -jar 2.00 s, first start 4.00 s, second start 1.00 s")
+
+
+def test_the_java_driver_is_named_where_starts_beside_it_were_measured() -> None:
+    """The landing page promises no figures that the page of benchmarks does not have."""
+    with_it = site_figures._starts_section(STARTS)
+    without = site_figures._starts_section(STARTS.partition("### Beside")[0])
+    assert with_it.endswith("has other JDKs, and starts beside Nomad's `java` driver.\n")
+    assert without.endswith("has other JDKs.\n")
+    assert site_figures.STARTS_DRIVER_HEADING in startup_report.DRIVER_TEXT
 
 
 def test_starts_that_were_not_measured_are_not_drawn() -> None:

@@ -104,6 +104,17 @@ def test_what_was_not_measured_is_named() -> None:
     assert not any("met" in line.split() for line in found)
 
 
+def test_what_was_not_measured_for_one_reason_is_one_sentence() -> None:
+    """Each start of a driver fails for the same reason, and is not named on a line of its own."""
+    notes = [f"app {number} by the driver milo: no archive" for number in range(15)]
+    found = [line for line in lines(notes=[*notes, "memory: none"]) if "Not measured" in line]
+    assert found == [
+        "Not measured: app 0 by the driver milo, app 1 by the driver milo, app 2 by the driver "
+        "milo and 12 more: no archive",
+        "Not measured: memory: none",
+    ]
+
+
 def test_the_rest_of_the_page_stays() -> None:
     """The section is put before the last one, and in the place of its own the next time."""
     first = startup_report.section(results(starts=[row(1.0)]))
