@@ -285,7 +285,7 @@ class ControlServer:
                     client.post(control.Done(seq=request.seq))
                 case control.Hello():
                     # What a driver has missed is told with the first one's answer.
-                    raise ControlError("Error: A client says hello once")
+                    raise ControlError("Error: A connection says hello once")
         except MiloError as exc:
             seq = getattr(request, "seq", -1)
             client.post(control.Done(seq=seq, error=control.cut(str(exc))))
