@@ -37,8 +37,19 @@ def test_a_kernel_in_user_mode_has_the_hosts_files_read_only(tmp_path: Path) -> 
     ]
     assert 'remount,bind,ro "$1"' in machine.USER_ROOT
     assert [f"hostfs={root}", "ro"] == words[(at := words.index(f"hostfs={root}")) : at + 2]
-    disks = ["ubd0r=/a", "ubd1r=/b", f"ubd2={tmp_path}/scratch.img"]
+    disks = ["ubd0rc=/a", "ubd1rc=/b", f"ubd2={tmp_path}/scratch.img"]
     assert [word for word in words if word.startswith("ubd")] == disks
+
+
+def test_a_machine_that_breaks_tells_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no exit status of pytest's, and what the engine said is shown."""
+    words = ["sh", "-c", "echo no lock to be had >&2; exit 1"]
+    monkeypatch.setattr(machine, "command", lambda _: words)
+    one = _machine(Kernel("6.1", Path("/boot/vmlinuz"), EMULATED), tmp_path)
+    assert machine.run(one, {"limit_s": "60", "test_s": "60"}, [], []) is None
+    assert "left no status" in (said := capsys.readouterr().out) and "no lock to be had" in said
 
 
 def test_names_of_kernels() -> None:

@@ -33,6 +33,10 @@ SCRATCH_BYTES = 8 << 30
 QUIET_S = 300
 """How much longer than a test may take nothing may be printed."""
 CONSOLE = "console.log"
+LOG = "qemu.log"
+"""What qemu, or the kernel in user mode, says itself."""
+LAST_LINES = 40
+"""Of these, how many are shown where a machine broke."""
 LOGIN = "serial-getty@ttyS0.service"
 SERIAL = "serial.log"
 """What the kernel and systemd print, where systemd is started."""
@@ -135,7 +139,8 @@ def _user(machine: Machine) -> list[str]:
         str(user_mode.preloaded(machine.kernel)),
         *(str(machine.kernel.image), f"mem={machine.memory_mib}M"),
         *("rootfstype=hostfs", "rootflags=/", f"hostfs={root}", "ro", "init=/bin/sh"),
-        *(f"ubd{number}r={disk}" for number, disk in enumerate(machine.disks)),
+        # Not locked (c): a machine of another kernel may have the same.
+        *(f"ubd{number}rc={disk}" for number, disk in enumerate(machine.disks)),
         f"ubd{len(machine.disks)}={_scratch(machine)}",
         *(f"uml_dir={machine.exchange}/", "umid=uml", "panic=-1"),
         *("con=null", "con0=null,fd:2", "console=tty0", "--", "/mnt/user.sh"),
@@ -212,7 +217,7 @@ def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[s
     if machine.kernel.engine == USER:
         _make_scratch(_scratch(machine))
     # Not this process's own stderr: qemu would open it anew, and empty it where it is a file.
-    with (exchange / "qemu.log").open("wb") as log:
+    with (exchange / LOG).open("wb") as log:
         process = subprocess.Popen(
             command(machine),
             stdin=subprocess.DEVNULL,
@@ -238,6 +243,8 @@ def run(machine: Machine, plan: dict[str, str], paths: list[Path], words: list[s
         _scratch(machine).unlink(missing_ok=True)
     with suppress(OSError, ValueError):
         return int((exchange / "status").read_text())
+    last = (exchange / LOG).read_text(errors="replace").splitlines()[-LAST_LINES:]
+    print("\n".join(("vm: the machine left no status; its last words:", *last)), flush=True)
     return None
 
 
