@@ -16,7 +16,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError, TaskNotFoundError, TaskRunningError, TaskStartError
 from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
-from tests.support.waiting import fail_after
+from tests.support.waiting import fail_after, scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -113,7 +113,7 @@ async def test_stop_kills_what_does_not_end(jar_dir: Path) -> None:
         await started(rig, task, b"running")
         before = time.monotonic()
         await rig.registry.stop(task.id, "SIGINT", 1.0)
-        assert 1.0 <= time.monotonic() - before < 8
+        assert 1.0 <= time.monotonic() - before < scaled(8)
         assert await rig.registry.wait(task.id) == ExitResult(signal=9)
         await task.read()
         assert b"asked to end" in task.out.text
@@ -127,7 +127,7 @@ async def test_stop_kills_whatever_its_signal_is(jar_dir: Path, name: str) -> No
         await started(rig, task, b"running")
         before = time.monotonic()
         await rig.registry.stop(task.id, name, 1.0)
-        assert 1.0 <= time.monotonic() - before < 8
+        assert 1.0 <= time.monotonic() - before < scaled(8)
         assert await rig.registry.wait(task.id) == ExitResult(signal=9)
         await task.read()
         assert b"asked to end" not in task.out.text
