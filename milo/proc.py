@@ -31,7 +31,7 @@ if sys.platform != "linux":  # pragma: no cover
     raise ImportError("Milo runs on Linux only")
 
 PR_SET_PDEATHSIG: Final = 1
-PR_SET_KEEPCAPS: Final = 8
+PR_GET_PDEATHSIG: Final = 2
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 CLONE_NEWNET: Final = 0x40000000
@@ -86,6 +86,13 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
     prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def death_signal() -> int:
+    """Return the signal of `die_with`; 0 without one. The kernel forgets it with the user."""
+    number = ctypes.c_int()
+    _checked(_libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0))
+    return number.value
 
 
 def set_process_name(name: str) -> None:
@@ -369,6 +376,28 @@ def set_capabilities(mask: int) -> None:
     low, high = mask & 0xFFFF_FFFF, mask >> 32
     header = struct.pack("=II", CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)))
+
+
+def use_capabilities(mask: int | None) -> None:
+    """Use just the capabilities of a bit mask, as far as this process has them; None: all.
+
+    What it has stays as it is: capset(2). Raises OSError.
+    """
+    header = struct.pack("=II", CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, sets))
+    _, permitted_low, inherited_low, _, permitted_high, inherited_high = struct.unpack("=6I", sets)
+    low, high = permitted_low, permitted_high
+    if mask is not None:
+        low, high = low & mask & 0xFFFF_FFFF, high & mask >> 32
+    _checked(
+        _libc.capset(
+            header,
+            struct.pack(
+                "=6I", low, permitted_low, inherited_low, high, permitted_high, inherited_high
+            ),
+        )
+    )
 
 
 def status_field(name: bytes, pid: int | str = "self") -> bytes | None:

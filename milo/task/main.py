@@ -56,15 +56,15 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
     if mode == CLEAN:
         trio.run(clean, _launch_to_clean(state_dir), Reaper(reap_all=True))
     else:
-        launch = read_launch(state_dir)
-        takeover = None
+        start: Takeover | Preparer
         if mode.startswith(ADOPT):
-            record = _read_record(state_dir)
-            if record is None:
-                raise StateError(state_dir, "there is no record of a task to take over")
-            names = adopted_names(mode)
-            takeover = Takeover(record, dict(zip(names, fds[1:], strict=False)))
-        if takeover is None or LOCK not in takeover.descriptors:
+            start = _takeover(mode, state_dir, fds)
+        else:
+            # Before there is an event loop. It reads and checks while this process gets ready.
+            start = Preparer.fork()
+            start.ask(state_dir)
+        launch = read_launch(state_dir)
+        if isinstance(start, Preparer) or LOCK not in start.descriptors:
             # Held until this process ends, however it does. A read-only one can be locked too.
             with contextlib.suppress(OSError):
                 take_lock(state_dir)
@@ -72,10 +72,16 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
         supervisor = Supervisor(
             launch, Reaper(reap_all=True), listener=listener, keeper=Keeper(channel)
         )
-        # Before there is an event loop.
-        start = takeover or Preparer.fork()
         trio.run(supervisor.run, start)
     return 0
+
+
+def _takeover(mode: str, state_dir: str, fds: Sequence[int]) -> Takeover:
+    """Return what a successor of ``mode`` goes on with; raises `StateError`."""
+    record = _read_record(state_dir)
+    if record is None:
+        raise StateError(state_dir, "there is no record of a task to take over")
+    return Takeover(record, dict(zip(adopted_names(mode), fds[1:], strict=False)))
 
 
 def _launch_to_clean(state_dir: str) -> Launch:

@@ -7,7 +7,7 @@ elapsed time, and the kernel's OOM killer takes it first. It writes the bundle a
 reads none of these files and can answer meanwhile.
 
 It is forked before there is an event loop, because forking a process that has one is not safe, and
-waits to be told which task it prepares.
+waits to be told which task it prepares. A task process tells it at once, and gets ready meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from milo.proc import (
     set_oom_score_adj,
     set_process_name,
 )
-from milo.task.children import Reaper
+from milo.task.children import Child, Reaper
 from milo.task.containment import fault
 from milo.task.java.application import resolve_application
 from milo.task.java.class_path import missing_sentence
@@ -107,6 +107,9 @@ class Preparer:
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self._pid = pid
         self._sock = sock
+        self._child: Child | None = None
+        self.asked_s = 0.0
+        """When it was asked, by time.monotonic(); 0 before."""
 
     @classmethod
     def fork(cls) -> Preparer:
@@ -133,19 +136,37 @@ class Preparer:
         theirs.close()
         return cls(pid, ours)
 
+    def ask(self, state_dir: str) -> None:
+        """Let it begin with the task in ``state_dir``; `prepare` says what comes of that.
+
+        Once is enough. Whoever calls this removes the bundle, whatever comes.
+        """
+        if not self.asked_s:
+            self.asked_s = time.monotonic()
+            with contextlib.suppress(OSError):  # it has ended
+                self._sock.send(os.fsencode(state_dir))
+
+    def watch(self, reaper: Reaper) -> None:
+        """Have ``reaper`` watch it, before that runs: it may drop the status of a child unwatched.
+
+        Once asked, it may end at any moment. Once is enough.
+        """
+        if self._child is None:
+            with contextlib.suppress(ChildProcessError):  # which `prepare` tells
+                self._child = reaper.adopt(self._pid)
+
     async def prepare(self, launch: Launch, reaper: Reaper) -> tuple[Prepared, MountCheck]:
         """Have the bundle of ``launch`` written, and return what is known then.
 
         ``reaper`` runs. Whoever calls this closes the `MountCheck`, and removes the bundle also
-        when it fails. Cancellation kills the child, and waits for that.
+        when it fails. Cancellation kills the child, and waits for that; otherwise `aclose` does.
 
         Raises:
             TaskStartError: the task cannot start, or its preparation took too much.
         """
-        try:
-            child = reaper.adopt(self._pid)
-        except ChildProcessError:
-            raise _ended("before it was asked for anything") from None
+        self.watch(reaper)
+        if (child := self._child) is None:
+            raise _ended("before it was asked for anything")
         verdict: _Verdict | None = None
         fds: list[int] = []
         try:
@@ -154,7 +175,7 @@ class Preparer:
                 trio.move_on_after(TIMEOUT_S) as scope,
                 contextlib.suppress(OSError),
             ):
-                await sock.send(os.fsencode(launch.state_dir))
+                self.ask(launch.state_dir)
                 verdict = await _receive(sock, fds)
             if scope.cancelled_caught:
                 raise _too_much(f"{TIMEOUT_S:g} s")
@@ -170,12 +191,19 @@ class Preparer:
                 raise StateError(launch.state_dir, "what was prepared is not there")
             passed, fds = fds, []
             return prepared, MountCheck.received(prepared.held, passed)
-        finally:
+        except BaseException:
             close_all(fds)
-            with contextlib.suppress(ProcessLookupError):
-                child.signal(signal.SIGKILL)  # unless it has ended, as it does behind its verdict
-            with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
-                await child.wait()
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Return once it has ended, if `prepare` was called; it is killed if need be."""
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._child.signal(signal.SIGKILL)  # it may have ended, as it does behind its verdict
+        with trio.CancelScope(shield=True), trio.move_on_after(KILL_TIMEOUT_S):
+            await self._child.wait()
 
     def close(self) -> None:
         """Let one that was never asked go: it ends. May be called in any case."""

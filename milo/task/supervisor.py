@@ -57,7 +57,9 @@ from milo.task.oci.container import (
     adopt,
     create,
     discard_bundle,
+    pause_process,
 )
+from milo.task.oci.pause import PauseProcess
 from milo.task.preparer import Prepared, Preparer, read_prepared
 from milo.task.root.mount_check import MountCheck
 
@@ -126,6 +128,8 @@ class Supervisor:
         A `Preparer` has been forked for it; a `Takeover` is of one that another process has
         started. Cancellation kills the container, waits for it, and leaves nothing behind.
         """
+        if isinstance(start, Preparer):
+            start.watch(self._reaper)
         # Around everything else, since all clean-up may wait for a child.
         async with self._reaper.running(), trio.open_nursery() as services:
             if self._server is not None:
@@ -163,22 +167,22 @@ class Supervisor:
         """Make the container and let the application run. Leaves nothing when it fails."""
         with contextlib.ExitStack() as undo:
             undo.callback(discard_bundle, self.launch, cgroup_path(self.launch))
-            prepared, mount_check = await self._prepare(preparer)
-            with contextlib.closing(mount_check):
-                streams = Streams.open(self.launch, prepared.policy, self._journal)
-                self._streams = streams
-                undo.callback(streams.close)
-                for name in prepared.removed:
-                    self._journal.log("info", f"an old flight recording was removed: {name}")
-                for warning in prepared.warnings:
-                    self._journal.event(warning)
-                    streams.print_first(warning)
-                container = await self._create(prepared.bundle, mount_check, streams)
-                second_step = None
-                if prepared.startup.second_step:
-                    second_step = SecondStep(
-                        self.launch, self._reaper, prepared.bundle, mount_check
-                    )
+            preparer.ask(self.launch.state_dir)
+            self._marks["begin"] = preparer.asked_s
+            async with (
+                contextlib.aclosing(preparer),
+                pause_process(self.launch, self._reaper) as pause,
+            ):
+                prepared, mount_check = await self._prepare(preparer)
+                with contextlib.closing(mount_check):
+                    streams = self._open_streams(prepared)
+                    undo.callback(streams.close)
+                    container = await self._create(prepared.bundle, mount_check, streams, pause)
+                    second_step = None
+                    if prepared.startup.second_step:
+                        second_step = SecondStep(
+                            self.launch, self._reaper, prepared.bundle, mount_check
+                        )
             try:
                 if self._ladder.requested:
                     raise _stopped()
@@ -218,7 +222,23 @@ class Supervisor:
         self._mark("prepare")
         return made[0]
 
-    async def _create(self, bundle: Bundle, mount_check: MountCheck, streams: Streams) -> Container:
+    def _open_streams(self, prepared: Prepared) -> Streams:
+        """Open the streams, and tell what the preparer has to say."""
+        streams = self._streams = Streams.open(self.launch, prepared.policy, self._journal)
+        for name in prepared.removed:
+            self._journal.log("info", f"an old flight recording was removed: {name}")
+        for warning in prepared.warnings:
+            self._journal.event(warning)
+            streams.print_first(warning)
+        return streams
+
+    async def _create(
+        self,
+        bundle: Bundle,
+        mount_check: MountCheck,
+        streams: Streams,
+        pause: PauseProcess | None,
+    ) -> Container:
         for note in bundle.notes:
             self._journal.log("warn", note)
         self._write_record(bundle.container_id, bundle.cgroup_path, None)
@@ -230,6 +250,7 @@ class Supervisor:
             console=self._console,
             stdout=streams.container_stdout,
             stderr=streams.container_stderr,
+            pause=pause,
         )
         try:
             self._write_record(bundle.container_id, bundle.cgroup_path, container)

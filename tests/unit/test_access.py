@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
+import signal
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from milo import proc
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import TaskOptions
 from milo.core.container.mounts import Bind
@@ -249,10 +252,53 @@ def test_a_long_class_path_takes_few_descriptors(scene: Scene) -> None:
     assert "199.jar" in text
 
 
-def test_a_child_that_is_killed_refuses_nothing(
+def test_who_cannot_become_the_user_refuses_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The application then says itself what it cannot read."""
     (scene.local / "app.jar").chmod(0o600)
-    monkeypatch.setattr(access.Identity, "assume", lambda _: os.kill(os.getpid(), 9))
+
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "setgroups", refuse)
+    monkeypatch.setattr(access, "groups_are_kept", lambda: False)
     scene.check()
+
+
+@pytest.mark.parametrize("user", [OTHER, User(0, 0, (), "root")])
+def test_whoever_asks_is_afterwards_what_it_was(
+    scene: Scene, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the answer is, and also when the question fails."""
+    outside = os.fork()
+    if outside == 0:  # of the test's own process no signal is set
+        status = 1
+        try:
+            proc.die_with(os.getppid(), signal.SIGURG)
+            before = identity()
+            scene.check(user)
+            assert identity() == before
+            (scene.local / "app.jar").chmod(0o000)
+            scene.refused(user)
+            assert identity() == before
+
+            def fail(*_: object) -> str:
+                assert identity() != before
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(access, "_refuses", fail)
+            with pytest.raises(ZeroDivisionError):
+                scene.check(user)
+            assert identity() == before
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(outside, 0) == (outside, 0)
+
+
+def identity() -> tuple[object, ...]:
+    """Return all that changes with a process's user."""
+    fields = (proc.status_field(name) for name in (b"CapPrm", b"CapEff", b"CapInh", b"CapBnd"))
+    ids = os.getresuid(), os.getresgid(), os.getgroups()
+    return (*ids, *fields, proc.death_signal())

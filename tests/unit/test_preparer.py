@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import resource
@@ -49,7 +50,7 @@ async def run(launch: Launch, what: Prepare, monkeypatch: pytest.MonkeyPatch) ->
     reaper = Reaper(reap_all=False)
     child = Preparer.fork()
     with trio.fail_after(60):
-        async with reaper.running():
+        async with reaper.running(), contextlib.aclosing(child):
             _, check = await child.prepare(launch, reaper)
     return check
 
@@ -207,3 +208,22 @@ def test_one_that_is_not_asked_ends() -> None:
     child.close()
     pid, status = os.waitpid(child._pid, 0)
     assert (pid, status) == (child._pid, 0)
+
+
+async def test_one_that_ends_before_anybody_waits_for_it(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy host the child is done before its task process has come to reap anything."""
+
+    def fail(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
+        raise ConfigError("args", "no good", "better")
+
+    monkeypatch.setattr(preparer, "prepare", fail)
+    child = Preparer.fork()
+    child.ask(launch.state_dir)
+    os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it blocks nobody
+    reaper = Reaper(reap_all=True)
+    child.watch(reaper)
+    with pytest.RaisesGroup(pytest.RaisesExc(TaskStartError, match="no good")):
+        async with reaper.running():
+            await child.prepare(launch, reaper)

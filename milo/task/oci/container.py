@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import attrs
@@ -20,7 +20,7 @@ from milo import cgroup_files
 from milo.core.container import crun as crun_args
 from milo.core.launch import Launch
 from milo.core.records import CRUN_LOG, PID_FILE, MemoryPeak, ProcessId, TaskRecord
-from milo.errors import ControlError, CrunError, MiloError, StateError
+from milo.errors import ControlError, CrunError, MiloError, PauseProcessError, StateError
 from milo.namespaces import pid_namespace_members
 from milo.proc import identify
 from milo.process_signals import is_ending
@@ -47,24 +47,28 @@ async def create(
     console: Console | None = None,
     stdout: int,
     stderr: int,
+    pause: PauseProcess | None = None,
 ) -> Container:
     """Create the container; its process waits, and inherits the two descriptors.
 
     With a terminal, it has that instead. ``mount_check`` holds what ``bundle`` names, and stays the
-    caller's. When this fails, or is cancelled, nothing is left of the container nor of the bundle.
+    caller's. ``pause`` is of `pause_process`; without it one is made here. When this fails, or is
+    cancelled, nothing is left of the container nor of the bundle.
 
     Raises:
         CrunError, CrunMissingError: with crun's own words.
         StateError: something was exchanged while it was being mounted, or the kernel refuses.
     """
-    pause: PauseProcess | None = None
     child: Child | None = None
     placement = cgroup_placement.placement_of(launch)
     try:
-        if not bundle.host_pids:
-            pause = PauseProcess(
-                reaper, launch.state_dir, launch.network, returns=launch.rights.returns
-            )
+        if bundle.host_pids:
+            if pause is not None:
+                pause.kill()
+                await pause.end()
+            pause = None
+        elif pause is None:
+            pause = _fork_pause(launch, reaper)
         child = await _create(launch, reaper, bundle, pause, console or Console(), (stdout, stderr))
         process = identify(child.pid)
         if process is None:
@@ -99,6 +103,31 @@ async def create(
                 await pause.end()
         raise
     return container
+
+
+@contextlib.asynccontextmanager
+async def pause_process(launch: Launch, reaper: Reaper) -> AsyncIterator[PauseProcess | None]:
+    """Yield a pause process for `create`, to be forked while something else takes longer.
+
+    None where the container seems to get none, or none can be forked now: `create` sees to that.
+    Nothing is left of it when the block fails.
+    """
+    pause = None
+    if launch.config.get("pid_mode", launch.plugin.default_pid_mode) != "host":
+        with contextlib.suppress(PauseProcessError, OSError):
+            pause = _fork_pause(launch, reaper)
+    try:
+        yield pause
+    except BaseException:
+        if pause is not None:
+            with trio.CancelScope(shield=True):
+                pause.kill()
+                await pause.end()
+        raise
+
+
+def _fork_pause(launch: Launch, reaper: Reaper) -> PauseProcess:
+    return PauseProcess(reaper, launch.state_dir, launch.network, returns=launch.rights.returns)
 
 
 async def _create(
