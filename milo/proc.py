@@ -20,7 +20,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -90,8 +90,7 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
 
 def death_signal() -> int:
     """Return the signal of `die_with`; 0 without one. The kernel forgets it with the user."""
-    number = ctypes.c_int()
-    _checked(_libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0))
+    _checked(_libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(number := ctypes.c_int()), 0, 0, 0))
     return number.value
 
 
@@ -314,18 +313,6 @@ def open_descriptors() -> list[int]:
     return [int(name) for name in os.listdir("/proc/self/fd")]
 
 
-def close_all_but(keep: Iterable[int], below: int) -> None:
-    """Close the descriptors of this process that are less than ``below``, and not in ``keep``.
-
-    One system call for each gap, close_range(2), where the kernel has that (Linux 5.9).
-    """
-    first = 0
-    for fd in (*sorted(keep), below):
-        if first < fd:  # of (0, 0) Python 3.11 makes a range to the highest number there is
-            os.closerange(first, fd)
-        first = fd + 1
-
-
 def descriptor_path(fd: int) -> str:
     """Return a path that leads to what ``fd``, a descriptor of this process, has open."""
     return f"/proc/self/fd/{fd}"
@@ -379,25 +366,16 @@ def set_capabilities(mask: int) -> None:
 
 
 def use_capabilities(mask: int | None) -> None:
-    """Use just the capabilities of a bit mask, as far as this process has them; None: all.
+    """Use just the capabilities of a bit mask, of those that this process has; None: all of them.
 
-    What it has stays as it is: capset(2). Raises OSError.
+    It keeps them: capset(2). Raises OSError.
     """
-    header = struct.pack("=II", CAPABILITY_VERSION_3, 0)
-    sets = ctypes.create_string_buffer(24)
+    header, sets = struct.pack("=II", CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
     _checked(_libc.capget(header, sets))
-    _, permitted_low, inherited_low, _, permitted_high, inherited_high = struct.unpack("=6I", sets)
-    low, high = permitted_low, permitted_high
-    if mask is not None:
-        low, high = low & mask & 0xFFFF_FFFF, high & mask >> 32
-    _checked(
-        _libc.capset(
-            header,
-            struct.pack(
-                "=6I", low, permitted_low, inherited_low, high, permitted_high, inherited_high
-            ),
-        )
-    )
+    _, low, low_inherited, _, high, high_inherited = struct.unpack("=6I", sets)
+    used = (low | high << 32) & (-1 if mask is None else mask)
+    new = (used & 0xFFFF_FFFF, low, low_inherited, used >> 32, high, high_inherited)
+    _checked(_libc.capset(header, struct.pack("=6I", *new)))
 
 
 def status_field(name: bytes, pid: int | str = "self") -> bytes | None:

@@ -22,11 +22,11 @@ import socket
 from typing import Final, NoReturn
 
 from milo.core.spawning import END_OF_PATH, KEEP, SPAWNED_FD, is_kept
-from milo.proc import close_all_but, open_descriptors, set_process_name
+from milo.proc import open_descriptors, set_process_name
 from milo.task import main as task_main
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
-from milo.unix_sockets import close_all, passed_descriptors
+from milo.unix_sockets import close_all, close_all_but, passed_descriptors
 
 MAX_REQUEST_BYTES: Final = 4096
 MAX_DESCRIPTORS: Final = 16

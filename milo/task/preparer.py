@@ -19,6 +19,7 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 import attrs
@@ -29,6 +30,7 @@ from milo import cgroup_files
 from milo.core import control, records
 from milo.core.config.spelling import in_options, words_in_options
 from milo.core.config.task_options import TaskOptions, parse_task_options
+from milo.core.container.spec import User
 from milo.core.java.application import java_arguments
 from milo.core.launch import Application, Launch
 from milo.errors import MiloError, StateError, TaskStartError
@@ -196,6 +198,28 @@ class Preparer:
             await self.aclose()
             raise
 
+    async def prepare_unless(
+        self, stopped: Callable[[], Awaitable[object]], launch: Launch, reaper: Reaper
+    ) -> tuple[Prepared, MountCheck] | None:
+        """Do that, and return None as soon as ``stopped`` returns before it is done."""
+        made: list[tuple[Prepared, MountCheck]] = []
+        failure: list[MiloError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def end_when_stopped() -> None:
+                await stopped()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_when_stopped)
+            try:
+                made.append(await self.prepare(launch, reaper))
+            except MiloError as exc:
+                failure.append(exc)  # raised outside, where no group wraps it
+            nursery.cancel_scope.cancel()
+        for error in failure:
+            raise error
+        return made[0] if made else None
+
     async def aclose(self) -> None:
         """Return once it has ended, if `prepare` was called; it is killed if need be."""
         if self._child is None:
@@ -257,13 +281,13 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
     inspected_s = time.monotonic()
     removed = remove_old(launch, plan.recording) if plan.recording else []
     try:
-        bundle, check = _lay_out(launch, options, app, plan, startup)
+        bundle, check = _lay_out(launch, options, app, user, plan, startup)
     except MiloError:
         # Another process may have removed the archive since, or the operator the whole cache.
         if startup.bind is None or os.path.lexists(startup.bind.source):
             raise
         startup = StartupPlan(remark="No startup archive, because it has just been removed")
-        bundle, check = _lay_out(launch, options, app, plan, startup)
+        bundle, check = _lay_out(launch, options, app, user, plan, startup)
     missing = missing_sentence(launch, app.jar, bundle.binds) if app.jar else ""
     prepared = Prepared(
         policy=PumpPolicy.of(options.log_overflow, options.log_block_timeout_s),
@@ -280,11 +304,16 @@ def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
 
 
 def _lay_out(
-    launch: Launch, options: TaskOptions, app: Application, plan: JvmPlan, startup: StartupPlan
+    launch: Launch,
+    options: TaskOptions,
+    app: Application,
+    user: User,
+    plan: JvmPlan,
+    startup: StartupPlan,
 ) -> tuple[Bundle, MountCheck]:
     """Write the bundle, and hold what it mounts; raises `MiloError`."""
     arguments = java_arguments(app, options, (*plan.tuning.arguments, *startup.arguments))
-    bundle = write_bundle(launch, options, app, arguments, startup.bind)
+    bundle = write_bundle(launch, options, app, arguments, startup.bind, user)
     wanted = needs(launch, app, bundle.binds, bundle.work_dir)
     access.check(wanted, bundle.binds, launch, options, bundle.user)
     check = MountCheck(

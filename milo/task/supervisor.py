@@ -201,26 +201,12 @@ class Supervisor:
 
     async def _prepare(self, preparer: Preparer) -> tuple[Prepared, MountCheck]:
         """Have the task prepared, unless it is stopped meanwhile."""
-        made: list[tuple[Prepared, MountCheck]] = []
-        failure: list[MiloError] = []
-        async with trio.open_nursery() as nursery:
-
-            async def end_when_stopped() -> None:
-                await self._ladder.wait_requested()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(end_when_stopped)
-            try:
-                made.append(await preparer.prepare(self.launch, self._reaper))
-            except MiloError as exc:
-                failure.append(exc)  # raised outside, where no group wraps it
-            nursery.cancel_scope.cancel()
-        for error in failure:
-            raise error
-        if not made:
+        stopped = self._ladder.wait_requested
+        made = await preparer.prepare_unless(stopped, self.launch, self._reaper)
+        if made is None:
             raise _stopped()
         self._mark("prepare")
-        return made[0]
+        return made
 
     def _open_streams(self, prepared: Prepared) -> Streams:
         """Open the streams, and tell what the preparer has to say."""

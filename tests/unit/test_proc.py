@@ -313,10 +313,10 @@ def test_a_groups_limits(mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_child_closes_what_is_not_its_own() -> None:
     """All below a number, but for some, wherever these lie; nothing that is not below it."""
     code = (
-        "import os; from milo import proc; "
+        "import os; from milo import unix_sockets; "
         "null = os.open(os.devnull, os.O_RDWR); "
         "fds = [os.dup2(null, number) for number in (10, 11, 12, 20, 29, 30)]; "
-        "proc.close_all_but((0, 11, 1, 2, 20), below=30); "
+        "unix_sockets.close_all_but((0, 11, 1, 2, 20), below=30); "
         "print(*(fd for fd in range(9, 40) if os.path.exists(f'/proc/self/fd/{fd}')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -86,13 +86,15 @@ def write_bundle(
     app: Application,
     argv: tuple[str, ...],
     own: Bind | None = None,
+    user: spec.User | None = None,
 ) -> Bundle:
     """Write ``<state_dir>/bundle`` for the task, replacing what an earlier try left there.
 
     On cgroup v1 it also makes the parents of the container's cgroup. `remove_bundle` and
     `cgroups.remove_leftovers` take it all away again.
 
-    ``argv`` is the application's command line inside the container, ``own`` a mount of Milo's.
+    ``argv`` is the application's command line inside the container, ``own`` a mount of Milo's,
+    ``user`` what `privileges.permitted_user` has said, where that was asked before.
 
     Raises:
         UserError: the job's user is not on this host, or is not permitted.
@@ -101,7 +103,7 @@ def write_bundle(
         NetworkError: the allocation's network namespace is gone.
         StateError: the state directory or one of the task's directories cannot be used.
     """
-    user = privileges.permitted_user(launch, options)
+    user = user or privileges.permitted_user(launch, options)
     cwd = work_dir.check(options.work_dir)
     check_brought(launch)
     brought.guard(launch)
