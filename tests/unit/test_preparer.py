@@ -210,7 +210,7 @@ def test_one_that_is_not_asked_ends() -> None:
     assert (pid, status) == (child._pid, 0)
 
 
-async def test_one_that_ends_before_anybody_waits_for_it(
+def test_one_that_ends_before_anybody_waits_for_it(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy host the child is done before its task process has come to reap anything."""
@@ -218,12 +218,23 @@ async def test_one_that_ends_before_anybody_waits_for_it(
     def fail(_: Launch) -> tuple[preparer.Prepared, MountCheck]:
         raise ConfigError("args", "no good", "better")
 
+    async def prepare(child: Preparer) -> None:
+        reaper = Reaper(reap_all=True)
+        child.watch(reaper)
+        with pytest.RaisesGroup(pytest.RaisesExc(TaskStartError, match="no good")):
+            async with reaper.running():
+                await child.prepare(launch, reaper)
+
     monkeypatch.setattr(preparer, "prepare", fail)
-    child = Preparer.fork()
-    child.ask(launch.state_dir)
-    os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it blocks nobody
-    reaper = Reaper(reap_all=True)
-    child.watch(reaper)
-    with pytest.RaisesGroup(pytest.RaisesExc(TaskStartError, match="no good")):
-        async with reaper.running():
-            await child.prepare(launch, reaper)
+    task_process = os.fork()  # it reaps, and ends, all its children
+    if task_process == 0:
+        status = 1
+        try:
+            child = Preparer.fork()
+            child.ask(launch.state_dir)
+            os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
+            trio.run(prepare, child)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(task_process, 0) == (task_process, 0)
