@@ -55,6 +55,6 @@ def test_a_thin_jar_without_its_libraries(nomad: Nomad, jar_dir: Path, tmp_path:
         job = nomad.run(job_file(artifact=f"{url}/thin.jar"))
         job.wait_state("dead")
     words = "The Class-Path of /local/thin.jar names what is not there: lib/one.jar, lib/two.jar."
-    assert any(words in event for event in job.events()), job.events()
-    assert job.logs("-stderr").decode().startswith(words)
+    job.wait_event(words)
+    assert job.wait_logs(words, "-stderr").startswith(words)
     assert job.exit_code() == 0

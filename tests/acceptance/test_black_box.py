@@ -37,7 +37,7 @@ def test_a_task_that_was_killed(dev_agent: Agent, jar_url: str, tmp_path: Path) 
     wait_for("a recording", recorded)
     dev_agent.nomad.cli("alloc", "signal", "-s", "SIGKILL", job.allocation())
     job.wait_state("dead")
-    [event] = [one for one in job.events() if "more: milo post-mortem " in one]
+    event = job.wait_event("more: milo post-mortem ")
     named = event.rpartition("post-mortem ")[2][:SHORT_ID_CHARS]
     job.stop()
     target = tmp_path / "a.jfr"

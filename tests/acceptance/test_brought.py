@@ -11,7 +11,6 @@ from tests.acceptance.conftest import RunJar
 from tests.support.agent import Agent, agent_with_volume
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
-from tests.support.waiting import wait_for
 
 
 def template(destination: str, data: str) -> str:
@@ -62,7 +61,7 @@ def test_what_was_written_is_there_after_a_restart(run_jar: RunJar) -> None:
     job = run_jar("shell.jar", args=[script], attempts=1)
     job.wait_state("dead")
     assert job.task()["Restarts"] == 1
-    assert job.logs() == b"kept\n"
+    job.wait_log(b"kept\n")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +121,6 @@ def test_nomad_clears_up_behind_it(run_jar: RunJar, dev_agent: Agent) -> None:
     assert (directory / "app/e").exists()
     dev_agent.note_allocations()
     job.nomad.cli("job", "stop", "-purge", "-detach", job.id)
-    job.nomad.cli("system", "gc")
-    wait_for("the allocation to go", lambda: not directory.exists())
+    job.nomad.collect(lambda: [directory.name] * directory.exists())
     told = dev_agent.tail(start, 10_000_000).splitlines()
     assert not [line for line in told if "ailed to unmount" in line or "ailed to delete" in line]

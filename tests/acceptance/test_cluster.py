@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -16,6 +18,7 @@ from tests.support import nomads, pages
 from tests.support.agent import MILO
 from tests.support.cluster import Cluster
 from tests.support.jobs import NEVER_AGAIN, job_file, shell_job
+from tests.support.nomad import Nomad
 from tests.support.waiting import wait_for
 
 pytestmark = [
@@ -166,7 +169,11 @@ def test_dispatch(town: Cluster, jar_url: str) -> None:
     assert {one["JobID"] for one in ended} == set(jobs)
     for number in range(0, DISPATCHES, 20):
         [alloc] = [one for one in ended if one["JobID"] == jobs[number]]
-        assert town.logs(alloc["ID"]) == f"word {number}\n"
+        wait_for("its word", partial(_has_logged, town, alloc["ID"], f"word {number}\n"))
+
+
+def _has_logged(town: Cluster, alloc: str, text: str) -> bool:
+    return town.logs(alloc) == text
 
 
 def test_system_and_periodic_jobs(town: Cluster, jar_url: str) -> None:
@@ -215,6 +222,8 @@ def test_namespaces_and_tokens(town: Cluster, jar_url: str, tmp_path: Path) -> N
     with pytest.raises(AssertionError, match="not allowed"):
         town.nomad.cli("job", "run", "-detach", str(file))
     file.write_text(text.replace('type = "service"', 'type = "service"\nnamespace = "with"'))
+    # A server that follows another one learns of a token a moment later.
+    wait_for("the token to be known", lambda: _knows(limited))
     limited.cli("job", "run", "-detach", str(file))
 
     def running() -> list[dict[str, str]]:
@@ -227,6 +236,13 @@ def test_namespaces_and_tokens(town: Cluster, jar_url: str, tmp_path: Path) -> N
     with pytest.raises(AssertionError, match=r"Permission denied|403"):
         limited.cli("alloc", "exec", "-t=false", *place, "true")
     assert town.nomad.cli("alloc", "exec", "-t=false", *place, "echo", "yes") == "yes\n"
+
+
+def _knows(nomad: Nomad) -> bool:
+    try:
+        return bool(nomad.get("/v1/acl/token/self"))
+    except urllib.error.HTTPError:
+        return False
 
 
 def test_variables_and_identity(town: Cluster, jar_url: str) -> None:
@@ -269,6 +285,8 @@ def test_a_token_for_the_doctor(town: Cluster, tmp_path: Path) -> None:
         )
         return {one["check"]: one["verdict"] for one in json.loads(done.stdout)["checks"]}
 
+    # A server that follows another one learns of a token a moment later.
+    wait_for("the token to be known", lambda: verdicts(secret)["agent"] == "ok")
     found = verdicts(secret)
     assert found["agent"] == found["driver"] == found["plugin_dir"] == "ok", found
     without = verdicts("")

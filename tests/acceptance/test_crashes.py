@@ -65,7 +65,7 @@ def test_sigterm_under_xrs(run_jar: RunJar) -> None:
     job = run_jar("dies.jar", args=["wait"], jvm_options=["-Xrs"], kind="service", task=options)
     job.wait_logs("pid 2\n")
     job.nomad.cli("job", "stop", "-detach", job.id)
-    job.wait_state("dead", 15)
+    job.wait_state("dead", 20)
     assert job.exit_code() == 143
     event(job, "Signal: 15")
 

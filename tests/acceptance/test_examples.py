@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_graceful_stop(nomad: Nomad, jar_url: str) -> None:
     job = run_example(nomad, jar_url, "graceful-stop")
     job.wait_logs("running")
     job.stop()
-    assert job.logs().decode() == "running\nasked to end\nended in peace\n"
+    job.wait_log(b"running\nasked to end\nended in peace\n")
 
 
 def test_web_service(nomad: Nomad, jar_url: str) -> None:
@@ -64,7 +65,7 @@ def test_web_service(nomad: Nomad, jar_url: str) -> None:
     wait_for("a successful health check", healthy, 60)
     job.wait_logs("served /health")
     job.stop()
-    assert job.logs().decode().endswith("stopped\n")
+    assert job.wait_logs("stopped\n").endswith("stopped\n")
 
 
 def test_debug(nomad: Nomad, jar_url: str) -> None:
@@ -83,14 +84,16 @@ def test_java_versions(nomad: Nomad, jar_url: str) -> None:
     if not nomad.node()["Attributes"].get("driver.milo.java.17"):
         pytest.skip("this host has no Java 17, which the example is about")
     job = run_example(nomad, jar_url, "java-versions")
-    job.wait_state("dead")
+    job.allocation()
+    for name, words in (("on-17", "Runs on Java 17"), ("on-17-or-later", "Runs on Java")):
+        wait_for(f"{words!r} of {name}", partial(told, job, name, words), 60)
+
+
+def told(job: Job, task: str, words: str) -> bool:
+    """Whether an event of one of the job's tasks has these words by now."""
     (allocation,) = job.allocations()
-    events = {
-        name: " ".join(event["DisplayMessage"] for event in task["Events"])
-        for name, task in allocation["TaskStates"].items()
-    }
-    assert "Runs on Java 17" in events["on-17"], events
-    assert "Runs on Java" in events["on-17-or-later"], events
+    events = (allocation["TaskStates"] or {}).get(task, {}).get("Events", [])
+    return any(words in event["DisplayMessage"] for event in events)
 
 
 def test_periodic(nomad: Nomad, jar_url: str) -> None:

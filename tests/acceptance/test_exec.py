@@ -25,7 +25,7 @@ from tests.support.waiting import scaled, wait_for
 def running(run_jar: RunJar) -> Job:
     """A task that runs until it is stopped."""
     job = run_jar("clock.jar", kind="service")
-    job.wait_state("running")
+    job.wait_logs("tick 0 ")  # a JVM that still starts answers no jcmd
     return job
 
 

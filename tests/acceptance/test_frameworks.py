@@ -86,7 +86,7 @@ def assert_web_service(nomad: Nomad, text: str, last_words: str) -> None:
     job.stop()
     asking.join()
     assert answers == [b"hello from shop"]
-    assert last_words in job.logs().decode()
+    job.wait_logs(last_words)
     assert job.exit_code() == 143, job.events()
     job.nomad.cli("job", "stop", "-purge", job.id)
 
@@ -148,8 +148,8 @@ def test_kafka(nomad: Nomad, served: tuple[Path, str]) -> None:
         return all(alloc["ClientStatus"] == "complete" for alloc in kafka.allocations())
 
     wait_for("the broker to end", stopped, 90)
-    log = nomad.cli("alloc", "logs", "-task", "broker", kafka.allocation())
-    assert "shut down completed" in log
+    words = ("alloc", "logs", "-task", "broker", kafka.allocation())
+    wait_for("its last words", lambda: "shut down completed" in nomad.cli(*words))
     [allocation] = kafka.allocations()
     events = allocation["TaskStates"]["broker"]["Events"]
     [end] = (event for event in events if event["Type"] == "Terminated")

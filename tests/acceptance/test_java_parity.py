@@ -171,6 +171,8 @@ def test_parity(name: str, both: Agent, url: str, jdk: str) -> None:
     assert not lines, "\n".join(lines)
     ends = [ending(jobs[driver]) for driver in parity.DRIVERS]
     assert ends[0] == ends[1]
+    for words in case.events:
+        jobs["milo"].wait_event(words)
     told = [event for event in jobs["milo"].events() if "no effect" in event]
     assert len(told) == len(case.events), told
     for words, event in zip(case.events, told, strict=True):
@@ -209,6 +211,9 @@ def test_stop(options: str, pause_ms: int, expected: dict[str, str], both: Agent
         job.wait_logs("running")
         job.stop()
         assert ending(job) == expected, driver
+        job.wait_logs("asked to end\n" if pause_ms else "ended in peace\n")
+        if driver == "milo" and pause_ms:
+            job.wait_logs("JNI global refs")
         shown[driver] = job.logs()
     added = shown["milo"].removeprefix(shown["java"])
     assert shown["milo"].startswith(shown["java"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from tests.acceptance.conftest import RunJar
 from tests.support.lines import Lines
-from tests.support.nomad import stdout_of
+from tests.support.nomad import Job, stdout_of
+from tests.support.waiting import wait_for
 
 LIVE_S = 1.0
 """From printing to the user's terminal. Nomad's own log follower adds up to about 0.3 s."""
@@ -19,14 +21,14 @@ def test_static_logs(run_jar: RunJar) -> None:
     """Acceptance 13: both streams of an ended task are shown by `nomad alloc logs`, in order."""
     job = run_jar("both.jar", args=["500"])
     job.wait_state("dead")
-    assert job.logs().decode() == "".join(f"out {i}\n" for i in range(500))
-    assert job.logs("-stderr").decode() == "".join(f"err {i}\n" for i in range(500))
+    job.wait_log(b"".join(b"out %d\n" % i for i in range(500)))
+    job.wait_log(b"".join(b"err %d\n" % i for i in range(500)), "-stderr")
 
 
 def test_static_logs_while_running(run_jar: RunJar) -> None:
     """Acceptance 13: what a running task has printed is shown without waiting for its end."""
     job = run_jar("stubborn.jar", kind="service")
-    assert job.wait_logs("running") == "running\n"
+    assert job.wait_logs("running\n") == "running\n"
     assert job.task()["State"] == "running"
 
 
@@ -55,17 +57,17 @@ def test_last_words(run_jar: RunJar, round_: int) -> None:
     job = run_jar("last-words.jar", args=["3000", "7"])
     job.wait_state("dead")
     assert job.exit_code() == 7
-    assert job.logs().decode() == "".join(f"last out {i}\n" for i in range(3000))
-    assert job.logs("-stderr").decode() == "".join(f"last err {i}\n" for i in range(3000))
+    job.wait_log(b"".join(b"last out %d\n" % i for i in range(3000)))
+    job.wait_log(b"".join(b"last err %d\n" % i for i in range(3000)), "-stderr")
 
 
 def test_logs_remain(run_jar: RunJar) -> None:
     """Acceptance 16: the logs of a completed task can still be read after its job was stopped."""
     job = run_jar("hello.jar")
     job.wait_state("dead")
-    before = job.logs()
+    job.wait_log(b"Hello, world!\nGoodbye.\n")
     job.nomad.cli("job", "stop", "-detach", job.id)
-    assert job.logs() == before == b"Hello, world!\nGoodbye.\n"
+    assert job.logs() == b"Hello, world!\nGoodbye.\n"
 
 
 def test_concurrent_readers(run_jar: RunJar) -> None:
@@ -111,8 +113,8 @@ def test_binary_output(run_jar: RunJar) -> None:
     """Every byte value a program writes arrives unchanged, on both streams."""
     job = run_jar("binary.jar", args=["64"])
     job.wait_state("dead")
-    assert job.logs() == bytes(range(256)) * 64
-    assert job.logs("-stderr") == bytes(reversed(range(256))) * 64
+    job.wait_log(bytes(range(256)) * 64)
+    job.wait_log(bytes(reversed(range(256))) * 64, "-stderr")
 
 
 def test_volume(run_jar: RunJar) -> None:
@@ -125,11 +127,16 @@ def test_volume(run_jar: RunJar) -> None:
     job.wait_state("dead", 120)
     assert job.exit_code() == 0, f"after {time.monotonic() - started:.1f} s"
     for options, letter in (((), b"o"), (("-stderr",), b"e")):
-        kept = job.logs(*options)
-        assert len(kept) == size
+        kept = wait_for("all of it", partial(_of_size, job, size, *options))
         numbers = [int(kept[start + 1 : start + 13]) for start in range(0, len(kept) - 100, 100)]
         assert numbers == list(range(len(numbers)))
         assert kept[0:1] == letter
+
+
+def _of_size(job: Job, size: int, *options: str) -> bytes:
+    """Return the log when it is as large as that, which is so a moment after the task's end."""
+    kept = job.logs(*options)
+    return kept if len(kept) == size else b""
 
 
 def test_logs_disabled(run_jar: RunJar) -> None:

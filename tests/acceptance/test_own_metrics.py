@@ -105,7 +105,7 @@ def test_figures_of_a_task(figures: Figures, jar_url: str) -> None:
         lambda: figures.scrape().of("milo_task_process_restarts_total", job=job.id) == [1],
         30,
     )
-    assert figures.scrape().of("milo_jvm_heap_used_bytes", job=job.id)
+    wait_for("the JVM's figures again", has_heap, 30)
     job.stop()
     wait_for(
         "its end", lambda: not figures.scrape().labels("milo_task_memory_bytes", job=job.id), 30

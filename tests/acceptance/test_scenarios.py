@@ -158,5 +158,5 @@ def exit_code_shown(world: World, code: int) -> None:
 def log_is(world: World, docstring: str) -> None:
     """Those lines and no other, on stdout; nothing on stderr."""
     job = the_job(world)
-    assert job.logs().decode() == docstring + "\n"
+    job.wait_log(docstring.encode() + b"\n")
     assert job.logs("-stderr") == b""

@@ -98,7 +98,7 @@ def test_thread_dump(run_jar: RunJar) -> None:
     assert "at Stubborn.main(" in shown
     assert job.task()["State"] == "running"
     job.stop()
-    assert job.logs().decode().endswith("asked to end\nended in peace\n")
+    assert job.wait_logs("ended in peace\n").endswith("asked to end\nended in peace\n")
 
 
 @pytest.mark.parametrize("name", ["SIGUSR2", "SIGQUIT", "SIGWINCH", "SIGNULL"])
@@ -108,7 +108,7 @@ def test_kill_signal(name: str, run_jar: RunJar) -> None:
     SIGNULL, which Nomad offers as well, is none: then nothing comes before the SIGKILL.
     """
     names = ["HUP", "INT", "TERM", "USR2", "WINCH"]
-    options = f'kill_signal = "{name}"\nkill_timeout = "500ms"'
+    options = f'kill_signal = "{name}"\nkill_timeout = "1500ms"'
     job = listen(run_jar, *names, task=options, dump_on_kill=False)
     job.stop()
     shown = job.logs().decode()
@@ -139,7 +139,7 @@ def test_no_time_at_all(run_jar: RunJar) -> None:
     job = run_jar("stubborn.jar", kind="service", args=["0"], task='kill_timeout = "25s"')
     job.wait_logs("running")
     job.nomad.cli("job", "stop", "-detach", job.id)
-    job.wait_state("dead", 15)
+    job.wait_state("dead", 20)
     assert job.exit_code() == 130
 
 

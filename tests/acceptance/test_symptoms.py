@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,13 @@ def ended(nomad: Nomad, url: str, config: Mapping[str, Any], more: Mapping[str, 
     return job
 
 
+def check_shown(job: Job, text: str) -> None:
+    """Fail unless the user finds ``text``, which may come a moment after the task's end."""
+    with suppress(AssertionError):
+        wait_for(text, lambda: text in told(job))
+    assert text in told(job), told(job)
+
+
 def told(job: Job) -> str:
     """Return all that a user finds: the events and both logs."""
     lines = job.events()
@@ -226,7 +233,7 @@ def told(job: Job) -> str:
 def test_the_symptom_and_its_remedy(place: tuple[Nomad, str], case: Case) -> None:
     """The first task shows what the page says; the second, with the remedy, succeeds."""
     ill = ended(*place, case.config, case.more)
-    assert case.symptom in told(ill), told(ill)
+    check_shown(ill, case.symptom)
     assert ill.task()["Failed"]
     if case.status is not None:
         assert ill.exit_code() == case.status
@@ -296,7 +303,7 @@ def test_a_certificate_of_ones_own(place: tuple[Nomad, str], tmp_path: Path, jar
     (jar_dir / "trust.p12").chmod(0o644)
     with artifacts.serve(tmp_path / "www", context) as secure:
         fetch = does("fetch", f"{secure}/")
-        assert "PKIX path building failed" in told(ended(nomad, url, fetch, {}))
+        check_shown(ended(nomad, url, fetch, {}), "PKIX path building failed")
         trust = "-Djavax.net.ssl.trustStore=/local/trust.p12"
         options = [trust, "-Djavax.net.ssl.trustStorePassword=changeit"]
         more = {"task": 'artifact {\nsource = "{url}/trust.p12"\n}\n'}
@@ -308,7 +315,7 @@ def test_a_main_class_that_is_not_there(place: tuple[Nomad, str]) -> None:
     """Java says so where Milo could not know: the class may be in a directory of the class path."""
     config = {"class": "Nope", "class_path": "local", "args": []}
     ill = ended(*place, config, {})
-    assert "Could not find or load main class" in told(ill), told(ill)
+    check_shown(ill, "Could not find or load main class")
     well = ended(*place, {**config, "class": "Hello", "class_path": "local/hello.jar"}, {})
     assert not well.task()["Failed"], told(well)
 

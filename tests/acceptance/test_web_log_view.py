@@ -100,6 +100,7 @@ def test_head_and_tail(run_jar: RunJar, stream: str) -> None:
     job = run_jar("both.jar", args=["300"])
     job.wait_state("dead")
     expected = "".join(f"{stream.removeprefix('std')} {i}\n" for i in range(300)).encode()
+    job.wait_log(expected, *(["-stderr"] if stream == "stderr" else []))
     for where in (HEAD, TAIL):
         query = {"task": "app", "type": stream, **where}
         with job.nomad.open(logs_path(job), **query) as response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ READY_S = 75
 """A dev agent is ready in 1.5 s on an idle machine, any other in about 4 s; but one whose client
 registers before the new server has its keyring is refused, and tries again 15 to 30 s later."""
 STOP_S = 20
+PORTS = range(12_000, 20_000)
+"""For agents: below Nomad's dynamic ports, and those that the kernel chooses for a connection."""
 TELEMETRY = """
 collection_interval = "1s"
 publish_allocation_metrics = true
@@ -331,13 +334,15 @@ def _configuration(one: Agent, options: Mapping[str, object], client: str, telem
 
 
 def free_ports() -> tuple[int, int, int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    try:
-        http, rpc, serf = (int(one.getsockname()[1]) for one in sockets)
-        return http, rpc, serf
-    finally:
-        for one in sockets:
-            one.close()
+    """Return three ports that nobody has now, and that the kernel gives to nobody meanwhile."""
+    found: list[int] = []
+    while len(found) < 3:
+        port = random.SystemRandom().choice(PORTS)
+        if port not in found:
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                found.append(port)
+    http, rpc, serf = found
+    return http, rpc, serf
 
 
 @contextmanager

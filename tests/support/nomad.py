@@ -214,6 +214,25 @@ class Job:
             raise AssertionError(f"{error}; shown: {shown[-2000:]!r}, {self.events()}") from None
         return shown
 
+    def wait_log(self, expected: bytes, *options: str, timeout_s: float = 15) -> None:
+        """Wait until ``nomad alloc logs`` shows exactly ``expected``.
+
+        Nomad's collector writes what it has read ten times a second, also when a task has ended.
+        """
+        shown = b""
+
+        def probe() -> bool:
+            nonlocal shown
+            shown = self.logs(*options)
+            return shown == expected
+
+        try:
+            wait_for(f"the whole log of {self.id}", probe, timeout_s)
+        except AssertionError as error:
+            text = f"{error}; expected {len(expected)} bytes that end with {expected[-1000:]!r}"
+            text = f"{text}; shown are {len(shown)} that end with {shown[-1000:]!r}"
+            raise AssertionError(f"{text}, {self.events()}") from None
+
     @contextmanager
     def follow(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run ``nomad alloc logs -f`` while the context lasts; its stdout is a pipe."""

@@ -91,8 +91,7 @@ def run(one: Agent, case: Case, url: str) -> dict[str, Job]:
 
 def facts(job: Job) -> dict[str, str]:
     """Return what the application told, without what differs from one job to the next."""
-    text = job.logs().decode()
-    assert "\ntold\n" in text, (job.events(), text[-1000:], job.logs("-stderr"))
+    text = job.wait_logs("\ntold\n")
     alloc = job.allocation()
     names = ((alloc, "ALLOC"), (alloc[:8], "SHORT"), (job.id, "JOB"))
     found = {}
