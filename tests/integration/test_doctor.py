@@ -120,5 +120,10 @@ def test_no_cgroup_of_the_trial_is_left() -> None:
     before = {path: set(os.listdir(path)) for path in mounts.values()}
     try_container("/bin/false", PluginOptions())
     try_container(find_program("crun", os.environ), PluginOptions())
-    left = {name for path in before for name in set(os.listdir(path)) - before[path]}
-    assert not {name for name in left if name.startswith("milo-")}
+
+    def left() -> set[str]:
+        names = {name for path in before for name in set(os.listdir(path)) - before[path]}
+        return {name for name in names if name.startswith("milo-")}
+
+    # Another run of the tests on this machine has containers, too, but each for a short time.
+    wait_for("nothing to be left", lambda: not left())

@@ -381,8 +381,14 @@ async def test_the_death_of_the_task_process_ends_the_command(jar_dir: Path) -> 
         before = await processes_of(rig, task)
         output = Output()
 
+        async def noted() -> bool:
+            found = Path(state_dir(rig, task)).glob("exec-*.pid")
+            return any(path.read_bytes() for path in found)
+
         async def kill() -> None:
             await output.until(b"up")
+            # A successor finds the command by what crun writes down, perhaps a moment later.
+            await until(noted)
             os.kill(await rig.supervisor(task), signal.SIGKILL)
 
         async with trio.open_nursery() as nursery:
