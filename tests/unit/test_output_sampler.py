@@ -19,7 +19,13 @@ from milo.core.java.startup_cache import RECORDED
 from milo.core.records import ExitRecord
 from milo.task.logs.fifo import PIPE_BYTES
 from milo.task.logs.output_sampler import OutputSampler
-from milo.task.logs.output_search import LINE_BYTES, REASON_BYTES, LastLine, OomSearch
+from milo.task.logs.output_search import (
+    LINE_BYTES,
+    REASON_BYTES,
+    UNREAD_BYTES,
+    LastLine,
+    OomSearch,
+)
 from milo.task.logs.pacer import LOOK_BYTES, QUICK_S, STREAK, Pacer
 from milo.task.logs.pump import Pump
 from milo.task.logs.pump_policy import EventKind, PumpPolicy
@@ -168,6 +174,35 @@ def test_last_line(pieces: list[bytes], expected: str) -> None:
     for piece in pieces:
         last.feed(piece)
     assert last.text == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_last_line_is_the_same_however_the_stream_is_cut(seed: int) -> None:
+    """What is looked through later, many lines at once, is what each piece would have said."""
+    chance = random.Random(seed)
+    words = [
+        b"",
+        b"  ",
+        b"\tat a.B.c(B.java:1)",
+        b"no database",
+        b"x" * 100,
+        THREADS[:-1],
+        RECORDED,
+    ]
+    lines = [chance.choice(words) + b" %d" % number for number in range(chance.randint(1, 90))]
+    text = b"\n".join(lines)
+    whole, cut = LastLine(), LastLine()
+    whole.feed(text)
+    place = 0
+    while place < len(text):
+        size = chance.choice([1, 30, 120, UNREAD_BYTES])
+        cut.feed(text[place : place + size])
+        place += size
+        if not chance.randrange(40):
+            asked = LastLine()
+            asked.feed(text[:place])
+            assert cut.text == asked.text
+    assert cut.text == whole.text
 
 
 def test_last_line_after_a_gap() -> None:

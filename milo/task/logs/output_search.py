@@ -16,6 +16,10 @@ REASON_BYTES: Final = 160
 LINE_BYTES: Final = 256
 """How much of a line is kept as the last one."""
 
+UNREAD_BYTES: Final = 2 << 10
+"""So much is gathered before it is looked through: each line on its own costs more than its move
+does, and only the last one is ever asked for."""
+
 _NAME: Final = ERROR_NAME.encode()
 _REASON: Final = re.compile(rb"(?![\w$.])(?:: *([^\"\\\x00-\x1f\x7f-\xff]*))?")
 """What follows the name, up to what ends a line or, in a log of JSON, a string. A longer name
@@ -82,9 +86,17 @@ class LastLine:
         self._threads = PrintedThreads()
         self._open = b""
         """The beginning of a line whose end was not seen yet."""
+        self._unread = b""
+        """What follows that, not looked through yet."""
 
     def feed(self, data: bytes) -> None:
         """Take in ``data``, which follows what was fed before."""
+        self._unread += data
+        if len(self._unread) >= UNREAD_BYTES:
+            self._read()
+
+    def _read(self) -> None:
+        data, self._unread = self._unread, b""
         before, newline, rest = data.rpartition(b"\n")
         if not newline:
             self._open = (self._open + data)[:LINE_BYTES]
@@ -102,11 +114,13 @@ class LastLine:
     def gap(self) -> None:
         """What comes next was not seen, or nothing comes any more."""
         self.feed(b"\n")
+        self._read()
         self._threads.gap()
 
     @property
     def text(self) -> str:
         """The line as text, without blanks around it; empty where there was none."""
+        self._read()
         seen = not self._threads.inside and self._says_something(self._open)
         line = self._open if seen else self._last
         return line.decode(errors="replace").strip()
