@@ -28,8 +28,9 @@ from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import PumpPolicy
 
 GIB = 1 << 30
-WAYS = ("none", "pump", "loop", "c loop")
-"""No pump at all, Milo's pump, a Trio loop of read and write, the same loop in C."""
+WAYS = ("none", "c splice", "pump", "loop", "c loop")
+"""No pump at all, the least that moves bytes without a copy, Milo's pump, a Trio loop of read and
+write, the same loop in C."""
 PACED_WAYS = ("none", "c splice", "splice", "pump")
 """The latency's: no pump, the least that moves a line, the same in Trio, and Milo's pump."""
 

@@ -69,11 +69,11 @@ static int run_read(void) {
 }
 
 static int run_splice(void) {
-    struct pollfd source = {.fd = 0, .events = POLLIN};
+    struct pollfd source = {.fd = 0, .events = POLLIN}, sink = {.fd = 1, .events = POLLOUT};
     ssize_t n;
     while (poll(&source, 1, -1) == 1 &&
            (n = splice(0, NULL, 1, NULL, 1 << 20, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)) != 0)
-        if (n < 0 && errno != EAGAIN) return 1;
+        if (n < 0 && (errno != EAGAIN || poll(&sink, 1, -1) != 1)) return 1;
     return 0;
 }
 

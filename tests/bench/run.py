@@ -109,7 +109,7 @@ def _without_plugin(base: Path, parts: Parts, quick: bool) -> dict[str, Any]:
     if parts.wants("pump", "latency"):
         tool = pump_bench.build_tool(str(base))
     if parts.wants("pump"):
-        seconds, rounds = (0.3, 1) if quick else (2.0, 5)
+        seconds, rounds = (0.3, 1) if quick else (1.6, 5)
         with parts.part("pump"):
             results["pump"] = pump_bench.compare_throughput(tool, seconds=seconds, rounds=rounds)
     if parts.wants("latency"):
