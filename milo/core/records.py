@@ -92,7 +92,7 @@ class TaskRecord:
     pipes: dict[str, Int64] = attrs.field(factory=dict)
     """Stream to the inode number of the container's pipe."""
     ended: SeenEnd | None = None
-    """So that a successor knows it, which nothing tells how the container ended."""
+    """Written as it is seen: a successor knows it, which nothing tells how the container ended."""
     version: Int32 = RECORD_VERSION
 
 

@@ -342,6 +342,7 @@ class Supervisor:
                 nursery.start_soon(containment.keep_running, what, run, log)
             end.status = await container.wait()
             end.at_s = time.time()
+            self._note_end(container, end)
             self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
             await self._console.drained()
             await streams.drained()
@@ -351,11 +352,8 @@ class Supervisor:
         """Remove what is left, then write down and tell how the task ended. Never raises."""
         if not end.at_s:
             await end_container(running.container, end, self._journal.log)
+            self._note_end(running.container, end)
             self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
-        if end.status is None and (seen := self._seen) is not None:
-            end.status, end.at_s = WaitStatus(seen.exit_code, seen.signal), seen.at_s
-        elif end.status is not None and running.archive.takes_time:
-            self._write_end(running.container, end.status, end.at_s)
         # What a successor would begin with is closed from here on.
         self._keeper.release()
         record = await conclude(self.launch, running, end, self._journal, self._ladder)
@@ -370,11 +368,14 @@ class Supervisor:
         self._announce(control.Exited(record=record))
         return record
 
-    def _write_end(self, container: Container, status: WaitStatus, at_s: float) -> None:
-        """Write down how the application ended, of which a successor could not learn."""
-        self._seen = records.SeenEnd(status.exit_code, status.signal, at_s)
-        with containment.contained("writing down the application's end", self._journal.log):
-            self._write_record(container.id, container.cgroup_path, container)
+    def _note_end(self, container: Container, end: End) -> None:
+        """Write down how the application ended, of which a successor could not learn; or be one."""
+        if end.status is not None:
+            self._seen = records.SeenEnd(end.status.exit_code, end.status.signal, end.at_s)
+            with containment.contained("writing down the application's end", self._journal.log):
+                self._write_record(container.id, container.cgroup_path, container)
+        elif (seen := self._seen) is not None:
+            end.status, end.at_s = WaitStatus(seen.exit_code, seen.signal), seen.at_s
 
     def _ask_last_words(self, running: Running, sent: str) -> None:
         with containment.contained("asking for a thread dump", self._journal.log):

@@ -16,10 +16,25 @@ from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskState
 from milo.errors import StateError, TaskNotFoundError
 from milo.proc import start_ticks
+from tests.support import spawners
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+
+
+DIES_ONCE = """
+import os, signal, milo.task.supervisor as supervisor
+conclude = supervisor.conclude
+async def die_once(launch, running, *rest):
+    mark = os.path.join(launch.state_dir, "died")
+    if not os.path.exists(mark):
+        await running.container.destroy()
+        open(mark, "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await conclude(launch, running, *rest)
+supervisor.conclude = die_once
+"""
 
 
 async def container_pid(rig: DriverRig, task: Task) -> int:
@@ -170,6 +185,28 @@ async def test_driver_spawner_and_task_process_killed_at_once(jar_dir: Path) -> 
         assert figures.process_restarts == 1
         await rig.registry.stop(task.id, "SIGTERM", 10)
         assert (await rig.registry.wait(task.id)).error
+
+
+@pytest.mark.parametrize("driver_lives", [True, False])
+async def test_an_end_that_was_seen_is_not_lost(
+    jar_dir: Path, monkeypatch: pytest.MonkeyPatch, *, driver_lives: bool
+) -> None:
+    """A task process is killed between the application's end and its record: 42 stays 42."""
+    spawners.patch(monkeypatch, f"exec({DIES_ONCE!r})")
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "exit42.jar")
+        handle = await rig.registry.start(task.request)
+        if not driver_lives:
+            rig.pause()
+            (directory,) = rig.state_dir.iterdir()
+            with fail_after(40):
+                while not (directory / "died").exists():  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            await rig.restart()
+            await rig.registry.recover(task.id, handle)
+        with fail_after(40):
+            assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
+        await rig.until_event(task, "taken over")
 
 
 async def test_a_container_that_is_gone_is_a_clear_answer(jar_dir: Path) -> None:

@@ -64,11 +64,6 @@ class StartupArchive:
         self._second_step = second_step
         self._is_kept = False
 
-    @property
-    def takes_time(self) -> bool:
-        """Whether there is anything to keep at the end."""
-        return bool(self._plan.recording)
-
     async def watch(self, container: Container, commands: Commands) -> None:
         """Say in the log what is used or recorded, or why nothing is.
 
