@@ -21,7 +21,7 @@ import signal
 import socket
 from typing import Final, NoReturn
 
-from milo.core.spawning import END_OF_PATH, KEEP, SPAWNED_FD, is_kept
+from milo.core.spawning import END_OF_PATH, KEEP, RUN, SPAWNED_FD, is_kept
 from milo.proc import open_descriptors, set_process_name
 from milo.task import main as task_main
 from milo.task.kept_tasks import KeptTasks
@@ -97,9 +97,10 @@ class _Server:
                 MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
             fds = passed_descriptors(ancillary)
-            if request:
+            if request and not (request.startswith(RUN.encode()) and self._is_deserted()):
                 sock.send(self._answer(os.fsdecode(request), fds))
                 return
+            close_all(fds)
         except OSError:
             pass
         finally:
@@ -107,6 +108,12 @@ class _Server:
         self._poller.unregister(self._driver)
         os.close(self._driver)
         self._driver = -1
+
+    def _is_deserted(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        poller = select.poll()
+        poller.register(self._driver, 0)
+        return bool(poller.poll(0))
 
     def _answer(self, request: str, fds: list[int]) -> bytes:
         mode, _, state_dir = request.partition(" ")

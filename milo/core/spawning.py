@@ -14,7 +14,10 @@ SPAWNED_FD: Final = 3
 
 # ---- the modes of a task process, see `milo.task.main.main` ----
 
-RUN_KEPT: Final = "run:kept"
+RUN: Final = "run"
+"""How each mode begins that starts an application. A request for it is void when the driver has
+died or given up meanwhile: the start has failed, and nobody would know of the application."""
+RUN_KEPT: Final = f"{RUN}:kept"
 """Runs a task, and gets a keeper."""
 CLEAN: Final = "clean"
 """Removes what a task left whose own process is gone."""

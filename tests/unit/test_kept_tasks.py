@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from milo.core.records import EXIT_FILE
-from milo.core.spawning import adopt_mode, adopted_names, is_kept
+from milo.core.spawning import RUN_KEPT, adopt_mode, adopted_names, is_kept
 from milo.files import take_lock
+from milo.spawner import _Server
 from milo.task import kept_tasks
 from milo.task.keeper import Keeper, listed
 from milo.task.kept_tasks import KeptTasks
+from milo.unix_sockets import passing
 from tests.support.log_rig import descriptors
 
 NAMES = ("stdout.pipe", "stdout.fifo")
@@ -140,6 +142,32 @@ def test_one_that_is_over_has_none(tmp_path: Path, forks: Forks) -> None:
     hear(kept)
     assert not kept and not forks.modes and process.keeper.pid == 0
     process.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "done"), [(RUN_KEPT, []), ("run", []), ("adopt:lock", ["adopt:lock"])]
+)
+def test_a_start_is_void_without_its_driver(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks, mode: str, done: list[str]
+) -> None:
+    """The spawner was stopped meanwhile. Nobody would know of the application; what runs is served.
+
+    The driver has been killed, or has told Nomad that the start has failed.
+    """
+    with open(os.devnull) as null:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = f"{mode} {tmp_path}".encode()
+        ours.sendmsg([request], passing([null.fileno(), null.fileno()]))
+        ours.close()
+        server = _Server(theirs.detach(), (1024, 1024))
+    monkeypatch.setattr(server, "_fork", forks)
+    server._serve()
+    assert forks.modes == done
+    if done:
+        forks.die()
+        for channel, _ in server._poller.poll(0):
+            server._kept.hear(channel)
+    assert not server._kept and server._driver == -1
 
 
 def test_one_that_has_not_started_has_none(tmp_path: Path, forks: Forks) -> None:
