@@ -53,11 +53,16 @@ class Keeper:
             self._drop()
 
     def change(self, channel: socket.socket, pid: int) -> None:
-        """Be kept by the process ``pid`` behind ``channel`` from now on, and not by the other."""
-        before, self._channel = self._channel, None
+        """Be kept by the process ``pid`` behind ``channel`` from now on, and not by the other.
+
+        If it is gone already the other one remains.
+        """
+        before, before_pid = self._channel, self.pid
         self._use(channel, pid)
         self.update()
-        if before is not None:
+        if self._channel is None:
+            self._channel, self.pid = before, before_pid
+        elif before is not None:
             _say_release(before)
 
     def release(self) -> None:

@@ -309,6 +309,25 @@ def test_another_keeper_is_told_before_the_last_one_is(tmp_path: Path, forks: Fo
     process.close()
 
 
+def test_another_keeper_that_is_gone_costs_nobody_the_last_one(
+    tmp_path: Path, forks: Forks
+) -> None:
+    """A plugin's new spawner was killed before the task process heard of it."""
+    kept = Keeping(forks)
+    process = Process(tmp_path, kept)
+    process.begin()
+    hear(kept)
+    gone, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gone.close()
+    process.keeper.change(theirs, 12)
+    assert process.keeper.pid == os.getppid()
+    process.die()
+    hear(kept)
+    assert len(forks.modes) == 1
+    forks.channels[0].send(b"release")
+    hear(kept)
+
+
 def test_a_keeper_that_is_gone_is_noticed(tmp_path: Path, forks: Forks) -> None:
     """The task process has none then, and goes on."""
     kept = Keeping(forks)
