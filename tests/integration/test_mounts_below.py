@@ -34,7 +34,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
     below = top / "below"
     below.mkdir(parents=True)
     for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+        path.chmod(path.stat().st_mode | 0o055)  # one may be /tmp
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(below)], check=True)
     try:
         for place in (top, below):
