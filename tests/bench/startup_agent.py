@@ -23,7 +23,7 @@ from tests.bench.startup_apps import (
     free_port,
     wait_answer,
 )
-from tests.bench.startup_runs import KEPT_JOB, MEMORY_MB, SCRATCH, USED, Start
+from tests.bench.startup_runs import MEMORY_MB, SCRATCH, USED, Start, kept_job
 from tests.support import artifacts, security_chroot
 from tests.support.agent import Agent, agent, missing
 from tests.support.jobs import job_file
@@ -185,5 +185,5 @@ def _text(url: str, app: App, driver: str, home: str, port: int) -> str:
     blocks = f'artifact {{\nsource = "{url}/{name}.tar"\ndestination = "local/{name}"\n}}\n'
     if env:
         blocks += f"env {{\n{''.join(f'{key} = {hcl(env[key])}{chr(10)}' for key in env)}}}\n"
-    job = KEPT_JOB if driver == "milo" else "beside"
+    job = kept_job(app, home) if driver == "milo" else "beside"
     return job_file(name=job, driver=driver, config=config, task=blocks, memory=MEMORY_MB, cpu=1000)

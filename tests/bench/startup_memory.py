@@ -7,7 +7,7 @@ import asyncio
 from tests.bench import memory_bench
 from tests.bench.plugin_host import PluginHost, Task
 from tests.bench.startup_apps import App
-from tests.bench.startup_runs import KEPT_JOB, USED, kept_start, started, told
+from tests.bench.startup_runs import USED, kept_job, kept_start, started, told
 
 APP = "WireMock"
 JAVAS = ("17", "25")
@@ -40,7 +40,7 @@ async def instances(
             several = range(first, min(count, first + AT_ONCE))
             found = await asyncio.gather(
                 *(
-                    started(host, app, home, job=KEPT_JOB, cache=cache, options=options)
+                    started(host, app, home, job=kept_job(app, home), cache=cache, options=options)
                     for _ in several
                 )
             )

@@ -25,13 +25,19 @@ from tests.bench.startup_apps import (
 from tests.support.waiting import scaled
 
 MEMORY_MB = 1024
-KEPT_JOB = "kept"
-"""The job whose archives are there when its second starts are measured."""
 SCRATCH = "/tmp/scratch"
 """In a task."""
 STOP_S = 60.0
 LOGGED_S = 3.0
 USED, KEPT = "Starts with its ", "Kept for the next start"
+
+
+def kept_job(app: App, home: str) -> str:
+    """Return the job whose archive is there when its second starts are measured.
+
+    A job of its own for each application and JDK: no more than a few archives of one are kept.
+    """
+    return f"kept-{app.directory.name}-{os.path.basename(home)}"
 
 
 @attrs.frozen
@@ -94,7 +100,7 @@ async def kept_start(host: PluginHost, app: App, home: str, options: tuple[str, 
 
     Raises `NotReadyError` with what the log says when it is not.
     """
-    _, task = await started(host, app, home, job=KEPT_JOB, cache="auto", options=options)
+    _, task = await started(host, app, home, job=kept_job(app, home), cache="auto", options=options)
     try:
         if app.answers:
             await host.stop(task, timeout_s=STOP_S)
@@ -116,7 +122,7 @@ async def second_start(host: PluginHost, app: App, home: str) -> Start:
 
     Raises `NotReadyError` with what the log says when there was none.
     """
-    start, task = await started(host, app, home, job=KEPT_JOB, cache="auto")
+    start, task = await started(host, app, home, job=kept_job(app, home), cache="auto")
     try:
         await told(host, task, USED)
     finally:
