@@ -111,12 +111,18 @@ def hear(kept: Keeping) -> None:
         kept.hear(channel)
 
 
-def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
-    """It gets control socket, lock and streams, and is kept itself by what was kept before."""
+def begun(tmp_path: Path, forks: Forks) -> tuple[Keeping, Process]:
+    """Return a keeper, and a task process that is kept with all that a successor needs."""
     kept = Keeping(forks)
     process = Process(tmp_path, kept)
     process.begin()
     hear(kept)
+    return kept, process
+
+
+def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
+    """It gets control socket, lock and streams, and is kept itself by what was kept before."""
+    kept, process = begun(tmp_path, forks)
     inodes = [os.fstat(fd).st_ino for fd in process.fds]
     process.die()
     hear(kept)
@@ -134,10 +140,7 @@ def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
 
 def test_one_that_is_over_has_none(tmp_path: Path, forks: Forks) -> None:
     """All that was kept is closed at the task process's word."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     process.keeper.release()
     hear(kept)
     assert not kept and not forks.modes and process.keeper.pid == 0
@@ -180,10 +183,7 @@ def test_one_that_has_not_started_has_none(tmp_path: Path, forks: Forks) -> None
 
 def test_one_with_an_exit_record_has_none(tmp_path: Path, forks: Forks) -> None:
     """How it ended is known, and a successor would say that it is not."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     (tmp_path / EXIT_FILE).write_text("{}")
     process.die()
     hear(kept)
@@ -232,10 +232,7 @@ def test_of_two_keepers_one_forks(
 
 def test_a_lock_may_outlive_its_socket(tmp_path: Path, forks: Forks) -> None:
     """A process that is killed closes one descriptor after the other."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     late = os.dup(process.fds[0])
     process.die()
     hear(kept)
@@ -249,10 +246,7 @@ def test_a_lock_may_outlive_its_socket(tmp_path: Path, forks: Forks) -> None:
 
 def test_a_task_that_dies_too_often_is_let_go(tmp_path: Path, forks: Forks) -> None:
     """Its descriptors are closed, and whoever asks its control socket is refused."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     process.die()
     for count in range(1, kept_tasks.MAX_DEATHS + 1):
         hear(kept)
@@ -264,10 +258,7 @@ def test_a_task_that_dies_too_often_is_let_go(tmp_path: Path, forks: Forks) -> N
 
 def test_no_process_can_be_forked(tmp_path: Path, forks: Forks) -> None:
     """Nothing is kept: a driver that is there tries it again and again."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     forks.fails = True
     process.die()
     hear(kept)
@@ -276,10 +267,7 @@ def test_no_process_can_be_forked(tmp_path: Path, forks: Forks) -> None:
 
 def test_a_fifo_is_kept_until_there_is_another(tmp_path: Path, forks: Forks) -> None:
     """The last writer's close is an end of file for Nomad's log collector."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     reader, writer = process.fds[1:3]
     process.keeper.begin(lambda: listed(("stdout.pipe",), (writer,), reader))
     hear(kept)
@@ -313,10 +301,7 @@ def test_another_keeper_that_is_gone_costs_nobody_the_last_one(
     tmp_path: Path, forks: Forks
 ) -> None:
     """A plugin's new spawner was killed before the task process heard of it."""
-    kept = Keeping(forks)
-    process = Process(tmp_path, kept)
-    process.begin()
-    hear(kept)
+    kept, process = begun(tmp_path, forks)
     gone, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gone.close()
     process.keeper.change(theirs, 12)
