@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,24 @@ class Wanted:
     off: bool
 
 
+@attrs.frozen
+class Run:
+    """What the measurements of one run share."""
+
+    launcher: Path
+    base: Path
+    state: Path
+    apps: list[App]
+    homes: dict[str, str]
+    """By the release of the JDK."""
+    wanted: Wanted
+    results: dict[str, Any]
+
+    def host(self, home: str) -> AbstractAsyncContextManager[PluginHost]:
+        """Be the agent of a plugin process whose java_home is ``home``."""
+        return open_host(self.launcher, self.base, self.state, java_home=home)
+
+
 def measure(wanted: Wanted) -> dict[str, Any]:
     """Measure, and return what `startup_report` writes."""
     notes: list[str] = []
@@ -76,13 +95,14 @@ def measure(wanted: Wanted) -> dict[str, Any]:
         results |= {"load": machine.load_average(), "others": [share]}
         results["machine"] = machine.machine()
         results["javas"] = {release: java_version(home) for release, home in homes.items()}
+        run = Run(launcher, base, state / "s", apps, homes, wanted, results)
         if "starts" in wanted.parts:
-            asyncio.run(starts(launcher, base, state / "s", apps, homes, wanted, results))
+            asyncio.run(starts(run))
         if "java-driver" in wanted.parts:
             say("java driver")
             startup_agent.compare(base, apps, homes, wanted.agent_rounds, results)
         if "memory" in wanted.parts:
-            asyncio.run(memory(launcher, base, state / "m", apps, homes, wanted, results))
+            asyncio.run(memory(attrs.evolve(run, state=state / "m")))
     finally:
         shutil.rmtree(base, ignore_errors=True)
         shutil.rmtree(state, ignore_errors=True)
@@ -101,36 +121,28 @@ def settle(wait_s: float) -> float:
     return share
 
 
-async def starts(
-    launcher: Path,
-    base: Path,
-    state: Path,
-    apps: list[App],
-    homes: dict[str, str],
-    wanted: Wanted,
-    results: dict[str, Any],
-) -> None:
+async def starts(run: Run) -> None:
     """Measure the starts of each application on each JDK, with a plugin process for each of these.
 
     An operator's java_home is the JDK, which may lie anywhere.
     """
-    for release, home in homes.items():
-        async with open_host(launcher, base, state, java_home=home) as host:
-            for app in apps:
+    for release, home in run.homes.items():
+        async with run.host(home) as host:
+            for app in run.apps:
                 # Nothing of the bench runs now, or but the end of the last start.
-                results["others"].append(min(machine.busy_share(0.4) for _ in range(2)))
+                run.results["others"].append(min(machine.busy_share(0.4) for _ in range(2)))
                 try:
-                    found = await in_turns(host, app, home, wanted.rounds, off=wanted.off)
+                    found = await in_turns(host, app, home, run.wanted.rounds, off=run.wanted.off)
                 except Exception as error:  # the section says that it is missing
-                    results["notes"].append(f"{app.name} on Java {release}: {str(error)[:500]}")
-                    say(results["notes"][-1])
+                    run.results["notes"].append(f"{app.name} on Java {release}: {str(error)[:500]}")
+                    say(run.results["notes"][-1])
                     continue
                 row = {"app": app.name, "release": release, "ends": not app.answers}
                 row |= {way: list(map(attrs.astuple, times)) for way, times in found.items()}
-                results["starts"].append(row)
+                run.results["starts"].append(row)
                 say(startup_report.short(row))
-    order = [app.name for app in apps]
-    results["starts"].sort(key=lambda row: order.index(row["app"]))
+    order = [app.name for app in run.apps]
+    run.results["starts"].sort(key=lambda row: order.index(row["app"]))
 
 
 async def in_turns(
@@ -156,34 +168,28 @@ async def in_turns(
     return found
 
 
-async def memory(
-    launcher: Path,
-    base: Path,
-    state: Path,
-    apps: list[App],
-    homes: dict[str, str],
-    wanted: Wanted,
-    results: dict[str, Any],
-) -> None:
+async def memory(run: Run) -> None:
     """Measure the memory of several instances of one application."""
-    one = next((app for app in apps if app.name == startup_memory.APP), None)
+    one = next((app for app in run.apps if app.name == startup_memory.APP), None)
     if one is None:
-        results["notes"].append(f"memory: {startup_memory.APP} is not among the applications")
+        run.results["notes"].append(f"memory: {startup_memory.APP} is not among the applications")
         return
     for release in startup_memory.JAVAS:
-        if release not in homes:
+        if release not in run.homes:
             continue
         for way in startup_memory.WAYS:
-            say(f"memory: {wanted.instances} of {one.name}, Java {release}, {way}")
-            async with open_host(launcher, base, state, java_home=homes[release]) as host:
+            say(f"memory: {run.wanted.instances} of {one.name}, Java {release}, {way}")
+            async with run.host(run.homes[release]) as host:
                 try:
                     row = await startup_memory.instances(
-                        host, one, homes[release], way, wanted.instances
+                        host, one, run.homes[release], way, run.wanted.instances
                     )
                 except Exception as error:  # the section says that it is missing
-                    results["notes"].append(f"memory on Java {release}, {way}: {str(error)[:500]}")
+                    run.results["notes"].append(
+                        f"memory on Java {release}, {way}: {str(error)[:500]}"
+                    )
                     continue
-            results["memory"].append({"app": one.name, "release": release, "way": way, **row})
+            run.results["memory"].append({"app": one.name, "release": release, "way": way, **row})
 
 
 def say(text: str) -> None:
