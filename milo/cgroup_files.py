@@ -7,6 +7,7 @@ repeatedly, by descriptors that it keeps open.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -104,6 +105,22 @@ def settle_below(path: str) -> None:
     proc.write(f"{directory}/{SUPERVISOR}/cgroup.procs", "0")
     handed = {*read_words(directory, "cgroup.controllers")} & {*NEEDED, "cpu"}
     proc.write(f"{directory}/cgroup.subtree_control", " ".join(f"+{one}" for one in sorted(handed)))
+
+
+def hasten_moves() -> None:
+    """Have the kernel wait now for what the next move of a process to another group waits for.
+
+    Before a move it waits for a grace period of RCU (5 to 17 ms, measured with Linux 6.18), but
+    not within one after the last move: kernel/rcu/sync.c. So this moves the calling process to
+    where it is already, which blocks it for so long. Does nothing where that is not permitted.
+    """
+    for line in proc.lines(proc.read("/proc/self/cgroup")):
+        _, names, path = os.fsdecode(line).split(":", 2)
+        for name in names.split(","):
+            if (directory := detect().directory(name, path)) is not None:
+                with contextlib.suppress(OSError):
+                    proc.write(f"{directory}/cgroup.procs", "0")
+                return
 
 
 def hands_down(path: str, controller: str) -> bool:

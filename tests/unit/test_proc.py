@@ -285,6 +285,45 @@ def test_processes_of_a_group(tmp_path: Path) -> None:
     assert cgroup_files.processes("/", hierarchy) == set()
 
 
+@pytest.mark.parametrize(
+    ("mode", "table", "written"),
+    [
+        (Mode.V2, "0::/nomad.slice/own\n", "nomad.slice/own"),
+        (Mode.V1, "9:name=systemd:/else\n4:cpu,memory:/a:b/own\n1:pids:/else\n", "a:b/own"),
+        (Mode.V1, "0::/\n4:memory:/own\n", "own"),
+        (Mode.V1, "1:pids:/own\n", None),
+        (Mode.NONE, "", None),
+    ],
+)
+def test_the_next_move_to_a_group_is_hastened_by_one_to_where_a_process_is(
+    mode: Mode, table: str, written: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group is the process's own, in the first hierarchy that is mounted, if there is any."""
+    root = str(tmp_path)
+    mounts = {Mode.V2: {"": root}, Mode.V1: {"memory": root}, Mode.NONE: {}}[mode]
+    monkeypatch.setattr(cgroup_files, "detect", lambda: Hierarchy(mode, mounts))
+    monkeypatch.setattr(proc, "read", lambda path: table.encode())
+    for name in ("own", "a:b/own", "nomad.slice/own", "else"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "cgroup.procs").touch()
+    cgroup_files.hasten_moves()
+    found = {file.parent: file.read_text() for file in tmp_path.rglob("cgroup.procs")}
+    expected = set() if written is None else {tmp_path / written}
+    assert {group for group, text in found.items() if text == "0"} == expected
+    assert {text for group, text in found.items() if group not in expected} == {""}
+
+
+def test_a_move_that_is_refused_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the right to move itself a process waits later."""
+    hierarchy = Hierarchy(Mode.V2, {"": str(tmp_path)})
+    monkeypatch.setattr(cgroup_files, "detect", lambda: hierarchy)
+    before = descriptors()
+    cgroup_files.hasten_moves()
+    assert descriptors() == before
+
+
 @pytest.mark.parametrize("mode", [Mode.V1, Mode.V2])
 def test_a_groups_limits(mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quota and kills are read in the words of both hierarchies; what is not there is 0."""

@@ -34,6 +34,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from milo.cgroup_files import hasten_moves
 from milo.core.container import pause_program
 from milo.core.container.userns import PAUSE_ID
 from milo.core.launch import Network
@@ -244,6 +245,8 @@ def _pause(
 ) -> NoReturn:
     """Be the pause process, and tell the task process of what fails."""
     try:
+        # While crun is still to come, which would wait for the same, as would the task process.
+        hasten_moves()
         _leave_parent(sock.fileno())
         keeps_groups = alone and groups_are_kept()  # asked while there is a /proc
         executable = _leave_host(state_dir, network, program)
