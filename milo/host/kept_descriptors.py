@@ -40,6 +40,17 @@ class KeptDescriptors:
                 self.stale = trio.Event()
             self.keep(await ask())
 
+    async def fetch_first(self, ask: Callable[[], Awaitable[dict[str, int]]]) -> None:
+        """Do that, unless the pipes' read ends are kept already, or come with an answer on its way.
+
+        Raises:
+            ControlError: the task process does not answer.
+        """
+        async with self._fetching:
+            has_pipes = any(not name.endswith(records.FIFO_SUFFIX) for name in self._kept)
+        if not has_pipes:
+            await self.fetch(ask)
+
     def keep(self, descriptors: dict[str, int]) -> None:
         """Keep ``descriptors`` instead of those from before.
 

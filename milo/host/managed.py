@@ -196,7 +196,7 @@ class ManagedTask:
         await self.descriptors.fetch(self.connection.require().descriptors)
 
     async def wait_started(self) -> control.Started:
-        """Return once the application runs.
+        """Return once the application runs, and what a successor would need of it is kept.
 
         Raises:
             TaskStartError: it did not start; with the task process's text.
@@ -205,7 +205,7 @@ class ManagedTask:
         state, started = self._state, self.started
         if started is not None:
             with contextlib.suppress(ControlError):  # an exit at once is told by `ended`
-                await self.fetch_descriptors()
+                await self.descriptors.fetch_first(self.connection.require().descriptors)
             return started
         if isinstance(state, Failed):
             raise TaskStartError(state.told.text, recoverable=state.told.recoverable)

@@ -115,6 +115,29 @@ async def test_a_change_wakes_whoever_waits_for_one() -> None:
     task.descriptors.release()
 
 
+async def test_a_start_waits_for_descriptors_only_where_there_are_none() -> None:
+    """They come before the application runs; only if they have not, it is asked for them then."""
+    early, late = make_task(client := Answers()), make_task(other := Answers())
+    started = control.Started(ProcessId(0, 0), "", "", 0.0)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(early.fetch_descriptors)
+            await trio.testing.wait_all_tasks_blocked()
+            early.take(started)
+            nursery.start_soon(early.wait_started)
+            await trio.testing.wait_all_tasks_blocked()
+            client.give("stdout.pipe")
+    null = os.open(os.devnull, os.O_RDONLY)
+    late.descriptors.keep({"stdout.fifo": null})  # of an earlier instance
+    late.take(started)
+    other.give("stdout.pipe")
+    with trio.fail_after(5):
+        await late.wait_started()
+    assert set(late.descriptors._kept) == {"stdout.fifo", "stdout.pipe"}
+    for task in (early, late):
+        task.descriptors.release()
+
+
 async def test_a_change_during_a_fetch_is_not_lost() -> None:
     """What changes while the answer is on its way is asked for again."""
     client = Answers()

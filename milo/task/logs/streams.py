@@ -94,6 +94,8 @@ class Streams:
             streams.close()
             raise
         streams.container_stdout, streams.container_stderr = ends
+        # Now, while crun works: a driver that has them when the task has started waits no more.
+        journal.publish(control.DescriptorsChanged())
         return streams
 
     @classmethod
