@@ -19,7 +19,6 @@ from milo.core.report import (
     ExitResult,
     Fingerprint,
     TaskEvent,
-    TaskStatus,
 )
 from milo.errors import ConfigError
 from milo.plugin.nomad_versions import v1_parent_before_1_7
@@ -272,24 +271,13 @@ def wait_response(result: ExitResult) -> drivers.WaitTaskResponse:
 
 
 def _exit_result(result: ExitResult) -> drivers.ExitResult:
-    # As Nomad's own drivers say it: 128 and the signal's number beside the signal.
-    code = 128 + result.signal if result.signal else result.exit_code
+    code = exit_code(result)
     return drivers.ExitResult(exit_code=code, signal=result.signal, oom_killed=result.oom_killed)
 
 
-def inspect_response(status: TaskStatus) -> drivers.InspectTaskResponse:
-    """The answer to InspectTask."""
-    return drivers.InspectTaskResponse(
-        task=drivers.TaskStatus(
-            id=status.task_id,
-            name=status.name,
-            state=drivers.TaskState.from_string(status.state.name),
-            started_at=_timestamp(status.started_at_s),
-            completed_at=_timestamp(status.completed_at_s),
-            result=_exit_result(status.result or ExitResult()),
-        ),
-        driver=drivers.TaskDriverStatus(attributes=dict(status.attributes)),
-    )
+def exit_code(result: ExitResult) -> int:
+    """Return it as Nomad's own drivers say it: 128 and the number of the signal, if one it was."""
+    return 128 + result.signal if result.signal else result.exit_code
 
 
 def event(report: TaskEvent) -> drivers.DriverTaskEvent:

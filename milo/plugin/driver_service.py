@@ -12,7 +12,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from milo.core.config.task_options import TaskOptions
-from milo.plugin import convert, exec_service, stats_message
+from milo.plugin import convert, exec_service, inspect_message, stats_message
 from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
@@ -126,11 +126,9 @@ class DriverService(drivers.DriverBase):
 
     # ---- looking at and into tasks
 
-    async def inspect_task(
-        self, request: drivers.InspectTaskRequest
-    ) -> drivers.InspectTaskResponse:
-        """What is known of a task."""
-        return convert.inspect_response(await self._registry.inspect(request.task_id))
+    async def inspect_task(self, request: drivers.InspectTaskRequest) -> Any:
+        """What is known of a task; encoded already."""
+        return inspect_message.encode(await self._registry.inspect(request.task_id))
 
     def task_stats(self, request: drivers.TaskStatsRequest) -> AsyncIterator[Any]:
         """A sample of resource use each interval, until the task ends; encoded already."""

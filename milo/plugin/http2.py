@@ -27,6 +27,9 @@ KEPT_STREAMS: Final = 1024
 # Of a message in a gRPC stream: not compressed, and its length.
 _PREFIX = struct.Struct(">?I")
 
+_HEADERS: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
+_TRAILERS: Final = (("grpc-status", "0"),)
+
 
 READ_BYTES: Final = 8192
 """At a time, and not asyncio's 256 KiB: what a hundred starts take of it is no one step."""
@@ -77,9 +80,33 @@ class Outlet:
         """Send ``data``, for which the stream must have `room`."""
         assert stream.id is not None
         stream.connection._connection.send_data(stream.id, data)
+        self._let_leave(stream.connection)
+
+    async def answer(self, call: Stream[Any, Any], message: bytes) -> None:
+        """Send the one message of a call, and that it has succeeded. In asyncio.
+
+        grpclib's own way takes three system calls, and several times as long. It is taken where
+        there is no `room`, or the client has ended the call.
+        """
+        stream = call._stream
+        data = _PREFIX.pack(False, len(message)) + message
+        if not stream.closable or len(data) > room(stream):
+            await call.send_initial_metadata()
+            await stream.send_data(data)
+            call._send_message_done = True
+            return
+        assert stream.id is not None
+        h2 = stream.connection._connection
+        h2.send_headers(stream.id, _HEADERS)
+        h2.send_data(stream.id, data)
+        h2.send_headers(stream.id, _TRAILERS, end_stream=True)
+        call._send_trailing_metadata_done = True  # grpclib need do no more
+        self._let_leave(stream.connection)
+
+    def _let_leave(self, connection: Connection) -> None:
         if not self._waiting:
             trio_asyncio.current_loop.get().call_soon(self._leave)
-        self._waiting.add(stream.connection)
+        self._waiting.add(connection)
 
     def _leave(self) -> None:
         while self._waiting:

@@ -101,16 +101,9 @@ def _handler(
 
     async def in_trio(stream: AnyStream) -> None:
         with contained(name), calls.counted(name, timed=timed):
-            if generated.cardinality.client_streaming:
-                argument: Any = _requests(stream)
-            else:
-                argument = await trio_asyncio.aio_as_trio(stream.recv_message)()
-                if argument is None:
-                    raise GRPCError(Status.INVALID_ARGUMENT, f"{name} came without its message")
-            if not generated.cardinality.server_streaming:
-                response = await method(argument)
-                await trio_asyncio.aio_as_trio(stream.send_message)(response)
-                return
+            argument: Any = _requests(stream)
+            if not generated.cardinality.client_streaming:
+                argument = await trio_asyncio.aio_as_trio(_message)(stream, name)
             sink = Responses(stream, outlet)
             async with aclosing(method(argument)) as responses:
                 async for response in responses:
@@ -124,10 +117,26 @@ def _handler(
     async def in_asyncio(stream: AnyStream) -> None:
         if name in ONE_BY_ONE:
             await gate.passed()
-        # When the client cancels or goes, grpclib cancels this, and that cancels `in_trio`.
-        await trio_asyncio.trio_as_aio(in_trio)(stream)
+        # When the client cancels or goes, grpclib cancels this, and that cancels what is in Trio.
+        if generated.cardinality.server_streaming:
+            await trio_asyncio.trio_as_aio(in_trio)(stream)
+            return
+        with contained(name), calls.counted(name, timed=timed):
+            argument = await _message(stream, name)
+            # The one way to Trio and back: each one more is several turns of both loops.
+            response = await trio_asyncio.trio_as_aio(method)(argument)
+            # Some are bytes already, see `milo.plugin.inspect_message`.
+            await outlet.answer(stream, bytes(response))
 
     return in_asyncio
+
+
+async def _message(stream: AnyStream, name: str) -> Any:
+    """Return the one message of the call ``name``."""
+    message = await stream.recv_message()
+    if message is None:
+        raise GRPCError(Status.INVALID_ARGUMENT, f"{name} came without its message")
+    return message
 
 
 async def _requests(stream: AnyStream) -> AsyncIterator[Any]:

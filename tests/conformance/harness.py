@@ -68,7 +68,8 @@ class Harness:
 
     async def inspect(self, task: Task) -> drivers.TaskStatus:
         """InspectTask."""
-        return (await self.service.inspect_task(drivers.InspectTaskRequest(task.id))).task
+        answer = await self.service.inspect_task(drivers.InspectTaskRequest(task.id))
+        return drivers.InspectTaskResponse().parse(answer).task
 
     async def stats(self, task: Task, interval_s: float) -> drivers.TaskStats:
         """Return the first sample of TaskStats."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 import betterproto
@@ -286,41 +286,9 @@ def test_an_unknown_outcome_is_an_error_and_not_a_success() -> None:
     assert killed.err == ""
 
 
-def test_status_of_a_running_task_still_has_a_completion_time() -> None:
-    """Nomad refuses a status without one, so it gets Go's zero time, year 1."""
-    running = report.TaskStatus("x", "app", report.TaskState.RUNNING, 1.25)
-    task = drivers.InspectTaskResponse().parse(bytes(convert.inspect_response(running))).task
-    assert task.started_at == datetime(1970, 1, 1, 0, 0, 1, 250_000, UTC)
-    assert task.completed_at == datetime(1, 1, 1, tzinfo=UTC)
-    assert task.state == 1
-
-
-def test_status_of_an_ended_task() -> None:
-    """Result, times and attributes are all there."""
-    ended = report.TaskStatus(
-        "x", "app", report.TaskState.EXITED, 1.0, 2.0, report.ExitResult(42), {"k": "v"}
-    )
-    answer = drivers.InspectTaskResponse().parse(bytes(convert.inspect_response(ended)))
-    assert (answer.task.state, answer.task.result.exit_code) == (2, 42)
-    assert answer.task.completed_at == datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)
-    assert answer.driver.attributes == {"k": "v"}
-
-
-NOTHING = report.TaskStatus("x", "app", report.TaskState.RUNNING, None)
-EPOCH = report.TaskStatus(
-    "x", "app", report.TaskState.EXITED, 0.0, 0.0, report.ExitResult(exit_code=0)
-)
-
-
 @pytest.mark.parametrize(
     ("message", "needed"),
     [
-        *(
-            (convert.inspect_response(status), f"task.{name}")
-            for status in (NOTHING, EPOCH)
-            for name in ("started_at", "completed_at", "result")
-        ),
-        (convert.inspect_response(NOTHING), "driver"),
         (convert.wait_response(report.ExitResult()), "result"),
         (convert.event(report.TaskEvent("x", ALLOC, "app", "", 0.0)), "timestamp"),
         (exec_service.task_response(b"", CommandEnd(0)), "result"),

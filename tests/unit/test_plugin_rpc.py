@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -200,6 +201,71 @@ async def test_a_call_does_not_wait_for_all_starts_that_came_before_it(tmp_path:
     assert driver.begun == count
     assert driver.begun_when_asked < count / 2
     Path(path).unlink(missing_ok=True)
+
+
+class Inspected(drivers.DriverBase):
+    """Answers with as many bytes as a task's id says."""
+
+    async def inspect_task(
+        self, request: drivers.InspectTaskRequest
+    ) -> drivers.InspectTaskResponse:
+        """Answer."""
+        return drivers.InspectTaskResponse(drivers.TaskStatus(id="x" * int(request.task_id)))
+
+
+async def _inspected(path: Path, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Ask for answers of so many bytes; return how long they were, and the writes of each."""
+    writes: list[bytes] = []
+    found: list[int] = []
+    counts: list[int] = []
+
+    class Watched(UnlimitedServer):
+        def _protocol_factory(self) -> H2Protocol:
+            made = super()._protocol_factory()
+            connected = made.connection_made
+
+            def connection_made(transport: Any) -> None:
+                written = transport.write
+
+                def write(data: bytes) -> None:
+                    writes.append(data)
+                    written(data)
+
+                transport.write = write
+                connected(transport)
+
+            made.connection_made = connection_made  # type: ignore[method-assign]
+            return made
+
+    async def talk() -> None:
+        channel = Channel(path=str(path))
+        stub = drivers.DriverStub(channel)
+        for length in (1, *lengths):
+            writes.clear()
+            answer = await stub.inspect_task(drivers.InspectTaskRequest(str(length)))
+            found.append(len(answer.task.id))
+            counts.append(len([data for data in writes if data]))
+        channel.close()
+
+    async with open_loop():
+        server = Watched([rpc.bridged(Inspected())])
+        await trio_asyncio.aio_as_trio(server.start)(path=str(path))
+        await trio_asyncio.aio_as_trio(talk)()
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    path.unlink(missing_ok=True)
+    return found[1:], counts[1:]
+
+
+async def test_an_answer_leaves_in_one_piece(tmp_path: Path) -> None:
+    """Its headers, its message and its end are one write: each wakes the client up."""
+    assert await _inspected(tmp_path / "s", [5, 1000]) == ([5, 1000], [1, 1])
+
+
+async def test_an_answer_that_the_client_has_no_room_for_arrives_whole(tmp_path: Path) -> None:
+    """What is more than a frame, or than the client takes at once, goes in several pieces."""
+    found, _ = await _inspected(tmp_path / "s", [20_000, 10_000_000, 1])
+    assert found == [20_000, 10_000_000, 1]
 
 
 async def test_a_connection_does_not_grow_with_its_calls(tmp_path: Path) -> None:

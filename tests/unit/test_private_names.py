@@ -74,15 +74,18 @@ async def insides() -> dict[str, dict[str, tuple[object, str]]]:
             "H2Protocol": (protocol, "connection handler config h2_config"),
             "Connection": (connection, "_connection write_ready flush is_closing"),
             "protocol.Stream": (stream, "id connection closable send_data"),
-            "server.Stream": (call, "_stream send_initial_metadata"),
+            "server.Stream": (
+                call,
+                "_stream send_initial_metadata _send_message_done _send_trailing_metadata_done",
+            ),
             "Handler": (Handler, "_replace"),
             "Configuration": (protocol.config, "_keepalive_time"),
         },
         "h2": {
             "H2Connection": (
                 h2,
-                "update_settings send_data local_flow_control_window max_outbound_frame_size"
-                " _closed_streams",
+                "update_settings send_headers send_data local_flow_control_window"
+                " max_outbound_frame_size _closed_streams",
             ),
         },
         "trio-asyncio": {
