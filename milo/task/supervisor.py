@@ -310,7 +310,8 @@ class Supervisor:
         """
         container, streams, log = running.container, running.streams, self._journal.log
         self._container, self._jvm = container, running.jvm
-        self._keeper.begin(self._kept)
+        streams.open_fifos()
+        self._keeper.begin(self._kept)  # what a successor needs, before anybody counts on one
         self.phase = advance(self.phase, Happening.STARTED)
         self._announce(
             control.Started(
@@ -331,9 +332,7 @@ class Supervisor:
             "the look at its archive": partial(running.archive.watch, container, self._commands),
             "the watch for a heap dump": partial(running.jvm.watch_dump, self._journal),
             "the watch for the kernel's kills": partial(
-                container.oom_kills.watch,
-                partial(self._tell_of_kills, container),
-                self._journal.log,
+                container.oom_kills.watch, partial(self._tell_of_kills, container), log
             ),
         }
         async with trio.open_nursery() as nursery:

@@ -58,6 +58,22 @@ class Told:
         return [message.text for message in self.messages if isinstance(message, control.Event)]
 
 
+async def test_fifos_with_a_reader_are_open_before_the_pumps_run(tmp_path: Path) -> None:
+    """So there is another descriptor of each before this process can die with the only one."""
+    told = Told(tmp_path)
+    launch = make_launch(tmp_path)
+    both = Streams.open(launch, PumpPolicy(), told.journal)
+    reader = open_reader(launch.stdout_path)
+    both.open_fifos()
+    names, _ = both.descriptors()
+    assert names == ("stdout.pipe", "stderr.pipe", "stdout.fifo")
+    assert told.messages == [control.DescriptorsChanged()] * 2
+    os.unlink(launch.stderr_path)
+    both.open_fifos()  # what is wrong with a FIFO, its pump tells
+    both.close()
+    os.close(reader)
+
+
 async def test_both_streams_arrive_whole(tmp_path: Path) -> None:
     """Each at its own FIFO, all of it before `drained` returns, and nothing stays open."""
     before = descriptors()

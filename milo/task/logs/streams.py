@@ -16,6 +16,7 @@ from milo.core.java import out_of_memory
 from milo.core.launch import Launch
 from milo.core.records import COUNTERS_FILE, TIMELINE_FILE, StreamCounters, TaskRecord
 from milo.core.text import printable
+from milo.errors import FifoError
 from milo.task.containment import keep_running
 from milo.task.journal import Journal
 from milo.task.logs.byte_counts import ByteCountsFile
@@ -157,6 +158,15 @@ class Streams:
             if stream.container_end is not None:
                 os.close(stream.container_end)
                 stream.container_end = None
+
+    def open_fifos(self) -> None:
+        """Open each FIFO that has a reader now, so that its descriptor can be kept elsewhere.
+
+        The pumps open all others, and tell of trouble.
+        """
+        for stream in self._streams:
+            with contextlib.suppress(FifoError, OSError):
+                stream.sink.try_open()
 
     async def run(self) -> None:
         """Pump until both streams have ended. Cancellation leaves each byte on one side."""
