@@ -28,7 +28,6 @@ from tests.support import jars, scripted_java
 
 COUNTS: Final = (10, 100, 1000)
 AT_ONCE: Final = 4
-ENDING_AT_ONCE: Final = 32
 DOES_NOTHING: Final = "exec sleep 1000000"
 REST_S: Final = 10.0
 ASK_PAUSE_S: Final = 0.01
@@ -72,16 +71,14 @@ async def measure(launcher: Path, base: Path, state: Path, jar: Path, count: int
         row |= await _rest(host)
         row["pss"] = milo_memory(host.process.popen.pid) - empty
         row["driver_pss"] = rollup(host.process.popen.pid)["Pss"]
+        table = processes()
         followed = [
-            pid
-            for pid in milo_processes(host.process.popen.pid)
-            if processes()[pid][0] == "milo-task"
+            pid for pid in milo_processes(host.process.popen.pid) if table[pid][0] == "milo-task"
         ]
         row["descriptors"] = len(os.listdir(f"/proc/{host.process.popen.pid}/fd"))
         began = time.monotonic()
     row["shutdown_s"] = time.monotonic() - began
-    for task in tasks:
-        await _let_go(task)
+    await asyncio.gather(*(task.answered() for task in tasks))
     tasks_before = sum(map(cpu_s, followed))
     began = time.monotonic()
     async with open_host(launcher, base, state, **options) as host:
@@ -95,9 +92,10 @@ async def measure(launcher: Path, base: Path, state: Path, jar: Path, count: int
         asking.cancel()
         row["inspect_p99_s"] = quantile(await asking, 0.99)
         began = time.monotonic()
-        # A stream of statistics ends with its next sample: so many wait for theirs at once.
-        await _each(tasks, lambda task: host.end(task, force=True), ENDING_AT_ONCE)
+        await _each(tasks, host.destroy, AT_ONCE)
         row["stop_s"] = time.monotonic() - began
+        # A stream of statistics ends with its next sample, for which no agent waits.
+        await asyncio.gather(*map(host.let_go, tasks))
     return row
 
 
@@ -123,12 +121,6 @@ async def _rest(host: PluginHost) -> dict[str, float]:
         "driver_cpu": (cpu_s(driver) - before[0]) / REST_S,
         "tasks_cpu": (sum(map(cpu_s, own)) - before[1]) / REST_S,
     }
-
-
-async def _let_go(task: Task) -> None:
-    for pending in (task.waiting, task.following):
-        if pending is not None:
-            await pending
 
 
 async def _ask(host: PluginHost, task: Task) -> list[float]:
@@ -181,8 +173,9 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         "## A crowd of tasks",
         "",
         "How it was measured: real task processes and containers, in which a program does",
-        f"nothing; a plugin process of its own for each row; {AT_ONCE} tasks are started at",
-        "once. For each an agent's WaitTask is pending and its TaskStats come once a second.",
+        f"nothing; a plugin process of its own for each row; {AT_ONCE} tasks are started, and",
+        "destroyed in the end, at once. For each an agent's WaitTask is pending and its TaskStats",
+        "come once a second, which the bench, on the same processors, takes and does not decode.",
         "Then the plugin is ended as by an agent, and the next one is asked to take all over",
         "at once, which is timed from its exec to the last answer. Processor time is that at",
         "rest, of one processor, by the kernel's count.",

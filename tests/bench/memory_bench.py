@@ -46,7 +46,8 @@ async def footprints(
                 own["marginal_pss"] = (own["all_pss"] - rows[0]["all_pss"]) / count
     finally:
         for start in range(0, len(tasks), AT_ONCE):
-            await asyncio.gather(*(host.end(t, force=True) for t in tasks[start : start + AT_ONCE]))
+            await asyncio.gather(*map(host.destroy, tasks[start : start + AT_ONCE]))
+        await asyncio.gather(*map(host.let_go, tasks))
     return rows
 
 
