@@ -773,6 +773,53 @@ async def test_only_earlier_instances_of_the_same_task_are_removed(tmp_path: Pat
     await found.remove(str(tmp_path / "state/none"))
 
 
+class Counting(StateStore):
+    """A state directory that notes of whose launches it was asked."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.asked: list[str] = []
+
+    def read_launch(self, state_dir: str) -> Launch | None:
+        self.asked.append(state_dir)
+        return super().read_launch(state_dir)
+
+
+async def test_a_start_does_not_look_again_at_what_has_ended(tmp_path: Path) -> None:
+    """Of a thousand that have ended each start would read a thousand files; a new one it sees."""
+    found = Leftovers(TaskProcesses(Forked()))  # type: ignore[arg-type]
+    store = Counting(str(tmp_path / "state"))
+    request = make_launch(tmp_path, "alloc/app/1")
+    ended = [make_launch(tmp_path, f"alloc/app/{number}") for number in range(2, 6)]
+    for launch in ended:
+        store.make(launch)
+        store.write_exit(launch.state_dir, ExitRecord(exit_code=0, alloc_dir=str(tmp_path)))
+        store.remove(launch.state_dir, keep_exit=True)
+    for count in (len(ended), 0):
+        store.asked.clear()
+        assert await found.remove_unclaimed(store, request, set()) == {}
+        assert len(store.asked) == count
+    other = make_launch(tmp_path, "alloc/app/6")
+    store.make(other)
+    store.asked.clear()
+    await found.remove_unclaimed(store, ended[0], set())
+    assert sorted(store.asked) == sorted([ended[0].state_dir, other.state_dir])
+    assert not Path(other.state_dir).exists() and not Path(ended[0].state_dir).exists()
+    assert Path(ended[1].state_dir).exists()
+
+
+def test_what_nobody_claims_is_what_is_there_without_it(tmp_path: Path) -> None:
+    """Directories of tasks, and none where there is no state directory."""
+    store = StateStore(str(tmp_path / "state"))
+    assert store.unclaimed(()) == []
+    paths = [make_launch(tmp_path, f"alloc/app/{number}") for number in range(3)]
+    for launch in paths:
+        store.make(launch)
+    (Path(store.root) / "something-else").mkdir()
+    known = {paths[0].state_dir, "/elsewhere"}
+    assert sorted(store.unclaimed(known)) == sorted(launch.state_dir for launch in paths[1:])
+
+
 @pytest.mark.parametrize(
     ("silence", "survives"),
     [

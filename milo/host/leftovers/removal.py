@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Container
 from typing import Final
 
 import trio
@@ -32,9 +32,11 @@ class Leftovers:
 
     def __init__(self, processes: TaskProcesses) -> None:
         self._processes = processes
+        self._ended: set[str] = set()
+        """Directories with no more than an exit record, as `remove_unclaimed` has found them."""
 
     async def remove_unclaimed(
-        self, store: StateStore, request: TaskRequest, claimed: Collection[str]
+        self, store: StateStore, request: TaskRequest, claimed: Container[str]
     ) -> dict[str, int]:
         """Remove what an earlier start of the same task left, but nothing in ``claimed``.
 
@@ -42,16 +44,22 @@ class Leftovers:
         their last writer Nomad's log collector ends, and is not always started again.
         """
         fifos: dict[str, int] = {}
-        for path in store.directories():
-            if path in claimed:
-                continue
+        found = store.unclaimed(claimed)
+        own = store.task_dir(request.task_id)
+        self._ended.intersection_update(found)
+        self._ended.discard(own)
+        for path in sorted(set(found) - self._ended):
             try:
                 old = store.read_launch(path)
             except StateError as exc:
                 _log.warning("a state directory is not readable: %s", exc)
                 old = None
+            else:
+                # A launch is written once, before there is an end: none comes to this one.
+                if old is None and os.path.exists(os.path.join(path, records.EXIT_FILE)):
+                    self._ended.add(path)
             same = old is not None and old.is_same_task(request)
-            if same or path == store.task_dir(request.task_id):
+            if same or path == own:
                 _log.warning("removing an earlier instance of the task: %s", path)
                 fifos = join_fifos(fifos, await _lend_fifos(path))
                 await self.remove(path, keep_exit=False)
