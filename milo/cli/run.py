@@ -38,6 +38,7 @@ from milo.host.state_store import StateStore
 from milo.proc import become_subreaper
 from milo.task.children import Reaper
 from milo.task.logs.byte_counts import ByteCountsFile
+from milo.task.logs.idle_wait import IdleWait
 from milo.task.oci.bundle import missing_limits
 from milo.task.preparer import Preparer
 from milo.task.supervisor import Supervisor
@@ -123,7 +124,7 @@ def _run_prepared(
             with contextlib.closing(Preparer.fork()) as preparer:
                 run = _Run(options, application, env, caller, crun, background, recording, logs)
                 try:
-                    end = trio.run(run.run, search, javas, preparer)
+                    end = trio.run(run.run, search, javas, preparer, instruments=[IdleWait()])
                 except ArtifactError as exc:  # the JAR is away while it is built anew
                     if not again or background is not None:
                         raise

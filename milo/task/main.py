@@ -20,6 +20,7 @@ from milo.files import read_file, take_lock
 from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
 from milo.task.children import Reaper
 from milo.task.keeper import Keeper
+from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch
@@ -72,7 +73,7 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
         supervisor = Supervisor(
             launch, Reaper(reap_all=True), listener=listener, keeper=Keeper(channel)
         )
-        trio.run(supervisor.run, start)
+        trio.run(supervisor.run, start, instruments=[IdleWait()])
     return 0
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import trio
 
 from milo.task.logs.fifo import PIPE_BYTES, FifoSink, open_fifo_writer, raise_capacity
+from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import PumpPolicy
 
@@ -242,7 +243,8 @@ def _pump_between(path: str, source: int, fd: int) -> Callable[[], None]:
     def work() -> None:
         os.set_blocking(fd, False)
         sink = FifoSink(path, beneath=os.path.dirname(path), fd=fd)
-        trio.run(Pump("stdout", source, sink, PumpPolicy(), lambda _event: None).run)
+        pump = Pump("stdout", source, sink, PumpPolicy(), lambda _event: None)
+        trio.run(pump.run, instruments=[IdleWait()])
 
     return work
 

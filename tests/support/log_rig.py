@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from milo.task.logs.fifo import FifoSink, waiting_bytes
+from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import EventKind, PumpEvent, PumpPolicy
 
@@ -26,12 +27,24 @@ async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
+def serve_idle(idle: IdleWait | None) -> None:
+    """Have the pumps of this run of Trio use ``idle``, which was made before it began."""
+    if idle is not None:
+        trio.lowlevel.add_instrument(idle)
+        idle.before_run()
+
+
 class Rig:
     """A container's pipe (``write_fd`` is the container's end) and a FIFO with its reader."""
+
+    idle: IdleWait | None = None
+    """What the next test's pumps leave the wait for output to; None if they wait themselves."""
 
     def __init__(
         self, directory: Path, policy: PumpPolicy | None = None, *, name: str = "stdout"
     ) -> None:
+        if IdleWait.current() is None:
+            serve_idle(self.idle)
         self.path = directory / f".app.{name}.fifo"
         if not self.path.exists():
             os.mkfifo(self.path, 0o600)

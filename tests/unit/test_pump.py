@@ -14,13 +14,23 @@ import pytest
 import trio
 
 from milo import proc
+from milo.task.logs import pump
 from milo.task.logs.fifo import PIPE_BYTES, raise_capacity, waiting_bytes
+from milo.task.logs.idle_wait import IdleWait
+from milo.task.logs.pacer import LOOK_BYTES
 from milo.task.logs.pump import Pump
 from milo.task.logs.pump_policy import Block, EventKind, PumpEvent, PumpPolicy, Watch
 from tests.support.log_rig import Rig, descriptors, running, settle
 
 BLOCK = PumpPolicy()
 DROP = PumpPolicy(drop_when_full=True)
+
+
+@pytest.fixture(autouse=True, params=["itself", "idle"])
+def waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test twice: a pump waits for output itself, or has that done for it."""
+    if request.param == "idle":
+        monkeypatch.setattr(Rig, "idle", IdleWait())
 
 
 @pytest.fixture(autouse=True)
@@ -718,4 +728,27 @@ async def test_cancellation_leaves_nothing(tmp_path: Path, autojump_clock: Any, 
         await settle()
         got = rig.read()
     assert (got + rig.read()).endswith(b"" if state == "idle" else b"kept")
+    rig.close()
+
+
+async def test_what_is_served_between_tasks_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output without end is handed back to the pump's own task, which lets others have a turn."""
+    monkeypatch.setattr(pump, "_BURST", 1)
+    rig = Rig(tmp_path)
+    rig.open_reader()
+    moves: list[bool] = []
+    move = rig.pump._move_waiting
+
+    def noting() -> bool:
+        moves.append(move())
+        return moves[-1]
+
+    monkeypatch.setattr(rig.pump, "_move_waiting", noting)
+    async with running(rig):
+        rig.write(bytes(3 * LOOK_BYTES))
+        await rig.read_exactly(3 * LOOK_BYTES)
+        rig.end_source()
+    assert moves[:1] == ([False] if rig.idle else [])
     rig.close()

@@ -28,6 +28,7 @@ from milo.task.logs.fifo import (
     raise_capacity,
     waiting_bytes,
 )
+from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.output_sampler import OutputSampler
 from milo.task.logs.output_search import LastLine, OomSearch
 from milo.task.logs.pacer import LOOK_BYTES, Pacer
@@ -102,6 +103,8 @@ class Pump:
         counts: ByteCounts | None = None,
     ) -> None:
         self.name = name
+        self._idle: IdleWait | None = None
+        self._told = False
         self._source = source_fd
         self._sink = sink
         self._report = report
@@ -115,6 +118,7 @@ class Pump:
         self._retry_at = -math.inf
         self._retry_pause = FIRST_PAUSE_S
         self._look_pause = _FIRST_LOOK_S
+        self._next: _Wait | None = _GO_ON
         os.set_blocking(source_fd, False)
         self._capacity = fcntl.fcntl(source_fd, fcntl.F_GETPIPE_SZ)
         self._source_poll = select.poll()
@@ -138,6 +142,8 @@ class Pump:
         self._watch.begin_drain(trio.current_time())
         self._nap.cancel()
         trio.lowlevel.notify_closing(self._source)  # nothing is closed: it wakes who waits
+        if self._idle is not None:
+            self._idle.hand_back(self._source)
 
     async def run(self) -> None:
         """Move bytes until the source has ended and all are delivered, or drained.
@@ -148,18 +154,42 @@ class Pump:
         cancelled at any time: each byte is then still in the source or already in the sink.
         """
         await trio.lowlevel.checkpoint()
+        idle = self._idle = IdleWait.current()
         burst = 0
         self._sampler.open()
         try:
-            while (wait := self._step(trio.current_time())) is not _DONE:
+            wait = self._step(trio.current_time())
+            while wait is not _DONE:
                 burst += 1
                 if wait.on is not _On.NOTHING or burst >= _BURST:
                     burst = 0
+                    if wait.on is _On.SOURCE and idle is not None:
+                        wait = await self._served(idle)
+                        continue
                     await self._wait(wait)
+                wait = self._step(trio.current_time())
         finally:
             self._notices.close()
             self._sampler.close()
             self._tell(self._watch.finish(trio.current_time()))
+
+    async def _served(self, idle: IdleWait) -> _Wait | None:
+        """Have lines moved outside of this task, until it has something else to wait for."""
+        await idle.serve(self._source, self._move_waiting)
+        wait, self._next = self._next, _GO_ON
+        return wait
+
+    def _move_waiting(self) -> bool:
+        """Move what is there; return whether to wait for the source again, and nothing else."""
+        self._told = False
+        for _ in range(_BURST):
+            wait = self._step(trio.current_time())
+            if wait is not _GO_ON or self._told:
+                break
+        if wait is _FOR_SOURCE:
+            return not self._told
+        self._next = wait
+        return False
 
     async def _wait(self, wait: _Wait) -> None:
         if wait.on is _On.SOURCE:
@@ -322,4 +352,5 @@ class Pump:
 
     def _tell(self, events: Iterable[PumpEvent]) -> None:
         for event in events:
+            self._told = True
             self._report(event)
