@@ -19,17 +19,21 @@ import resource
 import select
 import signal
 import socket
+import time
 from typing import Final, NoReturn
 
-from milo.core.spawning import END_OF_PATH, KEEP, RUN, SPAWNED_FD, is_kept
+from milo.core.spawning import END_OF_PATH, KEEP, MAX_DESCRIPTORS, RUN, SPAWNED_FD, is_kept
 from milo.proc import open_descriptors, set_process_name
 from milo.task import main as task_main
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
-from milo.unix_sockets import close_all, close_all_but, passed_descriptors
+from milo.unix_sockets import close_all, close_all_but, passed_descriptors, passing
 
 MAX_REQUEST_BYTES: Final = 4096
-MAX_DESCRIPTORS: Final = 16
+STANDBY_PAUSE_S: Final = 0.25
+"""Since the last request: what it has started has the processors to itself."""
+STANDBY_RETRY_S: Final = 10.0
+"""After a fork that was refused."""
 
 
 def serve(sock: socket.socket) -> NoReturn:
@@ -75,19 +79,30 @@ class _Server:
         self._poller = select.poll()
         self._poller.register(driver, select.POLLIN)
         self._kept = KeptTasks(self._fork, self._poller)
+        self._standby: tuple[int, int] | None = None
+        """The id of a task process that waits for its task, and the channel to it."""
+        self._busy_until_s = time.monotonic() + STANDBY_PAUSE_S
 
     def run(self) -> None:
         """Return when neither the driver nor a kept task is left."""
         while self._driver >= 0 or self._kept:
-            patience_s = self._kept.patience_s
-            patience_ms = None if patience_s is None else patience_s * 1e3
-            ready = {fd for fd, _ in self._poller.poll(patience_ms)}
+            ready = {fd for fd, _ in self._poller.poll(self._patience_ms())}
             # Deaths first: a driver asks for a successor where there is no keeper.
             for channel in ready - {self._driver}:
                 self._kept.hear(channel)
             self._kept.attempt()
             if self._driver in ready:
                 self._serve()
+                self._busy_until_s = time.monotonic() + STANDBY_PAUSE_S
+            elif self._wants_standby() and time.monotonic() >= self._busy_until_s:
+                self._make_standby()
+
+    def _patience_ms(self) -> float | None:
+        """Return how long there is nothing to do, whatever happens; None: for ever."""
+        patience_s = [] if self._kept.patience_s is None else [self._kept.patience_s]
+        if self._wants_standby():
+            patience_s.append(max(0.0, self._busy_until_s - time.monotonic()))
+        return min(patience_s) * 1e3 if patience_s else None
 
     def _serve(self) -> None:
         """Do what the driver asks for next, or note that it is gone."""
@@ -108,6 +123,9 @@ class _Server:
         self._poller.unregister(self._driver)
         os.close(self._driver)
         self._driver = -1
+        if self._standby is not None:
+            os.close(self._standby[1])  # which ends it
+            self._standby = None
 
     def _is_deserted(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -121,7 +139,8 @@ class _Server:
             self._kept.add(state_dir.removesuffix(END_OF_PATH), fds[0])
             return str(os.getpid()).encode()
         try:
-            pid, channel = self._fork(mode, state_dir, fds)
+            order = task_main.Order(mode, state_dir, fds)
+            pid, channel = self._order_standby(order) or self._fork(mode, state_dir, fds)
         except OSError as exc:
             answer = f"error: no task process can be forked: {exc.strerror}"
         else:
@@ -134,13 +153,45 @@ class _Server:
             close_all(fds)
         return answer.encode()
 
+    def _wants_standby(self) -> bool:
+        return self._driver >= 0 and self._standby is None
+
+    def _make_standby(self) -> None:
+        """Have a task process wait for the next task: forks and what these copy are no part of its
+        start then."""
+        try:
+            self._standby = self._fork_with(None)
+        except OSError:
+            self._busy_until_s = time.monotonic() + STANDBY_RETRY_S
+
+    def _order_standby(self, order: task_main.Order) -> tuple[int, int] | None:
+        """Have the one that waits do ``order``; return its id and channel, None without one."""
+        if self._standby is None or not order.mode.startswith(RUN):
+            return None
+        (pid, channel), self._standby = self._standby, None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
+        try:
+            sock.sendmsg([order.text], passing(order.fds))
+        except OSError:  # it has ended
+            sock.close()
+            return None
+        return pid, sock.detach()
+
     def _fork(self, mode: str, state_dir: str, fds: list[int]) -> tuple[int, int]:
         """Fork a task process that gets ``fds``; return its id, and the channel to it.
 
         Raises OSError.
         """
+        return self._fork_with(task_main.Order(mode, state_dir, fds))
+
+    def _fork_with(self, order: task_main.Order | None) -> tuple[int, int]:
+        """Do that for ``order``, or for one that is still to come."""
+        fds = [] if order is None else order.fds
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        highest = max(self._kept.highest, self._driver, ours.fileno(), theirs.fileno(), *fds)
+        others = () if self._standby is None else self._standby[1:]
+        highest = max(
+            self._kept.highest, self._driver, ours.fileno(), theirs.fileno(), *fds, *others
+        )
         try:
             pid = os.fork()
         except OSError:
@@ -152,7 +203,7 @@ class _Server:
             close_all_but((0, 1, 2, theirs.fileno(), *fds), below=1 + highest)
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
-            _become_task_process(mode, state_dir, fds, theirs)
+            _become_task_process(order, theirs)
         theirs.close()
         return pid, ours.detach()
 
@@ -192,18 +243,24 @@ def _drop_descriptors(keep: list[int]) -> list[int]:
     return moved
 
 
-def _become_task_process(
-    mode: str, state_dir: str, fds: list[int], channel: socket.socket
-) -> NoReturn:
-    status = 70
+def _become_task_process(order: task_main.Order | None, channel: socket.socket) -> NoReturn:
+    status, preparer = 70, None
     try:
         os.setsid()
         for number in (signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        status = task_main.main(mode, state_dir, fds, channel)
+        if order is None:
+            if (ordered := task_main.stand_by(channel)) is None:
+                os._exit(0)
+            order, preparer = ordered
+        status = task_main.main(order, channel, preparer)
     except BaseException as exc:
         # The last resort: the journal of the task process has the details if it got that far.
-        with contextlib.suppress(BaseException), open(f"{state_dir}/task.log", "a") as file:
-            file.write(f"[error] the task process failed: {exc!r}\n")
+        if order is not None:
+            with (
+                contextlib.suppress(BaseException),
+                open(f"{order.state_dir}/task.log", "a") as file,
+            ):
+                file.write(f"[error] the task process failed: {exc!r}\n")
     finally:
         os._exit(status)

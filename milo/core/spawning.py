@@ -12,6 +12,9 @@ from typing import Final
 SPAWNED_FD: Final = 3
 """Where a spawner that is executed finds its socket."""
 
+MAX_DESCRIPTORS: Final = 16
+"""With one request; the kernel drops what is more."""
+
 # ---- the modes of a task process, see `milo.task.main.main` ----
 
 RUN: Final = "run"

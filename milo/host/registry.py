@@ -159,12 +159,13 @@ class Registry:
             task.descriptors.release()
             raise  # Nomad makes an event of it
         self._add(task)
-        waited_s = time.monotonic() - forked_s
+        # What the task process does not time itself: its first steps, and the messages. It may have
+        # begun before the spawner's answer was read here.
+        boot_s = time.monotonic() - forked_s - sum(started.timings_s.values())
         own_s = {
             "look": found_s - begun_s,
-            "fork": forked_s - found_s,
-            # What the task process does not time itself: its first steps, and the messages.
-            "boot": waited_s - sum(started.timings_s.values()),
+            "fork": forked_s - found_s + min(0.0, boot_s),
+            "boot": max(0.0, boot_s),
         }
         task.start_s = {**own_s, **started.timings_s}
         self._fingerprinter.note_start(task.start_s)

@@ -9,12 +9,13 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
 import trio
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
 from milo.core.records import TASK_FILE, TaskRecord, decode
-from milo.core.spawning import ADOPT, CLEAN, LOCK, adopted_names
+from milo.core.spawning import ADOPT, CLEAN, LOCK, MAX_DESCRIPTORS, adopted_names
 from milo.errors import MiloError, StateError
 from milo.files import read_file, take_lock
 from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
@@ -25,6 +26,7 @@ from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch
 from milo.task.supervisor import Supervisor
+from milo.unix_sockets import passed_descriptors
 
 OOM_SCORE_ADJ: Final = 0
 """An ordinary process's, whatever the agent has (-1000 in HashiCorp's unit, which forbids to end
@@ -32,10 +34,44 @@ it at all). With a few MiB it is the last that the OOM killer takes; what it wou
 memory that it should never have, and then its successor goes on with the task."""
 
 
-def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) -> int:
+MAX_ORDER_BYTES: Final = 4096 + 64
+"""A path and a mode."""
+
+
+@attrs.frozen
+class Order:
+    """What a task process is to do; see `main`."""
+
+    mode: str
+    state_dir: str
+    fds: Sequence[int]
+
+    @property
+    def text(self) -> bytes:
+        """What is sent to one that `stand_by`, with ``fds``."""
+        return os.fsencode(f"{self.mode} {self.state_dir}")
+
+
+def stand_by(channel: socket.socket) -> tuple[Order, Preparer] | None:
+    """Get ready to run a task, and wait for the order to over ``channel``, the keeper's.
+
+    Returns that order, and the preparer that is ready for it; None when nobody will give one.
+    """
+    _begin("milo-standby")
+    preparer = Preparer.fork()
+    text, ancillary, _, _ = channel.recvmsg(
+        MAX_ORDER_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+    )
+    if not text:
+        return None
+    mode, _, state_dir = os.fsdecode(text).partition(" ")
+    return Order(mode, state_dir, passed_descriptors(ancillary)), preparer
+
+
+def main(order: Order, channel: socket.socket, preparer: Preparer | None = None) -> int:
     """Run the task whose launch is in ``state_dir``; ``fds[0]`` is its listening socket.
 
-    ``channel`` leads to its keeper, see `milo.task.keeper`.
+    ``channel`` leads to its keeper, see `milo.task.keeper`. ``preparer`` comes from `stand_by`.
 
     ``mode`` is ``run``, or `milo.core.spawning.RUN_KEPT`; or ``adopt:<names>``: go on with a task
     whose own process was killed, the rest of ``fds`` being its descriptors, named in order and
@@ -45,15 +81,11 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
     Returns the exit status of the task process: 0 when the task was run to its end, whatever
     that was.
     """
-    set_process_name("milo-task")
-    become_subreaper()
-    # Without the right to lower it, the agent's own stays, which is higher then.
-    with contextlib.suppress(OSError):
-        set_oom_score_adj(os.getpid(), OOM_SCORE_ADJ)
-    # Only a stop, asked for over the control socket, ends a task: not a Ctrl-C in the agent's
-    # terminal, nor a service manager that signals everything in the agent's control group.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    if preparer is None:
+        _begin("milo-task")
+    else:
+        set_process_name("milo-task")
+    mode, state_dir, fds = order.mode, order.state_dir, order.fds
     if mode == CLEAN:
         trio.run(clean, _launch_to_clean(state_dir), Reaper(reap_all=True))
     else:
@@ -62,7 +94,7 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
             start = _takeover(mode, state_dir, fds)
         else:
             # Before there is an event loop. It reads and checks while this process gets ready.
-            start = Preparer.fork()
+            start = preparer if preparer is not None and preparer.lives() else Preparer.fork()
             start.ask(state_dir)
         launch = read_launch(state_dir)
         if isinstance(start, Preparer) or LOCK not in start.descriptors:
@@ -75,6 +107,18 @@ def main(mode: str, state_dir: str, fds: Sequence[int], channel: socket.socket) 
         )
         trio.run(supervisor.run, start, instruments=[IdleWait()])
     return 0
+
+
+def _begin(name: str) -> None:
+    set_process_name(name)
+    become_subreaper()
+    # Without the right to lower it, the agent's own stays, which is higher then.
+    with contextlib.suppress(OSError):
+        set_oom_score_adj(os.getpid(), OOM_SCORE_ADJ)
+    # Only a stop, asked for over the control socket, ends a task: not a Ctrl-C in the agent's
+    # terminal, nor a service manager that signals everything in the agent's control group.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _takeover(mode: str, state_dir: str, fds: Sequence[int]) -> Takeover:

@@ -138,6 +138,14 @@ class Preparer:
         theirs.close()
         return cls(pid, ours)
 
+    def lives(self) -> bool:
+        """Whether it has not ended, as far as is known; before `watch`."""
+        try:
+            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self._pid, flags) is None
+        except ChildProcessError:
+            return False
+
     def ask(self, state_dir: str) -> None:
         """Let it begin with the task in ``state_dir``; `prepare` says what comes of that.
 
@@ -330,7 +338,6 @@ def _lay_out(
 
 
 def _be_preparer(fd: int, parent: int) -> NoReturn:
-    set_process_name("milo-prepare")
     die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # its parent ends it
@@ -342,6 +349,7 @@ def _be_preparer(fd: int, parent: int) -> NoReturn:
     state_dir = os.fsdecode(sock.recv(control.MAX_MESSAGE_BYTES))
     if not state_dir:
         os._exit(0)
+    set_process_name("milo-prepare")
     _limit_itself()
     try:
         verdict = _answer(sock, state_dir)

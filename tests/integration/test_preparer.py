@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 import zipfile
@@ -13,7 +14,7 @@ import trio
 from milo.core import control
 from milo.errors import TaskStartError
 from milo.host.task_client import TaskClient
-from milo.proc import children, comm, this_process
+from milo.proc import children, comm, start_ticks, this_process
 from tests.support import spawners
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.waiting import fail_after
@@ -82,6 +83,30 @@ async def test_a_stop_ends_the_preparation(jar_dir: Path, monkeypatch: pytest.Mo
             for pid in (supervisor, preparer):
                 await gone(pid)
             assert not list(rig.state_dir.iterdir())
+
+
+async def test_one_that_died_while_it_stood_by_is_replaced(jar_dir: Path) -> None:
+    """A task process that waits for its task has a preparer already, which may end meanwhile."""
+    async with open_rig() as rig:
+        with fail_after(20):
+            while not (ready := standing_by(rig)):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        standby, preparer = ready
+        os.kill(preparer, signal.SIGKILL)
+        with fail_after(20):
+            while start_ticks(preparer) is not None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        task = rig.task(jar_dir / "hello.jar", args=["stay"])
+        await rig.registry.start(task.request)
+        assert await rig.supervisor(task) == standby
+        await rig.registry.stop(task.id, "SIGTERM", 10)
+
+
+def standing_by(rig: DriverRig) -> tuple[int, int] | None:
+    """Return the task process that waits for its task and its preparer, if they are there."""
+    found = [pid for pid in children(rig.spawner.pid) if comm(pid) == b"milo-standby"]
+    preparers = [pid for standby in found for pid in children(standby)]
+    return (found[0], preparers[0]) if preparers else None
 
 
 def with_manifest(jar: Path, lines: str) -> None:

@@ -27,7 +27,7 @@ from milo.core.launch import Resources, TaskRequest
 from milo.core.records import short_id
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from milo.proc import children
+from milo.proc import children, comm
 from milo.spawner_process import fork_spawner
 from tests.support import leftovers
 from tests.support.waiting import fail_after, move_on_after
@@ -184,9 +184,10 @@ def weigh(pid: int) -> dict[str, Any]:
 
 async def survey(driver: Driver) -> dict[str, Any]:
     """Return all that must be the same afterwards."""
-    # The last task's own process has said its last word, but may not have ended.
+    # The last task's own process has said its last word, but may not have ended; and the next
+    # one is forked a while after it.
     with move_on_after(10):
-        while len(children(driver.spawner.pid)) > 0:  # noqa: ASYNC110
+        while [comm(pid) for pid in children(driver.spawner.pid)] != [b"milo-standby"]:  # noqa: ASYNC110
             await trio.sleep(0.02)
     gc.collect()
     base = driver.base

@@ -108,6 +108,18 @@ async def test_its_limits(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 <= (preparer.MEMORY_BYTES >> 20) - int(memory) < 8 and score == "1000"
 
 
+def test_one_that_has_ended_is_found_out() -> None:
+    """Its status stays for whoever watches it."""
+    child = Preparer.fork()
+    assert child.lives()
+    os.kill(child._pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
+    assert not child.lives()
+    os.waitpid(child._pid, 0)
+    assert not child.lives()
+    child.close()
+
+
 async def test_an_ignored_sigchld_is_not_kept(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,88 @@
+"""The task process that a spawner has ready for the next start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from milo.core.spawning import RUN_KEPT
+from milo.host.spawner_client import SpawnerClient
+from milo.proc import children, comm, start_ticks
+from tests.support.waiting import fail_after
+
+FAILED = "the task process failed: StateError"
+"""What one says of a directory without a launch."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells of."""
+    with fail_after(20):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def standby_of(client: SpawnerClient) -> tuple[int, int]:
+    """Return the process that stands by and its preparer, once they are there."""
+    found: list[int] = []
+
+    def ready() -> bool:
+        found[:] = [pid for pid in children(client.pid) if comm(pid) == b"milo-standby"]
+        found.extend(pid for standby in found[:1] for pid in children(standby))
+        return len(found) == 2
+
+    await until(ready)
+    return found[0], found[1]
+
+
+async def spawn(client: SpawnerClient, directory: Path) -> int:
+    """Have a task process forked that fails at once; return its id when it has ended."""
+    directory.mkdir()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with trio.socket.from_stdlib_socket(ours) as end:
+        with theirs:
+            pid = await client.spawn(RUN_KEPT, str(directory), [theirs.fileno()])
+        with fail_after(20):
+            assert await end.recv(1) == b""
+    assert FAILED in (directory / "task.log").read_text()
+    await until(lambda: start_ticks(pid) is None)
+    return pid
+
+
+@asynccontextmanager
+async def open_client() -> AsyncIterator[SpawnerClient]:
+    """Run a spawner; at the end nothing of it is left."""
+    client = SpawnerClient()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.attend)
+        await until(lambda: client.pid != 0)
+        yield client
+        left = (client.pid, *await standby_of(client))
+        nursery.cancel_scope.cancel()
+    client.close()
+    await until(lambda: not any(map(start_ticks, left)))
+
+
+async def test_the_next_task_is_run_by_the_process_that_stands_by(tmp_path: Path) -> None:
+    """Then there is another one, for the task after that."""
+    async with open_client() as client:
+        first, _ = await standby_of(client)
+        assert await spawn(client, tmp_path / "first") == first
+        second, _ = await standby_of(client)
+        assert second != first
+        assert await spawn(client, tmp_path / "second") == second
+
+
+async def test_without_one_a_process_is_forked(tmp_path: Path) -> None:
+    """One that was killed costs no start, nor has a burst of starts to wait for the next one."""
+    async with open_client() as client:
+        killed, _ = await standby_of(client)
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: start_ticks(killed) is None)
+        assert await spawn(client, tmp_path / "first") != killed
+        assert await spawn(client, tmp_path / "second") > 0
