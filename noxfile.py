@@ -32,6 +32,8 @@ SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
 marked `alone`."""
 FILE_BY_FILE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 """The same for tests that share an agent with the others of their file."""
+WITH_AGENTS = ("-n", "3", *FILE_BY_FILE[2:])
+"""The same for tests that wait for an agent, or for time to pass, more than they compute."""
 PRIVATE = ("-m", "tests.support.private_mounts")
 """Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
 
@@ -82,7 +84,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def acceptance(session: nox.Session) -> None:
     """Tests against a Nomad agent that they start and stop themselves."""
-    _pytest(session, "acceptance", *FILE_BY_FILE)
+    _pytest(session, "acceptance", *WITH_AGENTS)
 
 
 @nox.session

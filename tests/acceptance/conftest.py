@@ -16,8 +16,19 @@ from tests.support.nomad import Job, Nomad
 
 OF_CONFIG = ("args", "jvm_options", "dump_on_kill")
 RunJar = Callable[..., Job]
+LONGEST = (
+    *("test_soak_short.py", "test_chaos_short.py", "test_cluster.py", "test_cluster_services.py"),
+    *("test_symptoms.py", "test_first_steps.py", "test_frameworks.py", "test_java_parity.py"),
+)
+"""The files that take longest: begun last, one of them would go on when all else has ended."""
 IN_VM = "MILO_IN_VM" in os.environ
 """Whether this is the virtual machine of `tests/vm`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the `LONGEST` files first; all else keeps its order."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,13 @@ READY_S = 120
 """Five agents start at once, the servers elect a leader, and the keyring has to be there."""
 STOP_S = 30
 NAMES = ("one", "two")
-DYNAMIC_PORTS = {"one": (21000, 21999), "two": (22000, 22999)}
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Of tests that run side by side: each of them may have a cluster of its own."""
+FIRST_PORT = 21_000 + 2_000 * int(WORKER.removeprefix("gw") or 0)
+DYNAMIC_PORTS = {
+    "one": (FIRST_PORT, FIRST_PORT + 999),
+    "two": (FIRST_PORT + 1_000, FIRST_PORT + 1_999),
+}
 
 
 @attrs.define
@@ -36,9 +42,14 @@ class Member:
     binary: str
     process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def log(self) -> Path:
+        """Where the agent's own messages are kept."""
+        return LOGS / f"cluster-{self.name}{WORKER}.log"
+
     def start(self) -> None:
         """Start the agent; it goes on with the data that it has."""
-        with (LOGS / f"cluster-{self.name}.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "agent", f"-config={self.base / self.name}.hcl"],
                 stdin=subprocess.DEVNULL,
@@ -150,7 +161,7 @@ def cluster() -> Iterator[Cluster]:
         (base / "plugins").mkdir()
         subprocess.run([MILO, "install", base / "plugins"], check=True, capture_output=True)
         for member in members:
-            (LOGS / f"cluster-{member.name}.log").unlink(missing_ok=True)
+            member.log.unlink(missing_ok=True)
             (base / f"{member.name}.hcl").write_text(_configuration(member, servers))
             member.start()
         one.nomad = attrs.evolve(nomad, token=_bootstrap(nomad, members))
