@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
@@ -13,6 +14,7 @@ from grpclib.exceptions import GRPCError
 
 from milo.core.config.task_options import TaskOptions
 from milo.plugin import convert, exec_service, inspect_message, stats_message
+from milo.plugin.recover_message import RecoverTaskRequest
 from milo.plugin.schema import spec_of
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
@@ -44,6 +46,9 @@ async def _converted(
 
 class DriverService(drivers.DriverBase):
     """Each method converts, asks the registry, and converts back."""
+
+    request_types = MappingProxyType({"RecoverTask": RecoverTaskRequest})
+    """What is decoded in place of the generated message, by the name of the call."""
 
     def __init__(self, registry: Registry, ended: trio.Event) -> None:
         self._registry = registry
@@ -91,7 +96,7 @@ class DriverService(drivers.DriverBase):
         )
 
     async def recover_task(
-        self, request: drivers.RecoverTaskRequest
+        self, request: drivers.RecoverTaskRequest | RecoverTaskRequest
     ) -> drivers.RecoverTaskResponse:
         """Find a running task again. The request's own task_id is always empty."""
         self._recovering += 1

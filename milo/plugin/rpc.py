@@ -81,15 +81,22 @@ class Bridged:
 
 
 def bridged(service: Service, calls: Calls | None = None) -> Bridged:
-    """``service`` with its Trio methods behind asyncio handlers; ``calls`` counts them."""
+    """``service`` with its Trio methods behind asyncio handlers; ``calls`` counts them.
+
+    A service may have ``request_types``: what is decoded in place of a generated message, by the
+    name of the call.
+    """
+    types: Mapping[str, type] = getattr(service, "request_types", {})
     calls = calls or Calls()
     mapping: dict[str, Handler] = {}
     outlet, gate = Outlet(), Gate()
     for path, generated in service.__mapping__().items():
         # betterproto names its handler of the method stop_task __rpc_stop_task.
         method = getattr(service, generated.func.__name__.removeprefix("__rpc_"))
-        handler = _handler(path.rpartition("/")[2], method, generated, outlet, gate, calls)
-        mapping[path] = generated._replace(func=handler)
+        name = path.rpartition("/")[2]
+        handler = _handler(name, method, generated, outlet, gate, calls)
+        request_type = types.get(name, generated.request_type)
+        mapping[path] = generated._replace(func=handler, request_type=request_type)
     return Bridged(mapping)
 
 

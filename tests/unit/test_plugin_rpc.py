@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,13 +16,15 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
+from h2.connection import H2Connection
 
 from milo.errors import ArtifactError, ConfigError, CrunMissingError, TaskNotFoundError
 from milo.plugin import rpc
 from milo.plugin.broker_service import BrokerService
 from milo.plugin.event_loop import open_loop, trio_asyncio
 from milo.plugin.health_service import HealthService
-from milo.plugin.http2 import KEPT_STREAMS, Responses, UnlimitedServer
+from milo.plugin.http2 import KEPT_STREAMS, STREAMS_A_CALL, Responses, UnlimitedServer
+from milo.plugin.recover_message import Config, Handle, RecoverTaskRequest
 from milo.wire import plugin
 from milo.wire.grpc.health import v1 as health
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
@@ -295,6 +298,98 @@ async def test_a_connection_does_not_grow_with_its_calls(tmp_path: Path) -> None
         assert KEPT_STREAMS - 1 <= len(h2._closed_streams) + len(h2.streams) <= KEPT_STREAMS + 1
         server.close()
         await trio_asyncio.aio_as_trio(server.wait_closed)()
+    Path(path).unlink(missing_ok=True)
+
+
+PENDING = 300
+
+
+class Recovering(drivers.DriverBase):
+    """Notes what it was asked with, and has calls that never end."""
+
+    request_types = MappingProxyType({"RecoverTask": RecoverTaskRequest})
+
+    def __init__(self) -> None:
+        self.requests: list[object] = []
+        self.waiting = 0
+        self.all_wait = trio.Event()
+
+    async def recover_task(
+        self, request: drivers.RecoverTaskRequest | RecoverTaskRequest
+    ) -> drivers.RecoverTaskResponse:
+        """Note it."""
+        self.requests.append(request)
+        return drivers.RecoverTaskResponse()
+
+    async def wait_task(self, request: drivers.WaitTaskRequest) -> drivers.WaitTaskResponse:
+        """Never answer."""
+        self.waiting += 1
+        if self.waiting == PENDING:
+            self.all_wait.set()
+        await trio.sleep_forever()
+
+
+async def test_a_service_says_what_is_decoded_of_a_request(tmp_path: Path) -> None:
+    """Of a RecoverTaskRequest, which is large, the two fields that are needed."""
+    path, driver = str(tmp_path / "s"), Recovering()
+    handle = drivers.TaskHandle(config=drivers.TaskConfig(id="x"), driver_state=b"state")
+
+    async def talk() -> None:
+        channel = Channel(path=path)
+        await drivers.DriverStub(channel).recover_task(drivers.RecoverTaskRequest("", handle))
+        channel.close()
+
+    async with open_loop():
+        server = UnlimitedServer([rpc.bridged(driver)])
+        await trio_asyncio.aio_as_trio(server.start)(path=path)
+        await trio_asyncio.aio_as_trio(talk)()
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    assert driver.requests == [RecoverTaskRequest(Handle(Config("x"), b"state"))]
+    Path(path).unlink(missing_ok=True)
+
+
+async def test_a_call_does_not_look_at_all_that_are_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two calls pending for each of a thousand tasks that would be most of what a call takes.
+
+    Those that have ended are forgotten all the same.
+    """
+    path, driver, count = str(tmp_path / "s"), Recovering(), PENDING
+    looked: list[int] = []
+    open_streams = H2Connection._open_streams
+
+    def counted(self: H2Connection, remainder: int) -> int:
+        if not self.config.client_side:
+            looked.append(len(self.streams))
+        return open_streams(self, remainder)
+
+    async def talk() -> None:
+        channel = Channel(path=path)
+        stub = drivers.DriverStub(channel)
+        pending = [
+            asyncio.ensure_future(stub.wait_task(drivers.WaitTaskRequest(str(number))))
+            for number in range(count)
+        ]
+        await trio_asyncio.trio_as_aio(_wait)(driver.all_wait)
+        looked.clear()
+        for _ in range(count):
+            await stub.recover_task(drivers.RecoverTaskRequest())
+        for call in pending:
+            call.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        channel.close()
+
+    monkeypatch.setattr(H2Connection, "_open_streams", counted)
+    async with open_loop():
+        server = UnlimitedServer([rpc.bridged(driver)])
+        await trio_asyncio.aio_as_trio(server.start)(path=path)
+        await trio_asyncio.aio_as_trio(talk)()
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    assert sum(looked) <= 2 * STREAMS_A_CALL * count
+    assert looked and max(looked) < 1.5 * count
     Path(path).unlink(missing_ok=True)
 
 

@@ -85,7 +85,7 @@ async def insides() -> dict[str, dict[str, tuple[object, str]]]:
             "H2Connection": (
                 h2,
                 "update_settings send_headers send_data local_flow_control_window"
-                " max_outbound_frame_size _closed_streams",
+                " max_outbound_frame_size _closed_streams _open_streams streams",
             ),
         },
         "trio-asyncio": {
