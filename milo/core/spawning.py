@@ -39,6 +39,8 @@ END_OF_PATH: Final = "\0"
 Milo's files were replaced by older ones, takes that for a task to start: it finds no such path."""
 RELEASE: Final = "release"
 """Of a task process: it wants no successor any more."""
+FILTER: Final = "filter"
+"""Of a task process: crun has compiled a filter, see `milo.task.oci.filters`. Its key follows."""
 LISTENER: Final = "listener"
 """The name of the control socket among the descriptors, which are otherwise the streams'."""
 LOCK_TIMEOUT_S: Final = 1.0

@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from milo.core.spawning import KEEP, LISTENER, RELEASE
+from milo.core.spawning import FILTER, KEEP, LISTENER, RELEASE
 from milo.unix_sockets import passing
 
 Descriptors = tuple[tuple[str, ...], tuple[int, ...]]
@@ -38,6 +38,18 @@ class Keeper:
         """Be kept from now on; ``descriptors`` returns what a successor needs now."""
         self._descriptors = descriptors
         self.update()
+
+    def tell_filter(self, key: str, path: str) -> None:
+        """Have it learn the filter at ``path``, which crun has compiled; see `filters`."""
+        if self._channel is None or not key:
+            return
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                packet = f"{FILTER} {key}".encode()
+                self._channel.sendmsg([packet], passing([fd]), socket.MSG_DONTWAIT)
+            finally:
+                os.close(fd)
 
     def update(self) -> None:
         """Have the keeper keep what there is now, in place of what it has."""

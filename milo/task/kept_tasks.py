@@ -17,8 +17,9 @@ from typing import Final, Protocol
 import attrs
 
 from milo.core.records import EXIT_FILE, FIFO_SUFFIX
-from milo.core.spawning import KEEP, LISTENER, LOCK_TIMEOUT_S, adopt_mode
+from milo.core.spawning import FILTER, KEEP, LISTENER, LOCK_TIMEOUT_S, adopt_mode
 from milo.files import take_lock
+from milo.task.oci import filters
 from milo.unix_sockets import close_all, passed_descriptors
 
 MAX_PACKET_BYTES: Final = 4096
@@ -114,6 +115,10 @@ class KeptTasks:
         if word == KEEP and len(names.split(",")) == len(fds):
             task.keep(dict(zip(names.split(","), fds, strict=True)))
             self.highest = max(self.highest, *fds)
+            return
+        if word == FILTER and len(fds) == 1:
+            filters.learn(names, fds[0])
+            close_all(fds)
             return
         close_all(fds)
         del self._tasks[channel]

@@ -197,6 +197,7 @@ class Supervisor:
         self._mark("start")
         jvm = Jvm(self.launch, prepared.jvm)
         archive = StartupArchive(self.launch, prepared.startup, self._journal, second_step)
+        self._keeper.tell_filter(prepared.bundle.filter_key, container.filter_path)
         return Running(container, streams, jvm, archive, self._timings(prepared))
 
     async def _prepare(self, preparer: Preparer) -> tuple[Prepared, MountCheck]:

@@ -20,8 +20,9 @@ from milo import proc
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.container import seccomp, userns
 from milo.core.launch import Device, Network
+from milo.core.records import short_id
 from milo.errors import MiloError
-from milo.task.oci import privileges
+from milo.task.oci import filters, privileges
 from tests.support import java_homes, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 
@@ -34,6 +35,27 @@ needs_perl = pytest.mark.skipif(
     not (shutil.which("perl") and platform.machine() == "x86_64"),
     reason="calls the kernel through perl, with the numbers of x86_64",
 )
+
+
+async def test_a_filter_that_crun_has_compiled_is_used_again(jar_dir: Path) -> None:
+    """The next container has the same one; one with other capabilities has its own."""
+    async with open_rig(EVERYTHING) as rig:
+
+        async def start(**keys: Any) -> tuple[bool, bytes]:
+            task = rig.task(jar_dir / "hello.jar", args=["stay"], **keys)
+            await rig.registry.start(task.request)
+            state = rig.state_dir / short_id(task.id)
+            config = json.loads((state / "bundle" / "config.json").read_text())
+            (made,) = (state / "crun").glob("*/seccomp.bpf")
+            assert config["linux"]["seccomp"]["syscalls"]
+            return filters.ANNOTATION in config.get("annotations", {}), made.read_bytes()
+
+        is_used, made = await start()
+        assert not is_used and made
+        await start()  # may be run by a process that stood by before the first was started
+        assert await start() == (True, made)
+        is_used, other = await start(cap_add=["sys_admin"])
+        assert not is_used and other != made
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ from milo.spawner import _Server
 from milo.task import kept_tasks
 from milo.task.keeper import Keeper, listed
 from milo.task.kept_tasks import KeptTasks
+from milo.task.oci import filters
 from milo.unix_sockets import passing
 from tests.support.log_rig import descriptors
 
@@ -171,6 +172,26 @@ def test_a_start_is_void_without_its_driver(
         for channel, _ in server._poller.poll(0):
             server._kept.hear(channel)
     assert not server._kept and server._driver == -1
+
+
+def test_a_filter_is_learned_before_the_application_runs(tmp_path: Path, forks: Forks) -> None:
+    """That is no end of the task; a filter that is not there, or without a key, is not told."""
+    path = tmp_path / "seccomp.bpf"
+    path.write_bytes(bytes(8))
+    kept = Keeping(forks)
+    process = Process(tmp_path, kept)
+    try:
+        for key, file in (("", path), ("b", tmp_path / "missing"), ("a", path)):
+            process.keeper.tell_filter(key, str(file))
+            hear(kept)
+        assert {"a": bytes(8)} == filters.KNOWN and kept
+    finally:
+        filters.KNOWN.clear()
+    process.keeper.leave()
+    hear(kept)
+    process.close()
+    assert not kept
+    process.keeper.tell_filter("c", str(path))  # to nobody
 
 
 def test_one_that_has_not_started_has_none(tmp_path: Path, forks: Forks) -> None:

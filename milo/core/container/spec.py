@@ -92,6 +92,8 @@ class ContainerPlan:
     confinement: Confinement = attrs.field(factory=Confinement)
     terminal: bool = False
     """Whether the application has a pseudo terminal for its standard streams."""
+    annotations: dict[str, str] = attrs.field(factory=dict)
+    """For crun alone; see `milo.task.oci.filters`."""
 
 
 def build_spec(plan: ContainerPlan) -> dict[str, Any]:
@@ -136,6 +138,7 @@ def build_spec(plan: ContainerPlan) -> dict[str, Any]:
             *(mounts.mask_mount(path) for path, is_own in masks.items() if not is_own),
         ],
         "linux": linux,
+        **({"annotations": plan.annotations} if plan.annotations else {}),
     }
 
 

@@ -22,7 +22,7 @@ from milo.core.container.spec import ContainerPlan
 from milo.core.java.application import argument_names
 from milo.core.launch import Application, Launch
 from milo.errors import ConfigError, PathError, Reason, StateError
-from milo.task.oci import cgroup_placement, exec_limits, privileges
+from milo.task.oci import cgroup_placement, exec_limits, filters, privileges
 from milo.task.root import brought, devices, etc_files, network, rootfs, volumes, work_dir
 from milo.task.root.layout import check_brought, lay_out
 
@@ -48,6 +48,8 @@ class Bundle:
     """In the container; for the same."""
     notes: tuple[str, ...] = ()
     """Sentences for the task's user: what it has to do without."""
+    filter_key: str = ""
+    """Of the filter that crun has to compile, see `milo.task.oci.filters`; empty for none."""
 
     @property
     def root(self) -> str:
@@ -116,6 +118,8 @@ def write_bundle(
     etc = etc_files.etc_files(launch, options, user, hostname, view)
     no_dns = etc_files.missing_dns(launch, view, etc["/etc/resolv.conf"])
     confinement = privileges.confine(launch, options)
+    filter_key = filters.key_of(launch.crun_path, confinement.seccomp)
+    annotations = filters.annotations_of(filter_key)
     path = f"{launch.state_dir}/{BUNDLE_DIR}"
     bundle = Bundle(
         path=path,
@@ -127,6 +131,7 @@ def write_bundle(
         binds=layout.binds,
         work_dir=cwd,
         notes=tuple(filter(None, (no_dns, missing_limits(launch.rights), layout.note))),
+        filter_key="" if annotations else filter_key,
     )
     config = spec.build_spec(
         ContainerPlan(
@@ -147,6 +152,7 @@ def write_bundle(
             network_path=launch.network.namespace_path,
             confinement=confinement,
             terminal=launch.terminal,
+            annotations=annotations,
         )
     )
     exec_limits.check_process(config["process"], argument_names(argv, options))

@@ -25,7 +25,7 @@ from milo.namespaces import pid_namespace_members
 from milo.proc import identify
 from milo.process_signals import is_ending
 from milo.task.children import Child, Reaper, WaitStatus
-from milo.task.oci import bundle, cgroup_placement, cgroup_state
+from milo.task.oci import bundle, cgroup_placement, cgroup_state, filters
 from milo.task.oci.bundle import Bundle, cgroup_path, container_id
 from milo.task.oci.console import Console
 from milo.task.oci.crun import Crun
@@ -239,6 +239,11 @@ class Container:
         self.oom_kills: Final = OomKills(cgroup_path, process)
         self.pause_status: WaitStatus | None = None
         """How the pause process ended, when that was not with the application. Once waited for."""
+
+    @property
+    def filter_path(self) -> str:
+        """Where crun has the container's filter of system calls, if it has one."""
+        return os.path.join(_crun_root(self._launch), self.id, filters.FILE)
 
     async def start(self) -> None:
         """Let the application run; raises `CrunError`."""
