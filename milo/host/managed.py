@@ -24,9 +24,10 @@ from milo.host.task_state import Ended, Failed, Pending, Running
 
 FIRST_PATIENCE_S: Final = 1.0
 PATIENCE_S: Final = 0.030
-"""How long a task process may take to give its status, the first time and later: 1 ms on a busy
-host. One that is stuck in the kernel, or ends with a hundred others, does not hold up
-InspectTask; what it said last is told then, and how long ago that was."""
+ENDING_PATIENCE_S: Final = 0.010
+"""How long a task process may take to give its status, the first time and later, and while it is
+being stopped: 1 ms on a busy host. One that is stuck in the kernel, or ends with a hundred others,
+does not hold up InspectTask; what it said last is told then, and how long ago that was."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ class Connection:
         if self._client is not None:
             self._client.close()
 
-    async def ask_status(self) -> LastStatus | None:
+    async def ask_status(self, patience_s: float) -> LastStatus | None:
         """Return what the task process says of itself, now or the last time that it answered."""
-        with trio.move_on_after(FIRST_PATIENCE_S if self._last is None else PATIENCE_S):
+        with trio.move_on_after(FIRST_PATIENCE_S if self._last is None else patience_s):
             # One that is ending at this moment does not answer: the rest still holds.
             with contextlib.suppress(ControlError):
                 status = await self.require().status()
@@ -224,15 +225,17 @@ class ManagedTask:
             attributes["container_id"] = self.started.container_id
             attributes["container_pid"] = str(self.started.container.pid)
         streams: dict[str, records.StreamCounters] = {}
+        is_stopping = self._state.phase is task_state.Phase.STOPPING
+        patience_s = ENDING_PATIENCE_S if is_stopping else PATIENCE_S
         if isinstance(self._state, Ended):
             record = self._state.record
             streams = {"stdout": record.stdout, "stderr": record.stderr}
             words = {"java_oom": record.java_oom, "crash": record.crash}
             attributes |= {name: text for name, text in words.items() if text}
-        elif (last := await self.connection.ask_status()) is not None:
+        elif (last := await self.connection.ask_status(patience_s)) is not None:
             streams = {"stdout": last.status.stdout, "stderr": last.status.stderr}
             attributes["phase"] = last.status.phase
-            if last.age_s >= PATIENCE_S:
+            if last.age_s >= patience_s:
                 attributes["status_age_seconds"] = f"{last.age_s:.3f}"
         else:
             attributes["phase"] = lifecycle.Phase.RUNNING.value

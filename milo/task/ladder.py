@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from milo.core.signals import NO_SIGNAL, signal_name
-from milo.errors import ControlError
+from milo.errors import ControlError, TaskStartError
 
 LAST_WORDS_S: Final = 1.0
 """Of the timeout's end, or the half of a shorter one: so long a JVM has to print its threads. That
@@ -40,6 +40,11 @@ class _Stop:
     @property
     def next_at(self) -> float:
         return min(self.deadline, self.last_words_at)
+
+
+def stopped_early() -> TaskStartError:
+    """Return the error of a start that a stop has come before."""
+    return TaskStartError("Error: The task was stopped before it had started", recoverable=False)
 
 
 class StopLadder:

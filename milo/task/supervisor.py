@@ -38,7 +38,7 @@ from milo.files import write_file
 from milo.proc import this_process
 from milo.task import containment, keeper
 from milo.task.children import Reaper, WaitStatus
-from milo.task.conclusion import End, Running, conclude, end_container
+from milo.task.conclusion import End, Running, conclude, end_container, give_way
 from milo.task.control_server import ControlServer
 from milo.task.exec_server import Commands
 from milo.task.java.jvm import Jvm, plan_of_past
@@ -47,7 +47,7 @@ from milo.task.java.startup_plan import StartupPlan
 from milo.task.java.startup_recording import StartupArchive
 from milo.task.journal import Journal
 from milo.task.keeper import Keeper
-from milo.task.ladder import StopLadder
+from milo.task.ladder import StopLadder, stopped_early
 from milo.task.logs.pump_policy import PumpPolicy
 from milo.task.logs.streams import Streams, Takeover
 from milo.task.oci.bundle import Bundle, cgroup_path
@@ -68,10 +68,6 @@ ALLOC_MISSING_TIMES: Final = 3
 """A directory that is missing once may be in the middle of a move."""
 ORPHAN_GRACE_S: Final = 5.0
 """How long the application has after SIGTERM when its allocation is gone."""
-
-
-def _stopped() -> TaskStartError:
-    return TaskStartError("Error: The task was stopped before it had started", recoverable=False)
 
 
 Outcome = records.ExitRecord | control.StartFailed
@@ -106,9 +102,9 @@ class Supervisor:
         self._journal = Journal(os.path.join(launch.state_dir, records.LOG_FILE), self._publish)
         self._identity = this_process()
         self._server = None
+        self._driven = driven = observe is None  # unlike `milo run`, where no driver will come
         if listener is not None:
-            alone = observe is not None  # `milo run`, where no driver will come
-            self._server = ControlServer(listener, self, self._identity, expects_driver=not alone)
+            self._server = ControlServer(listener, self, self._identity, expects_driver=driven)
         self._observe = observe
         self._container: Container | None = None
         self._jvm: Jvm | None = None
@@ -185,7 +181,7 @@ class Supervisor:
                         )
             try:
                 if self._ladder.requested:
-                    raise _stopped()
+                    raise stopped_early()
                 await container.start()
             except BaseException:
                 with trio.CancelScope(shield=True):
@@ -205,7 +201,7 @@ class Supervisor:
         stopped = self._ladder.wait_requested
         made = await preparer.prepare_unless(stopped, self.launch, self._reaper)
         if made is None:
-            raise _stopped()
+            raise stopped_early()
         self._mark("prepare")
         return made
 
@@ -354,6 +350,8 @@ class Supervisor:
             await end_container(running.container, end, self._journal.log)
             self._note_end(running.container, end)
             self.phase = advance(self.phase, Happening.CONTAINER_EXITED)
+        if self._driven:
+            give_way()
         # What a successor would begin with is closed from here on.
         self._keeper.release()
         record = await conclude(self.launch, running, end, self._journal, self._ladder)

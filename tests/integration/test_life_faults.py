@@ -23,6 +23,7 @@ from milo.errors import StateError, TaskStartError
 from milo.host.state_store import StateStore
 from milo.proc import become_subreaper, start_ticks
 from milo.task.children import Reaper
+from milo.task.conclusion import LOW_PRIORITY
 from milo.task.preparer import Preparer
 from milo.task.supervisor import Supervisor
 from tests.support import fake_crun, leftovers, private_mounts, scripted_java, spawners
@@ -343,6 +344,20 @@ async def test_crun_at_the_end(
                 await until_gone(left)
             await rig.registry.destroy(task.id, force=False)
         assert leftovers.files(rig.state_dir) == []
+
+
+async def test_the_end_gives_way_and_the_start_does_not(jar_dir: Path, tmp_path: Path) -> None:
+    """Once the output is delivered the task process and its crun come behind the driver."""
+    (noted := tmp_path / "nice").write_text("")
+    crun = fake_crun.wrapper(tmp_path / "crun", "create|delete", f'echo "$word $(nice)" >>{noted}')
+    async with open_rig(PluginOptions(crun_path=str(crun))) as rig:
+        with fail_after(60):
+            task = rig.task(jar_dir / "stubborn.jar")
+            await started(rig, task)
+            await rig.registry.stop(task.id, "SIGTERM", 10)
+            await rig.registry.destroy(task.id, force=False)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert noted.read_text().splitlines() == [f"create {own}", f"delete {own or LOW_PRIORITY}"]
 
 
 # ---- the state directory ----------------------------------------------------------------

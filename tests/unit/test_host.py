@@ -9,7 +9,7 @@ import subprocess
 import time
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -29,12 +29,13 @@ from milo.host.events import Broadcast
 from milo.host.fingerprint import Fingerprinter
 from milo.host.follower import MAX_ADOPTIONS, Adoptions
 from milo.host.leftovers.removal import Leftovers, join_fifos
-from milo.host.managed import ManagedTask
+from milo.host.managed import ENDING_PATIENCE_S, PATIENCE_S, ManagedTask
 from milo.host.programs import ChangeableProgramError, find_program, helper, trusted_crun
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import SWEPT, StateStore
 from milo.host.stats.usage import Ticks, follow_usage
+from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses, end_silent
 from milo.host.task_state import Ended, Running
 from milo.proc import identify
@@ -595,6 +596,40 @@ async def test_a_task_takes_in_what_its_process_says(tmp_path: Path) -> None:
     assert (status.state, status.completed_at_s) == (TaskState.EXITED, 9)
     assert status.result == ExitResult(exit_code=3)
     assert status.attributes["container_id"] == "milo-x"
+
+
+class Silent:
+    """A connection to a task process that answers once, and then no more."""
+
+    def __init__(self) -> None:
+        self._answers = 1
+
+    async def status(self) -> control.Status:
+        if not self._answers:
+            await trio.sleep_forever()
+        self._answers -= 1
+        none = records.StreamCounters()
+        return control.Status(seq=1, phase="running", stdout=none, stderr=none)
+
+
+async def test_a_task_that_is_being_stopped_holds_up_no_inspect(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A hundred that end at once answer late: what each has said last is told after 10 ms."""
+    task = Lines().make(tmp_path)
+    task.connection.use(cast(TaskClient, Silent()))
+    task.take(STARTED)
+    await task.inspect()
+    await trio.sleep(1)
+    took_s = []
+    for stop in (False, True):
+        if stop:
+            task.request_stop()
+        began_s = trio.current_time()
+        attributes = (await task.inspect()).attributes
+        took_s.append(trio.current_time() - began_s)
+        assert attributes["phase"] == "running" and float(attributes["status_age_seconds"]) > 1
+    assert took_s == pytest.approx([PATIENCE_S, ENDING_PATIENCE_S])
 
 
 async def test_what_makes_no_sense_is_passed_over(
