@@ -25,6 +25,7 @@ from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch
+from milo.task.rehearsal import rehearse_preparation
 from milo.task.supervisor import Supervisor
 from milo.unix_sockets import passed_descriptors
 
@@ -58,7 +59,7 @@ def stand_by(channel: socket.socket) -> tuple[Order, Preparer] | None:
     Returns that order, and the preparer that is ready for it; None when nobody will give one.
     """
     _begin("milo-standby")
-    preparer = Preparer.fork()
+    preparer = Preparer.fork(rehearse_preparation)
     text, ancillary, _, _ = channel.recvmsg(
         MAX_ORDER_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )

@@ -114,8 +114,10 @@ class Preparer:
         """When it was asked, by time.monotonic(); 0 before."""
 
     @classmethod
-    def fork(cls) -> Preparer:
+    def fork(cls, rehearsal: Callable[[], object] | None = None) -> Preparer:
         """Return a new one. Call it before there is an event loop or a thread.
+
+        It begins with ``rehearsal``, for which there is time where it is not asked at once.
 
         Raises:
             OSError: no socket or no process can be made.
@@ -133,7 +135,7 @@ class Preparer:
             raise
         if pid == 0:
             with contextlib.suppress(BaseException):
-                _be_preparer(theirs.detach(), parent)
+                _be_preparer(theirs.detach(), parent, rehearsal)
             os._exit(1)
         theirs.close()
         return cls(pid, ours)
@@ -337,7 +339,7 @@ def _lay_out(
 # ---- in the child ---------------------------------------------------------------------------
 
 
-def _be_preparer(fd: int, parent: int) -> NoReturn:
+def _be_preparer(fd: int, parent: int, rehearsal: Callable[[], object] | None = None) -> NoReturn:
     die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # its parent ends it
@@ -346,6 +348,9 @@ def _be_preparer(fd: int, parent: int) -> NoReturn:
             with contextlib.suppress(OSError):
                 os.close(other)
     sock = socket.socket(fileno=fd)
+    if rehearsal is not None:
+        with contextlib.suppress(Exception):  # which would show in the preparation too
+            rehearsal()
     state_dir = os.fsdecode(sock.recv(control.MAX_MESSAGE_BYTES))
     if not state_dir:
         os._exit(0)

@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 from typing import Final
 
+import msgspec
 import trio
 
 from milo.core import records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import parse_task_options
 from milo.core.container import seccomp
+from milo.core.container.spec import ContainerPlan, build_spec
 from milo.core.launch import Launch
-from milo.errors import ConfigError, StateError
+from milo.errors import ConfigError, MiloError, StateError
 from milo.proc import thermal_throttle_directories
 from milo.task.children import Reaper
-from milo.task.preparer import Prepared
+from milo.task.oci import privileges
+from milo.task.preparer import Prepared, prepare
+from milo.task.root import etc_files, network
 
 RECORDS: Final = (Launch, Prepared, records.TaskRecord, records.ExitRecord)
 """What a task process reads and writes."""
@@ -45,6 +50,35 @@ def rehearse() -> None:
     codecs.lookup("ascii")  # of crun's pid file
     for _ in range(ROUNDS):
         trio.run(_use_trio)
+
+
+def rehearse_preparation() -> None:
+    """Do of a preparation what needs no task, in a preparer that waits for one.
+
+    So the pages that it writes to are copied before there is a task (measured: 4.7 of the 19 ms
+    that a preparer works). They end with it. Nothing is written but memory.
+    """
+    launch = Launch(
+        *("",) * 4,
+        os.devnull,
+        os.devnull,
+        state_dir="/rehearsal",
+        crun_path=os.devnull,
+        javas=(),
+        plugin=PluginOptions(),
+        config={"jar_path": "a.jar"},
+    )
+    launch = records.decode(records.encode(launch), Launch, where="a rehearsal")
+    with contextlib.suppress(MiloError, OSError):
+        prepare(launch)  # until it needs a Java
+    with contextlib.suppress(MiloError, OSError):
+        options = parse_task_options(launch.config, launch.plugin)
+        user = privileges.permitted_user(launch, options)
+        view = network.view_network(launch.network)
+        etc_files.etc_files(launch, options, user, "localhost", view)
+        confinement = privileges.confine(launch, options)
+        plan = ContainerPlan("/", ("java",), {"A": "b"}, user, "", "/a", confinement=confinement)
+        msgspec.json.encode(build_spec(plan))
 
 
 async def _use_trio() -> None:

@@ -53,6 +53,39 @@ print(*sorted({"/".join(code.co_filename.split("/")[-2:]) for code in calls}))
 """
 
 
+FEWER_COPIES = """
+import os, resource, sys
+from milo.core.config.plugin_options import PluginOptions
+from milo.core.config.task_options import parse_task_options
+from milo.core.launch import Launch
+from milo.proc import open_descriptors
+from milo.task.oci import privileges
+from milo.task.rehearsal import rehearse, rehearse_preparation
+
+launch = Launch("id", "app", "alloc", "/alloc", "/out", "/err", state_dir="/state",
+                crun_path="/crun", javas=(), plugin=PluginOptions())
+rehearse()
+
+def copies(rehearsed):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        before = open_descriptors()
+        if rehearsed:
+            rehearse_preparation()
+        assert open_descriptors() == before
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        privileges.confine(launch, parse_task_options({}, launch.plugin))
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        os.write(writer, str(faults).encode())
+        os._exit(0)
+    os.close(writer)
+    return int(os.read(reader, 100))
+
+copies(False)
+print(copies(False), copies(True))
+"""
+
+
 def run(code: str, *arguments: str) -> str:
     """Run ``code`` in an interpreter that has done nothing yet, and return what it prints."""
     command = [sys.executable, "-c", code, *arguments]
@@ -71,3 +104,9 @@ def test_a_task_process_need_not_look_at_types_and_codecs() -> None:
     first |= {"re/_compiler.py"}
     assert first <= set(run(MADE_BEFORE).split())
     assert not first & set(run(MADE_BEFORE, "rehearsed").split())
+
+
+def test_a_preparer_that_waits_copies_pages_ahead() -> None:
+    """What it does for its task then writes to few that are the spawner's still."""
+    cold, rehearsed = map(int, run(FEWER_COPIES).split())
+    assert rehearsed < cold / 2
