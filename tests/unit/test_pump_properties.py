@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from milo.task.logs.byte_counts import ByteCounts
 from milo.task.logs.fifo import FifoSink, waiting_bytes
+from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.pump import Pump, open_pipe
 from milo.task.logs.pump_policy import PumpPolicy
 
@@ -88,6 +89,7 @@ steps = st.lists(
     ),
     max_size=MAX_STEPS,
 )
+idles = st.booleans()
 policies = st.builds(
     PumpPolicy,
     drop_when_full=st.booleans(),
@@ -240,8 +242,11 @@ def common_prefix(received: bytes, at: int, position: int) -> int:
     return low
 
 
-def in_a_world(policy: PumpPolicy, play: Callable[[World], object]) -> None:
-    """Run the coroutine function ``play`` on a new stream; nothing may be left open."""
+def in_a_world(policy: PumpPolicy, play: Callable[[World], object], *, idle: bool) -> None:
+    """Run the coroutine function ``play`` on a new stream; nothing may be left open.
+
+    With ``idle`` the pumps leave the wait for output to the run's `IdleWait`.
+    """
     before = set(os.listdir("/proc/self/fd"))
 
     async def run() -> None:
@@ -257,13 +262,14 @@ def in_a_world(policy: PumpPolicy, play: Callable[[World], object]) -> None:
                 world.close()
 
     with tempfile.TemporaryDirectory() as directory:
-        trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        trio.run(run, clock=clock, instruments=[IdleWait()] if idle else [])
     assert set(os.listdir("/proc/self/fd")) == before
 
 
 @settings(max_examples=100)
-@given(policies, steps)
-def test_every_byte_is_accounted_for(policy: PumpPolicy, script: list[Step]) -> None:
+@given(policies, steps, idles)
+def test_every_byte_is_accounted_for(policy: PumpPolicy, script: list[Step], idle: bool) -> None:
     """Whoever comes, dies or sleeps in whatever order: no byte is lost, repeated or moved."""
 
     async def play(world: World) -> None:
@@ -271,12 +277,14 @@ def test_every_byte_is_accounted_for(policy: PumpPolicy, script: list[Step]) -> 
             await world.take(step)
             world.check()
 
-    in_a_world(policy, play)
+    in_a_world(policy, play, idle=idle)
 
 
 @settings(max_examples=60)
-@given(policies, steps)
-def test_a_reader_that_comes_back_gets_the_rest(policy: PumpPolicy, script: list[Step]) -> None:
+@given(policies, steps, idles)
+def test_a_reader_that_comes_back_gets_the_rest(
+    policy: PumpPolicy, script: list[Step], idle: bool
+) -> None:
     """At the end, a successor and a reader that reads deliver all that was not dropped."""
 
     async def play(world: World) -> None:
@@ -300,12 +308,12 @@ def test_a_reader_that_comes_back_gets_the_rest(policy: PumpPolicy, script: list
         if not world.counts.dropped:
             assert world.received == OUTPUT[: world.written]
 
-    in_a_world(policy, play)
+    in_a_world(policy, play, idle=idle)
 
 
 @settings(max_examples=60)
-@given(policies, steps)
-def test_a_drain_ends_by_itself(policy: PumpPolicy, script: list[Step]) -> None:
+@given(policies, steps, idles)
+def test_a_drain_ends_by_itself(policy: PumpPolicy, script: list[Step], idle: bool) -> None:
     """Without a reader the pump gives up after its time, and counts what it throws away."""
 
     async def play(world: World) -> None:
@@ -322,14 +330,15 @@ def test_a_drain_ends_by_itself(policy: PumpPolicy, script: list[Step]) -> None:
         assert waiting_bytes(world.source) == 0
         assert world.counts.moved + world.counts.dropped == world.written
 
-    in_a_world(policy, play)
+    in_a_world(policy, play, idle=idle)
 
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.one_of(st.builds(Write, st.integers(MIN_WRITE, MAX_WRITE)), st.builds(OpenReader)))
+    st.lists(st.one_of(st.builds(Write, st.integers(MIN_WRITE, MAX_WRITE)), st.builds(OpenReader))),
+    idles,
 )
-def test_an_application_that_may_drop_never_waits(script: list[Step]) -> None:
+def test_an_application_that_may_drop_never_waits(script: list[Step], idle: bool) -> None:
     """With log_overflow = "drop" there is room in the pipe again within 20 ms."""
 
     async def play(world: World) -> None:
@@ -340,7 +349,7 @@ def test_an_application_that_may_drop_never_waits(script: list[Step]) -> None:
             assert 2 * waiting_bytes(world.source) < capacity
             world.check()
 
-    in_a_world(PumpPolicy(drop_when_full=True), play)
+    in_a_world(PumpPolicy(drop_when_full=True), play, idle=idle)
 
 
 @pytest.mark.parametrize(
