@@ -15,7 +15,7 @@ import socket
 import struct
 import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -51,29 +51,42 @@ KEPT_BYTES: Final = 4096
 Emit = Callable[[Printed], Awaitable[None]]
 
 
+class Inputs(Protocol):
+    """Where a command's input comes from: a generator, or a memory channel."""
+
+    def __aiter__(self) -> AsyncIterator[ExecInput]:
+        """As of any asynchronous iterator."""
+
+    def aclose(self) -> Awaitable[None]:
+        """Let go of it; it may be in the middle of its work."""
+
+
 async def run_command(
     state_dir: str,
     argv: tuple[str, ...],
     *,
     tty: bool,
-    inputs: AsyncIterator[ExecInput],
+    inputs: Inputs,
     emit: Emit,
     combined: bool = False,
 ) -> CommandEnd:
     """Run ``argv`` in the container of the task behind ``state_dir``; return how it ended.
 
-    ``inputs`` may go on for ever; what it brings after the end is left. ``emit`` gets the
-    output, each stream's end included, and may take its time: then the command waits. With
-    ``combined``, standard error goes where standard output does. Cancellation kills the
-    command and all that its session holds.
+    ``inputs`` may go on for ever, and is closed with the command. ``emit`` gets the output, each
+    stream's end included, and may take its time: then the command waits. With ``combined``,
+    standard error goes where standard output does. Cancellation kills the command and all that its
+    session holds.
 
     Raises:
         ConfigError: no kernel passes on so much.
         ControlError: the task does not run, its process is of an older Milo, or it died.
     """
-    exec_limits.check_request({"command": argv}, {})
-    sock, welcome = await open_control(state_dir, control.ROLE_EXEC)
-    with sock, contextlib.ExitStack() as memory:
+    async with contextlib.AsyncExitStack() as stack:
+        # One that was begun and is only dropped, Trio warns of.
+        await stack.enter_async_context(contextlib.aclosing(inputs))
+        exec_limits.check_request({"command": argv}, {})
+        sock, welcome = await open_control(state_dir, control.ROLE_EXEC)
+        stack.enter_context(sock)
         request, passed = control.Exec(argv=argv, tty=tty), []
         if not control.fits(request):
             if not welcome.long_commands:
@@ -82,10 +95,10 @@ async def run_command(
                     "Restart the task (nomad alloc restart)"
                 )
             passed = [command_memory.pack(argv)]
-            memory.callback(os.close, passed[0])
+            stack.callback(os.close, passed[0])
             request = control.Exec(argv=(), tty=tty)
         return await _Session(sock, emit, _cgroup_path(state_dir)).run(
-            request, inputs, passed, combined=combined
+            request, aiter(inputs), passed, combined=combined
         )
 
 
@@ -136,8 +149,7 @@ async def stream_command(
     async def run() -> None:
         with scope, send:
             try:
-                async with contextlib.aclosing(inputs):
-                    end = await run_command(state_dir, argv, tty=tty, inputs=inputs, emit=send.send)
+                end = await run_command(state_dir, argv, tty=tty, inputs=inputs, emit=send.send)
                 await send.send(end)
             except Exception as exc:
                 failure.append(exc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from milo.core.cgroup import Mode
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.exec_io import CommandEnd, ExecInput, Printed, TerminalSize, Typed
 from milo.errors import ControlError
-from milo.host.exec_client import KEPT_BYTES, run_command, run_script
+from milo.host.exec_client import KEPT_BYTES, Inputs, run_command, run_script
 from milo.proc import start_ticks
 from milo.task.oci.privileges import userns_problem
 from tests.support import fake_crun
@@ -85,7 +85,7 @@ async def run(
     task: Task,
     *argv: str,
     tty: bool = False,
-    inputs: AsyncIterator[ExecInput] | None = None,
+    inputs: Inputs | None = None,
 ) -> tuple[CommandEnd, Output]:
     """Run a command to its end."""
     output = Output()

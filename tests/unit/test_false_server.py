@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,7 +80,7 @@ async def answer_and_go(listener: trio.socket.SocketType, named: ProcessId) -> N
         await client.send(control.encode(control.ExecStarted(process=named)))
 
 
-async def no_input() -> AsyncIterator[ExecInput]:
+async def no_input() -> AsyncGenerator[ExecInput, None]:
     """Yield that there is none."""
     yield Typed(closed=True)
 
