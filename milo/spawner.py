@@ -30,7 +30,7 @@ from milo.task.rehearsal import rehearse
 from milo.unix_sockets import close_all, close_all_but, passed_descriptors, passing
 
 MAX_REQUEST_BYTES: Final = 4096
-STANDBY_PAUSE_S: Final = 0.25
+STANDBY_PAUSE_S: Final = 0.1
 """Since the last request: what it has started has the processors to itself."""
 STANDBY_RETRY_S: Final = 10.0
 """After a fork that was refused."""

@@ -21,8 +21,8 @@ WAYS = {
 STEPS = {
     "rpc": "gRPC both ways (also of this bench, in Python), conversion",
     "look": "driver: earlier instances, crun, Java",
-    "fork": "driver: launch file, control socket, the spawner's fork",
-    "boot": "task process: until the preparer is forked; messages",
+    "fork": "driver: launch file, control socket, the spawner",
+    "boot": "task process: first steps; messages",
     "prepare": "the preparer's hand-over, while the task process gets ready",
     "inspect": "preparer: options, JAR, Java, JVM options",
     "bundle": "preparer: cgroup, root directory, config.json",

@@ -21,7 +21,7 @@ from tests.support.waiting import fail_after
 
 NEVER_ENDS = """
 import time, milo.task.preparer as preparer
-preparer.prepare = lambda launch: time.sleep(1000)
+preparer.prepare = lambda launch: launch.task_id and time.sleep(1000)  # not in a rehearsal
 """
 TASK_PROCESS_KIB = 48 << 10
 """The most that a task process may ever have used; an idle one has some 30 MiB resident."""
