@@ -17,7 +17,7 @@ from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.launch import Launch, Mount
 from milo.errors import TaskStartError
 from tests.support.driver_rig import DriverRig, open_rig
-from tests.support.java_homes import all_homes
+from tests.support.java_homes import all_homes, copy_home
 from tests.support.private_mounts import small_tmpfs
 
 pytestmark = [
@@ -90,7 +90,7 @@ def own_home(request: pytest.FixtureRequest) -> Iterator[Path]:
         candidates = top / ".sdkman/candidates/java"
         candidates.mkdir(parents=True)
         home = candidates / "25.0.3-tem"
-        shutil.copytree(all_homes()[-1], home, symlinks=True, copy_function=os.link)
+        copy_home(all_homes()[-1], home)
         (candidates / "current").symlink_to("25.0.3-tem")
         (top / "secret").write_text("secret")
         yield candidates / "current"
@@ -274,7 +274,7 @@ async def test_artifact_jdk_is_only_run_inside(jar_dir: Path, form: str) -> None
             java_home="local/jdk",
         )
         home = Path(task.request.task_dir, "local/jdk")
-        shutil.copytree(all_homes()[-1], home, symlinks=True, copy_function=os.link)
+        copy_home(all_homes()[-1], home)
         (home / "lib/libshadow.so").symlink_to("/etc/shadow")
         await rig.registry.start(task.request)
         with trio.fail_after(120):

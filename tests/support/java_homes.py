@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -20,3 +21,17 @@ def is_packaged(home: str) -> bool:
         return False
     words = ("dpkg", "-S", f"{home}/bin/java")
     return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def copy_home(home: str, target: Path) -> None:
+    """Make ``target`` the same JDK, of hard links where both are of one file system."""
+    shutil.copytree(home, target, symlinks=True, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        shutil.copy2(source, target)
