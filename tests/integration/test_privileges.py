@@ -412,7 +412,7 @@ async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, roo
     volume.mkdir()
     os.chown(volume, 65534, 65534)
     for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+        path.chmod(path.stat().st_mode | 0o055)  # one may be /tmp
     plugin = PluginOptions(userns=True, volumes=Volumes(True, (str(volume),)))
     async with open_rig(plugin) as rig:
         task = rig.task(
