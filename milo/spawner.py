@@ -171,6 +171,8 @@ class _Server:
         (pid, channel), self._standby = self._standby, None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, channel)
         try:
+            # Its preparer may still hold the other end, and lets the order vanish.
+            os.kill(pid, 0)
             sock.sendmsg([order.text], passing(order.fds))
         except OSError:  # it has ended
             sock.close()

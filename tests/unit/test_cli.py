@@ -632,7 +632,7 @@ def test_the_status_is_the_applications(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A death by signal is 128 and its number, with a sentence; 0 is 1 when output was lost."""
-    monkeypatch.setattr(trio, "run", lambda *_: runner._End(outcome, complete))
+    monkeypatch.setattr(trio, "run", lambda *_, **_kw: runner._End(outcome, complete))
     monkeypatch.setattr(runner, "enter", lambda _: Caller("/nowhere"))
     before = os.umask(0o077)
     try:

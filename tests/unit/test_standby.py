@@ -11,9 +11,11 @@ from pathlib import Path
 
 import trio
 
+from milo import spawner
 from milo.core.spawning import RUN_KEPT
 from milo.host.spawner_client import SpawnerClient
 from milo.proc import children, comm, start_ticks
+from milo.task import main as task_main
 from tests.support.waiting import fail_after
 
 FAILED = "the task process failed: StateError"
@@ -86,3 +88,20 @@ async def test_without_one_a_process_is_forked(tmp_path: Path) -> None:
         await until(lambda: start_ticks(killed) is None)
         assert await spawn(client, tmp_path / "first") != killed
         assert await spawn(client, tmp_path / "second") > 0
+
+
+def test_a_dead_one_gets_no_order_though_its_channel_is_open(
+    tmp_path: Path,
+) -> None:
+    """Its preparer has the other end for a moment longer: the order would be nobody's."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    driver, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, driver, far:
+        serving = spawner._Server(driver.fileno(), (1024, 1024))
+        serving._standby = (pid, ours.detach())
+        assert serving._order_standby(task_main.Order(RUN_KEPT, str(tmp_path), [])) is None
+        assert theirs.recv(100) == b"", "there is an order"
