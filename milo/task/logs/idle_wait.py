@@ -14,7 +14,6 @@ from collections.abc import Callable
 from os.path import basename
 from typing import Final
 
-import attrs
 import trio
 
 from milo import proc
@@ -24,13 +23,14 @@ _MS: Final = 1000
 _of_run: trio.lowlevel.RunVar[IdleWait | None] = trio.lowlevel.RunVar("idle wait", None)
 
 
-@attrs.define(eq=False)
 class _Served:
     """A pipe whose pump waits."""
 
-    move: Callable[[], bool]
-    handed_back: trio.Event = attrs.field(factory=trio.Event)
-    error: Exception | None = None
+    # Without attrs, which takes a millisecond to make a class, in every `milo run`.
+    def __init__(self, move: Callable[[], bool]) -> None:
+        self.move = move
+        self.handed_back = trio.Event()
+        self.error: Exception | None = None
 
 
 class IdleWait(trio.abc.Instrument):
