@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +29,20 @@ from milo.wire import plugin
 from milo.wire.grpc.health import v1 as health
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
+
+
+@asynccontextmanager
+async def serving(
+    path: str | Path, *services: rpc.Service, kind: type[Server] = UnlimitedServer
+) -> AsyncIterator[None]:
+    """Serve ``services`` at a socket within a loop of asyncio's, and leave nothing of it."""
+    async with open_loop():
+        server = kind([rpc.bridged(service) for service in services])
+        await trio_asyncio.aio_as_trio(server.start)(path=str(path))
+        yield
+        server.close()
+        await trio_asyncio.aio_as_trio(server.wait_closed)()
+    Path(path).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +146,7 @@ async def test_handlers_run_in_trio_and_end_with_their_client(tmp_path: Path) ->
     """Streams and calls are cancelled when the client leaves them; nothing else ends."""
     path = str(tmp_path / "s")
     stdio, controller = Stdio(), Controller()
-    async with open_loop():
-        server = Server([rpc.bridged(service) for service in (stdio, controller, BrokerService())])
-        await trio_asyncio.aio_as_trio(server.start)(path=path)
+    async with serving(path, stdio, controller, BrokerService(), kind=Server):
 
         async def talk() -> None:
             channel = Channel(path=path)
@@ -158,9 +170,6 @@ async def test_handlers_run_in_trio_and_end_with_their_client(tmp_path: Path) ->
         await trio_asyncio.aio_as_trio(talk)()
         await _wait(controller.cancelled)
         await _wait(stdio.closed)
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
-    Path(path).unlink(missing_ok=True)
 
 
 class Driver(drivers.DriverBase):
@@ -195,15 +204,10 @@ async def test_a_call_does_not_wait_for_all_starts_that_came_before_it(tmp_path:
         await asyncio.gather(*starts, stub.inspect_task(drivers.InspectTaskRequest()))
         channel.close()
 
-    async with open_loop():
-        server = UnlimitedServer([rpc.bridged(driver)])
-        await trio_asyncio.aio_as_trio(server.start)(path=path)
+    async with serving(path, driver):
         await trio_asyncio.aio_as_trio(talk)()
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
     assert driver.begun == count
     assert driver.begun_when_asked < count / 2
-    Path(path).unlink(missing_ok=True)
 
 
 class Inspected(drivers.DriverBase):
@@ -250,13 +254,8 @@ async def _inspected(path: Path, lengths: Sequence[int]) -> tuple[list[int], lis
             counts.append(len([data for data in writes if data]))
         channel.close()
 
-    async with open_loop():
-        server = Watched([rpc.bridged(Inspected())])
-        await trio_asyncio.aio_as_trio(server.start)(path=str(path))
+    async with serving(path, Inspected(), kind=Watched):
         await trio_asyncio.aio_as_trio(talk)()
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
-    path.unlink(missing_ok=True)
     return found[1:], counts[1:]
 
 
@@ -288,17 +287,12 @@ async def test_a_connection_does_not_grow_with_its_calls(tmp_path: Path) -> None
             await stub.check(health.HealthCheckRequest(service="plugin"))
         channel.close()
 
-    async with open_loop():
-        server = Watched([rpc.bridged(HealthService())])
-        await trio_asyncio.aio_as_trio(server.start)(path=path)
+    async with serving(path, HealthService(), kind=Watched):
         await trio_asyncio.aio_as_trio(talk)()
         # Each wait of the event loop for a timer leaves a deadline in Trio until it has passed.
         assert trio_asyncio.current_loop.get()._timers == []
         h2 = protocols[0].connection._connection
         assert KEPT_STREAMS - 1 <= len(h2._closed_streams) + len(h2.streams) <= KEPT_STREAMS + 1
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
-    Path(path).unlink(missing_ok=True)
 
 
 PENDING = 300
@@ -339,14 +333,9 @@ async def test_a_service_says_what_is_decoded_of_a_request(tmp_path: Path) -> No
         await drivers.DriverStub(channel).recover_task(drivers.RecoverTaskRequest("", handle))
         channel.close()
 
-    async with open_loop():
-        server = UnlimitedServer([rpc.bridged(driver)])
-        await trio_asyncio.aio_as_trio(server.start)(path=path)
+    async with serving(path, driver):
         await trio_asyncio.aio_as_trio(talk)()
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
     assert driver.requests == [RecoverTaskRequest(Handle(Config("x"), b"state"))]
-    Path(path).unlink(missing_ok=True)
 
 
 async def test_a_call_does_not_look_at_all_that_are_pending(
@@ -382,15 +371,10 @@ async def test_a_call_does_not_look_at_all_that_are_pending(
         channel.close()
 
     monkeypatch.setattr(H2Connection, "_open_streams", counted)
-    async with open_loop():
-        server = UnlimitedServer([rpc.bridged(driver)])
-        await trio_asyncio.aio_as_trio(server.start)(path=path)
+    async with serving(path, driver):
         await trio_asyncio.aio_as_trio(talk)()
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
     assert sum(looked) <= 2 * STREAMS_A_CALL * count
     assert looked and max(looked) < 1.5 * count
-    Path(path).unlink(missing_ok=True)
 
 
 async def test_a_stream_that_its_client_ends_is_no_failure(
@@ -423,11 +407,6 @@ async def test_a_stream_that_its_client_ends_is_no_failure(
 
     monkeypatch.setattr(Responses, "send", send_late)
     stdio = Stdio()
-    async with open_loop():
-        server = Server([rpc.bridged(stdio)])
-        await trio_asyncio.aio_as_trio(server.start)(path=path)
+    async with serving(path, stdio, kind=Server):
         await trio_asyncio.aio_as_trio(talk)()
-        server.close()
-        await trio_asyncio.aio_as_trio(server.wait_closed)()
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
-    Path(path).unlink(missing_ok=True)
