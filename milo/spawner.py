@@ -22,14 +22,21 @@ import socket
 import time
 from typing import Final, NoReturn
 
-from milo.core.spawning import END_OF_PATH, KEEP, MAX_DESCRIPTORS, RUN, SPAWNED_FD, is_kept
+from milo.core.spawning import (
+    END_OF_PATH,
+    KEEP,
+    MAX_DESCRIPTORS,
+    MAX_REQUEST_BYTES,
+    RUN,
+    SPAWNED_FD,
+    is_kept,
+)
 from milo.proc import open_descriptors, set_process_name
 from milo.task import main as task_main
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
 from milo.unix_sockets import close_all, close_all_but, passed_descriptors, passing
 
-MAX_REQUEST_BYTES: Final = 4096
 STANDBY_PAUSE_S: Final = 0.1
 """Since the last request: what it has started has the processors to itself."""
 STANDBY_RETRY_S: Final = 10.0

@@ -12,6 +12,8 @@ from typing import Final
 SPAWNED_FD: Final = 3
 """Where a spawner that is executed finds its socket."""
 
+MAX_REQUEST_BYTES: Final = 4096
+"""A mode and a path: what a spawner is asked for, and orders of a task process that stands by."""
 MAX_DESCRIPTORS: Final = 16
 """With one request; the kernel drops what is more."""
 

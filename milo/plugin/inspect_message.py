@@ -10,7 +10,7 @@ from typing import Final
 
 from milo.core.report import ExitResult, TaskState, TaskStatus
 from milo.plugin.convert import exit_code
-from milo.plugin.wire_format import message, number, text
+from milo.plugin.wire_format import message, number, text, timestamp
 
 _STATES: Final = {TaskState.RUNNING: 1, TaskState.EXITED: 2}
 
@@ -37,10 +37,7 @@ def encode(status: TaskStatus) -> bytes:
 
 
 def _timestamp(unix_s: float | None) -> bytes:
-    if not unix_s:
-        return number(1, _ZERO_TIME_S)
-    seconds, micros = divmod(round(unix_s * 1_000_000), 1_000_000)
-    return number(1, seconds) + number(2, micros * 1000)
+    return timestamp(unix_s or _ZERO_TIME_S)
 
 
 def _exit_result(result: ExitResult) -> bytes:

@@ -11,17 +11,16 @@ import functools
 import betterproto
 
 from milo.core.report import CpuUsage, MemoryUsage, TaskUsage
-from milo.plugin.wire_format import double, message, number, varint
+from milo.plugin.wire_format import double, message, number, timestamp, varint
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 
 def encode(usage: TaskUsage) -> bytes:
     """Return the TaskStatsResponse of a sample of resource use."""
     resources = message(1, _cpu(usage.cpu)) + message(2, _memory(usage.memory))
-    seconds, nanos = divmod(round(usage.timestamp_s * 1_000_000), 1_000_000)
     stats = (
         message(1, usage.task_id.encode())
-        + message(2, number(1, seconds) + number(2, nanos * 1000))
+        + message(2, timestamp(usage.timestamp_s))
         + message(3, resources)
     )
     return message(1, stats)

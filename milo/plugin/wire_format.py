@@ -36,6 +36,12 @@ def double(field: int, value: float) -> bytes:
     return _DOUBLE.pack(field << 3 | _FIXED64, value) if value else b""
 
 
+def timestamp(unix_s: float) -> bytes:
+    """Return the fields of a google.protobuf.Timestamp, in whole microseconds."""
+    seconds, micros = divmod(round(unix_s * 1_000_000), 1_000_000)
+    return number(1, seconds) + number(2, micros * 1000)
+
+
 def varint(value: int) -> bytes:
     """Return a number of up to 64 bits; a negative one as its complement of two."""
     if 0 <= value < 0x80:

@@ -15,7 +15,7 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
 from milo.core.records import TASK_FILE, TaskRecord, decode
-from milo.core.spawning import ADOPT, CLEAN, LOCK, MAX_DESCRIPTORS, adopted_names
+from milo.core.spawning import ADOPT, CLEAN, LOCK, MAX_DESCRIPTORS, MAX_REQUEST_BYTES, adopted_names
 from milo.errors import MiloError, StateError
 from milo.files import read_file, take_lock
 from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
@@ -33,10 +33,6 @@ OOM_SCORE_ADJ: Final = 0
 """An ordinary process's, whatever the agent has (-1000 in HashiCorp's unit, which forbids to end
 it at all). With a few MiB it is the last that the OOM killer takes; what it would be taken for is
 memory that it should never have, and then its successor goes on with the task."""
-
-
-MAX_ORDER_BYTES: Final = 4096 + 64
-"""A path and a mode."""
 
 
 @attrs.frozen
@@ -61,7 +57,7 @@ def stand_by(channel: socket.socket) -> tuple[Order, Preparer] | None:
     _begin("milo-standby")
     preparer = Preparer.fork(rehearse_preparation)
     text, ancillary, _, _ = channel.recvmsg(
-        MAX_ORDER_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+        MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )
     if not text:
         return None
