@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 
 from milo import proc
-from tests.support import jars, private_mounts, turns
+from tests.support import jars, private_mounts, turns, waiting
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout takes its option
+def pytest_configure(config: pytest.Config) -> None:
     """Leave behind a hybrid host's cgroup v2 mount, and signals that the caller ignored.
 
     A job in the background of a shell ignores Ctrl-C, and so would each command of a test. All
     this holds for this process and its children only.
     """
+    if config.pluginmanager.hasplugin("timeout") and config.getoption("timeout") is None:
+        config.option.timeout = waiting.scaled(float(config.getini("timeout")))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -31,8 +34,8 @@ def pytest_configure() -> None:
         private_mounts.enter_if_hybrid()
         if turns.IS_SHARED:
             private_mounts.enter()
-    if config := os.environ.get("COVERAGE_PROCESS_CONFIG"):
-        _measure_spawners(config)
+    if measuring := os.environ.get("COVERAGE_PROCESS_CONFIG"):
+        _measure_spawners(measuring)
 
 
 def _measure_spawners(config: str) -> None:

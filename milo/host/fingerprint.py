@@ -24,7 +24,7 @@ from milo.host.java.finder import JavaFinder
 from milo.host.programs import FALLBACK_PATH, ChangeableProgramError, trusted_program
 
 PERIOD_S: Final = 30.0
-CRUN_TIMEOUT_S: Final = 10.0
+CRUN_TIMEOUT_S: Final = 30.0
 MAX_OUTPUT_BYTES: Final = 4096
 ATTRIBUTES: Final = {
     "driver.milo": ("bool", "The plugin is loaded; it need not be healthy.", "1"),

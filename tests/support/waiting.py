@@ -1,20 +1,21 @@
 """Waiting for conditions, with a deadline and a useful last word.
 
-Every bound on time in tests is written for an ordinary machine, and goes through `scaled`: where
-the processor itself is emulated (`tests/vm`), ``MILO_TIME_SCALE`` makes them all longer.
+Every bound on time in tests is written for an ordinary machine, and goes through `scaled`, which
+makes it longer on a slower one, and where the processor itself is emulated (`tests/vm`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import trio
 
-SCALE = float(os.environ.get("MILO_TIME_SCALE") or 1)
+from tests.support.machine_speed import time_scale
+
+SCALE = time_scale()
 """By how much this machine is slower than those for which the tests' bounds were written."""
 
 T = TypeVar("T")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from milo.core.launch import JavaRuntime
-from milo.host.java.finder import JavaFinder
+from milo.host.java.finder import MAX_RETRY_S, RETRY_S, JavaFinder
 from milo.host.java.places import PLACES
 from milo.host.java.survey import Rules, bind_for, survey
 
@@ -295,6 +296,29 @@ async def test_a_launcher_that_hangs_is_ended_with_its_children(host: Host) -> N
     assert "did not end within 0.5 s" in host.finder.problems[0]
     child = int((host.root / "child").read_text())
     await until(lambda: not _is_running(child))
+
+
+async def test_a_runtime_that_failed_once_is_asked_again(host: Host, mock_clock: MockClock) -> None:
+    """A busy host would have lost it for good; but one that always fails is not run each time."""
+    script = f"[ -e {host.root}/ready ] && echo '    java.version = 17.0.1' >&2"
+    host.runtime(host.jvm / "jdk", script=script)
+    assert await host.find() == ()
+    for runs, waits_s in enumerate((RETRY_S, 2 * RETRY_S, 4 * RETRY_S), 1):
+        mock_clock.jump(waits_s - 1)
+        assert await host.find() == ()
+        assert host.runs == runs
+        mock_clock.jump(1)
+        assert await host.find() == ()
+        assert host.runs == runs + 1
+    (host.root / "ready").touch()
+    assert await host.find() == ()
+    mock_clock.jump(8 * RETRY_S)
+    assert [java.version for java in await host.find()] == ["17.0.1"]
+    assert host.finder.problems == ()
+    runs = host.runs
+    mock_clock.jump(MAX_RETRY_S)
+    assert [java.version for java in await host.find()] == ["17.0.1"]
+    assert host.runs == runs
 
 
 async def test_cancellation_ends_the_launcher(host: Host) -> None:

@@ -31,6 +31,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from tests.support import agent, commits, nomads
+from tests.support.machine_speed import time_scale
 from tests.vm import images, kernel, long, machine, results, systemd, user_mode
 
 HERE = Path(__file__).parent
@@ -44,8 +45,8 @@ SCALE = 10
 """By how much bounds on time grow.
 
 A JVM starts 30 to 40 times slower when all its instructions are emulated, yet most bounds here
-are ten times what the thing takes on an idle machine. ``MILO_TIME_SCALE`` names another, for a host
-that is busy with other things.
+are ten times what the thing takes on an idle machine. On a host that is slow itself, they grow by
+that as well (`tests.support.machine_speed`).
 """
 LIMIT_S = {True: 900, False: 3600}
 """How long pytest may take in the short form, twice what it takes, and in one machine of the full
@@ -145,8 +146,8 @@ def _boot(
 ) -> int:
     form: str = options.form
     short = form == "short"
-    scale = float(os.environ.get("MILO_TIME_SCALE") or SCALE)
-    slower = max(1.0, scale / SCALE)
+    slower = time_scale()
+    scale = SCALE * slower
     test_s = TEST_S[short] * slower
     if reason := agent.missing():
         print(f"vm: no test with an agent: {reason}", flush=True)

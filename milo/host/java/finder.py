@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -18,8 +19,15 @@ from milo.errors import PathError
 from milo.host.java.places import PLACES, Candidate, candidates
 from milo.host.java.survey import Rules, Survey, survey
 
-RUN_TIMEOUT_S = 10.0
-"""``java -version`` takes 0.1 s here, and 4 s in an emulated machine."""
+RUN_TIMEOUT_S = 30.0
+"""``java -version`` takes 0.1 s here, 4 s in an emulated machine; over 10 s was seen on a host that
+was short of all it has."""
+RETRY_S = 60.0
+"""From a look that failed to the next one at the same files; twice as long after each further one.
+
+A host that was busy, or out of memory, at its boot would have lost that runtime for good.
+"""
+MAX_RETRY_S = 3600.0
 MAX_OUTPUT_BYTES = 64 * 1024
 MAX_RELEASE_BYTES = 64 * 1024
 _AT_ONCE = 4
@@ -35,13 +43,16 @@ class _Known:
     identity: tuple[object, ...]
     version: JavaVersion | None
     problem: str
+    retry_s: float = 0.0
+    """How long a problem is taken for granted; on `trio.current_time`'s clock until `until_s`."""
+    until_s: float = math.inf
 
 
 class JavaFinder:
     """Finds the host's Java runtimes; one instance remembers what it has learned.
 
-    A runtime that root alone can change is run, once, to learn its version. Of any other the
-    ``release`` file is read, since whoever can write it could make root run anything.
+    A runtime that root alone can change is run to learn its version, once if it answers. Of any
+    other the ``release`` file is read, since whoever can write it could make root run anything.
     """
 
     def __init__(
@@ -51,12 +62,14 @@ class JavaFinder:
         timeout_s: float = RUN_TIMEOUT_S,
         *,
         runs: bool = True,
+        retry_s: float = RETRY_S,
     ) -> None:
         """``runs``: ask each runtime itself, rather than its ``release`` file where it has one."""
         self._places = places
         self._rules = rules or Rules()
         self._timeout_s = timeout_s
         self._runs = runs
+        self._retry_s = retry_s
         self._known: dict[str, _Known] = {}
         self._lock = trio.Lock()
         self.problems: tuple[str, ...] = ()
@@ -114,8 +127,10 @@ class JavaFinder:
                 return
             known = self._known.get(home)
             if known is None or known.identity != identity:
-                known = await self._look(home, tree, identity)
-                self._known[home] = known
+                known = self._known[home] = await self._look(home, tree, identity, self._retry_s)
+            elif trio.current_time() >= known.until_s:
+                retry_s = min(2 * known.retry_s, MAX_RETRY_S)
+                known = self._known[home] = await self._look(home, tree, identity, retry_s)
         if known.version is None:
             results[home] = known.problem
             return
@@ -135,14 +150,16 @@ class JavaFinder:
                 return await _ask_release(home)
         return version_from_output(await _run(home, self._timeout_s))
 
-    async def _look(self, home: str, tree: Survey, identity: tuple[object, ...]) -> _Known:
+    async def _look(
+        self, home: str, tree: Survey, identity: tuple[object, ...], retry_s: float
+    ) -> _Known:
         try:
             version = await (_ask_release(home) if tree.distrust else self._ask_trusted(home))
         except (OSError, ValueError) as error:
             problem = (isinstance(error, OSError) and error.strerror) or str(error)
             if tree.distrust:
                 problem += f" (it is not run, because {tree.distrust})"
-            return _Known(identity, None, problem)
+            return _Known(identity, None, problem, retry_s, trio.current_time() + retry_s)
         return _Known(identity, version, "")
 
 

@@ -60,7 +60,7 @@ from milo.proc import (
 from milo.task.children import Reaper, WaitStatus, fork, reset_signals
 from milo.unix_sockets import close_all, passed_descriptors, passing
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 30.0
 """It is there and ready some 5 ms after the fork (measured), and on a busy host later."""
 ENDED_S: Final = 1.0
 """How long it may take to see that the application has ended, before it is killed."""
