@@ -29,9 +29,11 @@ from milo.core.spawning import (
     MAX_REQUEST_BYTES,
     RUN,
     SPAWNED_FD,
+    TAKEN,
+    TAKEN_TIMEOUT_S,
     is_kept,
 )
-from milo.proc import open_descriptors, set_process_name
+from milo.proc import comm, open_descriptors, parent, set_process_name
 from milo.task import main as task_main
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
@@ -172,7 +174,10 @@ class _Server:
             self._busy_until_s = time.monotonic() + STANDBY_RETRY_S
 
     def _order_standby(self, order: task_main.Order) -> tuple[int, int] | None:
-        """Have the one that waits do ``order``; return its id and channel, None without one."""
+        """Have the one that waits do ``order``; return its id and channel, None without one.
+
+        One that does not answer is ended, and has done nothing for the order.
+        """
         if self._standby is None or not order.mode.startswith(RUN):
             return None
         (pid, channel), self._standby = self._standby, None
@@ -181,10 +186,18 @@ class _Server:
             # Its preparer may still hold the other end, and lets the order vanish.
             os.kill(pid, 0)
             sock.sendmsg([order.text], passing(order.fds))
-        except OSError:  # it has ended
-            sock.close()
-            return None
-        return pid, sock.detach()
+            sock.settimeout(TAKEN_TIMEOUT_S)
+            if sock.recv(len(TAKEN)) == TAKEN:
+                sock.setblocking(True)
+                return pid, sock.detach()
+        except OSError:  # it has ended, or does not answer
+            pass
+        sock.close()
+        # Not another one that has got its number since.
+        if (parent(pid), comm(pid)) == (os.getpid(), task_main.STANDBY_NAME.encode()):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return None
 
     def _fork(self, mode: str, state_dir: str, fds: list[int]) -> tuple[int, int]:
         """Fork a task process that gets ``fds``; return its id, and the channel to it.

@@ -31,6 +31,12 @@ ADOPT: Final = "adopt:"
 LOCK: Final = "lock"
 """The name of the state directory's lock among the descriptors of a successor."""
 
+TAKEN: Final = b"taken"
+"""What one that stands by says to an order, before it does anything for it."""
+TAKEN_TIMEOUT_S: Final = 0.5
+"""How long that may take. Whoever stands by may have been killed or stopped without having ended
+yet: nobody can tell that from outside. It takes 0.1 ms."""
+
 # ---- between a keeper and who is kept ----
 
 KEEP: Final = "keep"

@@ -15,7 +15,15 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
 from milo.core.records import TASK_FILE, TaskRecord, decode
-from milo.core.spawning import ADOPT, CLEAN, LOCK, MAX_DESCRIPTORS, MAX_REQUEST_BYTES, adopted_names
+from milo.core.spawning import (
+    ADOPT,
+    CLEAN,
+    LOCK,
+    MAX_DESCRIPTORS,
+    MAX_REQUEST_BYTES,
+    TAKEN,
+    adopted_names,
+)
 from milo.errors import MiloError, StateError
 from milo.files import read_file, take_lock
 from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
@@ -33,6 +41,9 @@ OOM_SCORE_ADJ: Final = 0
 """An ordinary process's, whatever the agent has (-1000 in HashiCorp's unit, which forbids to end
 it at all). With a few MiB it is the last that the OOM killer takes; what it would be taken for is
 memory that it should never have, and then its successor goes on with the task."""
+
+
+STANDBY_NAME: Final = "milo-standby"
 
 
 @attrs.frozen
@@ -54,13 +65,14 @@ def stand_by(channel: socket.socket) -> tuple[Order, Preparer] | None:
 
     Returns that order, and the preparer that is ready for it; None when nobody will give one.
     """
-    _begin("milo-standby")
+    _begin(STANDBY_NAME)
     preparer = Preparer.fork(rehearse_preparation)
     text, ancillary, _, _ = channel.recvmsg(
         MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )
     if not text:
         return None
+    channel.send(TAKEN)
     mode, _, state_dir = os.fsdecode(text).partition(" ")
     return Order(mode, state_dir, passed_descriptors(ancillary)), preparer
 
@@ -91,9 +103,13 @@ def main(order: Order, channel: socket.socket, preparer: Preparer | None = None)
             start = _takeover(mode, state_dir, fds)
         else:
             # Before there is an event loop. It reads and checks while this process gets ready.
-            start = preparer if preparer is not None and preparer.lives() else Preparer.fork()
+            start = preparer or Preparer.fork()
             start.ask(state_dir)
         launch = read_launch(state_dir)
+        if preparer is not None and not preparer.has_begun():
+            # It was killed or stopped while it stood by.
+            start = Preparer.fork()
+            start.ask(state_dir)
         if isinstance(start, Preparer) or LOCK not in start.descriptors:
             # Held until this process ends, however it does. A read-only one can be locked too.
             with contextlib.suppress(OSError):

@@ -65,6 +65,9 @@ TIMEOUT_S: Final = 60.0
 """In all, from the request on: a disk may be slow."""
 OOM_SCORE_ADJ: Final = 1000
 """The highest there is: where the host runs out of memory it goes before any application."""
+BEGIN_TIMEOUT_S: Final = 1.0
+"""How long one that was forked ahead may take to begin; one that stands by takes 0.1 ms. It may
+have been stopped, or killed and not have ended yet, which nobody can tell from outside."""
 DESCRIPTORS_AT_ONCE: Final = 100
 """In one message; the kernel takes 253 (SCM_MAX_FD)."""
 KILL_TIMEOUT_S: Final = 10.0
@@ -101,6 +104,10 @@ class _Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     recoverable: bool = False
     more: bool = False
     """Whether this message only brings descriptors, and others follow."""
+
+
+_BEGUN: Final = msgspec.json.encode(_Verdict(more=True))
+"""The first message of one that was asked."""
 
 
 class Preparer:
@@ -140,14 +147,6 @@ class Preparer:
         theirs.close()
         return cls(pid, ours)
 
-    def lives(self) -> bool:
-        """Whether it has not ended, as far as is known; before `watch`."""
-        try:
-            flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self._pid, flags) is None
-        except ChildProcessError:
-            return False
-
     def ask(self, state_dir: str) -> None:
         """Let it begin with the task in ``state_dir``; `prepare` says what comes of that.
 
@@ -157,6 +156,23 @@ class Preparer:
             self.asked_s = time.monotonic()
             with contextlib.suppress(OSError):  # it has ended
                 self._sock.send(os.fsencode(state_dir))
+
+    def has_begun(self) -> bool:
+        """Whether it has begun with what it was asked for; before `watch`.
+
+        One that does not within `BEGIN_TIMEOUT_S` is ended and has done nothing: another one can
+        be asked.
+        """
+        self._sock.settimeout(BEGIN_TIMEOUT_S)
+        with contextlib.suppress(OSError):
+            if self._sock.recv(len(_BEGUN)):
+                return True
+        self._sock.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+        return False
 
     def watch(self, reaper: Reaper) -> None:
         """Have ``reaper`` watch it, before that runs: it may drop the status of a child unwatched.
@@ -354,6 +370,7 @@ def _be_preparer(fd: int, parent: int, rehearsal: Callable[[], object] | None = 
     state_dir = os.fsdecode(sock.recv(control.MAX_MESSAGE_BYTES))
     if not state_dir:
         os._exit(0)
+    sock.send(_BEGUN)
     set_process_name("milo-prepare")
     _limit_itself()
     try:

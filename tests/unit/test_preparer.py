@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -108,16 +109,36 @@ async def test_its_limits(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 <= (preparer.MEMORY_BYTES >> 20) - int(memory) < 8 and score == "1000"
 
 
-def test_one_that_has_ended_is_found_out() -> None:
-    """Its status stays for whoever watches it."""
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_one_that_does_not_begin_is_found_out(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It has been stopped or killed, and that may not be done yet; nothing of it is left."""
+    monkeypatch.setattr(preparer, "BEGIN_TIMEOUT_S", 0.1)
     child = Preparer.fork()
-    assert child.lives()
-    os.kill(child._pid, signal.SIGKILL)
-    os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
-    assert not child.lives()
-    os.waitpid(child._pid, 0)
-    assert not child.lives()
-    child.close()
+    os.kill(child._pid, number)
+    child.ask(launch.state_dir)
+    assert not child.has_begun()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child._pid, 0)
+
+
+async def test_one_that_has_begun_is_waited_for(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says of that is not taken for its verdict."""
+
+    def fail(_: Launch) -> NoReturn:
+        raise ConfigError("options", "none", "some")
+
+    monkeypatch.setattr(preparer, "prepare", fail)
+    child = Preparer.fork()
+    child.ask(launch.state_dir)
+    assert child.has_begun()
+    reaper = Reaper(reap_all=False)
+    async with reaper.running(), contextlib.aclosing(child):
+        with pytest.raises(TaskStartError, match="none"):
+            await child.prepare(launch, reaper)
 
 
 async def test_an_ignored_sigchld_is_not_kept(

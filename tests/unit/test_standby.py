@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from milo import spawner
@@ -105,3 +107,27 @@ def test_a_dead_one_gets_no_order_though_its_channel_is_open(
         serving._standby = (pid, ours.detach())
         assert serving._order_standby(task_main.Order(RUN_KEPT, str(tmp_path), [])) is None
         assert theirs.recv(100) == b"", "there is an order"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+async def test_one_that_does_not_take_its_order_is_replaced(tmp_path: Path, number: int) -> None:
+    """It is not known to have been stopped or killed; nothing of it is left."""
+    async with open_client() as client:
+        standby, preparer = await standby_of(client)
+        os.kill(standby, number)  # it may not have ended yet
+        assert await spawn(client, tmp_path / "first") != standby
+        await until(lambda: start_ticks(standby) is None and start_ticks(preparer) is None)
+
+
+def test_what_has_the_number_of_one_that_has_ended_is_left_alone(tmp_path: Path) -> None:
+    """A spawner has its children reaped by the kernel, and others get their numbers."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    driver, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    with driver, far, subprocess.Popen(["sleep", "60"]) as other:
+        serving = spawner._Server(driver.fileno(), (1024, 1024))
+        serving._standby = (other.pid, ours.detach())
+        assert serving._order_standby(task_main.Order(RUN_KEPT, str(tmp_path), [])) is None
+        assert other.poll() is None
+        other.terminate()
+    assert other.returncode == -signal.SIGTERM
