@@ -638,7 +638,7 @@ async def test_drain_wakes_an_idle_pump(tmp_path: Path, autojump_clock: Any) -> 
 
 
 async def test_drain_goes_on_while_bytes_move(tmp_path: Path, autojump_clock: Any) -> None:
-    """Draining lasts as long as the reader reads, however slowly."""
+    """Draining lasts as long as a slow reader reads."""
     rig = Rig(tmp_path)
     rig.open_reader()
     got = b""
@@ -677,6 +677,33 @@ async def test_drain_gives_up(tmp_path: Path, autojump_clock: Any, trouble: str)
     assert rig.waiting_bytes == 0
     last = rig.events[-1]
     assert (last.kind, last.bytes) == (EventKind.DROPPED, 100_000)
+    rig.close()
+
+
+@pytest.mark.parametrize("pause_s", [0.3, 3])
+async def test_drain_has_a_limit(tmp_path: Path, autojump_clock: Any, pause_s: float) -> None:
+    """A reader that goes on reading, but hardly anything, does not hold up a stop for ever."""
+    rig = Rig(tmp_path)
+    rig.open_reader()
+
+    async def trickle() -> None:
+        assert rig.reader is not None
+        while True:
+            await trio.sleep(pause_s)
+            os.read(rig.reader, 4096)
+
+    async with trio.open_nursery() as readers:
+        async with running(rig):
+            rig.fill_fifo()
+            rig.write(b"s" * PIPE_BYTES)
+            readers.start_soon(trickle)
+            rig.pump.begin_drain()
+        readers.cancel_scope.cancel()
+    assert trio.current_time() == pytest.approx(PumpPolicy().drain_limit_s, abs=0.5)
+    counters = rig.pump.counters
+    assert counters.bytes_moved > 0
+    assert counters.bytes_moved + counters.bytes_dropped == PIPE_BYTES
+    assert rig.kinds[-1] is EventKind.DROPPED
     rig.close()
 
 

@@ -136,8 +136,9 @@ class Pump:
     def begin_drain(self) -> None:
         """The container has ended: `run` returns once its pipe is empty.
 
-        Or once nothing has moved for the policy's ``drain_timeout_s``; what is left is then
-        counted as dropped. A descendant that still holds the write end is not waited for.
+        Or once nothing has moved for the policy's ``drain_timeout_s``, or after its
+        ``drain_limit_s``; what is left is then counted as dropped. A descendant that still
+        holds the write end is not waited for.
         """
         self._watch.begin_drain(trio.current_time())
         self._nap.cancel()
@@ -217,6 +218,9 @@ class Pump:
             return self._blocked(Block.NO_READER_YET, now)
         assert self._sink.fd is not None
         length, count, draining = PIPE_BYTES, 0, self._watch.draining
+        if draining and self._watch.overran(now):
+            self._drop(waiting_bytes(self._source), now)
+            return _DONE
         has_time = draining or self._pacer.has_time(now)
         if has_time or self._sampler.held_back:
             length = self._sampler.look(draining=draining, has_time=has_time)

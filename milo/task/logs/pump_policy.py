@@ -58,6 +58,9 @@ class PumpPolicy:
     """With ``"block"``: after so long without a byte moving, drop as well; 0 never does."""
     drain_timeout_s: float = 5.0
     """At the task's end: give up after so long without a byte moving."""
+    drain_limit_s: float = 40.0
+    """The same for a reader that goes on reading, only too slowly: 26 KiB/s are enough for all
+    that a pipe holds. A stop is waited for for 60 s, and crun has something to do yet."""
     stall_warning_s: float = 5.0
     """A reader that reads nothing for so long is reported, once a stall."""
     report_pause_s: float = 60.0
@@ -242,6 +245,10 @@ class Watch:
         """Whether the task has ended and nothing moved for as long as that is waited for."""
         return self._drain_deadline() <= now
 
+    def overran(self, now: float) -> bool:
+        """Whether the task has ended so long ago that bytes which still move do not count."""
+        return self._drain_limit <= now
+
     def next_change_s(self, now: float) -> float:
         """How many seconds from ``now`` on this answers differently, if nothing moves."""
         deadlines = (self._drain_deadline(), self._stall_at, self._drop_at)
@@ -269,7 +276,14 @@ class Watch:
         if self._draining_since is None:
             return math.inf
         last_moved = self._draining_since if self._since is None else self._since
-        return max(self._draining_since, last_moved) + self._policy.drain_timeout_s
+        stuck_at = max(self._draining_since, last_moved) + self._policy.drain_timeout_s
+        return min(stuck_at, self._drain_limit)
+
+    @property
+    def _drain_limit(self) -> float:
+        if self._draining_since is None:
+            return math.inf
+        return self._draining_since + self._policy.drain_limit_s
 
     def _reader_seen(self, now: float) -> list[PumpEvent]:
         if self._no_reader_since is None:
