@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import encodings.ascii  # noqa: F401 - Python's only module that a task process looked for later
+import errno
 import gc
 import os
 import resource
@@ -117,12 +118,16 @@ class _Server:
         """Do what the driver asks for next, or note that it is gone."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, self._driver)
         try:
-            request, ancillary, _, _ = sock.recvmsg(
+            request, ancillary, flags, _ = sock.recvmsg(
                 MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
             fds = passed_descriptors(ancillary)
             if request and not (request.startswith(RUN.encode()) and self._is_deserted()):
-                sock.send(self._answer(os.fsdecode(request), fds))
+                if flags & socket.MSG_CTRUNC:  # there was no room for what came with it
+                    close_all(fds)
+                    sock.send(_refusal(errno.EMFILE))
+                else:
+                    sock.send(self._answer(os.fsdecode(request), fds))
                 return
             close_all(fds)
         except OSError:
@@ -151,16 +156,14 @@ class _Server:
             order = task_main.Order(mode, state_dir, fds)
             pid, channel = self._order_standby(order) or self._fork(mode, state_dir, fds)
         except OSError as exc:
-            answer = f"error: no task process can be forked: {exc.strerror}"
-        else:
-            answer = str(pid)
-            if is_kept(mode):
-                self._kept.add(state_dir, channel)
-            else:
-                os.close(channel)
+            return _refusal(exc.errno)
         finally:
             close_all(fds)
-        return answer.encode()
+        if is_kept(mode):
+            self._kept.add(state_dir, channel)
+        else:
+            os.close(channel)
+        return str(pid).encode()
 
     def _wants_standby(self) -> bool:
         return self._driver >= 0 and self._standby is None
@@ -228,6 +231,10 @@ class _Server:
             _become_task_process(order, theirs)
         theirs.close()
         return pid, ours.detach()
+
+
+def _refusal(number: int | None) -> bytes:
+    return f"error: no task process can be forked: {os.strerror(number or 0)}".encode()
 
 
 def _raise_limit() -> tuple[int, int]:

@@ -67,10 +67,10 @@ def stand_by(channel: socket.socket) -> tuple[Order, Preparer] | None:
     """
     _begin(STANDBY_NAME)
     preparer = Preparer.fork(rehearse_preparation)
-    text, ancillary, _, _ = channel.recvmsg(
+    text, ancillary, flags, _ = channel.recvmsg(
         MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )
-    if not text:
+    if not text or flags & socket.MSG_CTRUNC:  # some descriptors found no room
         return None
     channel.send(TAKEN)
     mode, _, state_dir = os.fsdecode(text).partition(" ")

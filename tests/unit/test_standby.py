@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import trio
 
 from milo import spawner
 from milo.core.spawning import RUN_KEPT
+from milo.errors import SpawnerError
 from milo.host.spawner_client import SpawnerClient
 from milo.proc import children, comm, start_ticks
 from milo.task import main as task_main
@@ -117,6 +119,25 @@ async def test_one_that_does_not_take_its_order_is_replaced(tmp_path: Path, numb
         os.kill(standby, number)  # it may not have ended yet
         assert await spawn(client, tmp_path / "first") != standby
         await until(lambda: start_ticks(standby) is None and start_ticks(preparer) is None)
+
+
+@pytest.mark.parametrize("whose", ["spawner", "standby"])
+async def test_a_socket_that_finds_no_room_is_not_lost_in_silence(
+    tmp_path: Path, whose: str
+) -> None:
+    """A process with as many descriptors as it may have is sent one: the kernel drops that."""
+    async with open_client() as client:
+        standby, _ = await standby_of(client)
+        pid = client.pid if whose == "spawner" else standby
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        if whose == "spawner":
+            with pytest.raises(SpawnerError, match="can be forked: Too many open files"):
+                await spawn(client, tmp_path / "refused")
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            assert await spawn(client, tmp_path / "first") == standby
+        else:
+            assert await spawn(client, tmp_path / "first") != standby
 
 
 def test_what_has_the_number_of_one_that_has_ended_is_left_alone(tmp_path: Path) -> None:
