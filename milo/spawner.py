@@ -138,7 +138,7 @@ class _Server:
         os.close(self._driver)
         self._driver = -1
         if self._standby is not None:
-            os.close(self._standby[1])  # which ends it
+            _end_standby(*self._standby)
             self._standby = None
 
     def _is_deserted(self) -> bool:
@@ -195,11 +195,7 @@ class _Server:
                 return pid, sock.detach()
         except OSError:  # it has ended, or does not answer
             pass
-        sock.close()
-        # Not another one that has got its number since.
-        if (parent(pid), comm(pid)) == (os.getpid(), task_main.STANDBY_NAME.encode()):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        _end_standby(pid, sock.detach())
         return None
 
     def _fork(self, mode: str, state_dir: str, fds: list[int]) -> tuple[int, int]:
@@ -217,6 +213,7 @@ class _Server:
         highest = max(
             self._kept.highest, self._driver, ours.fileno(), theirs.fileno(), *fds, *others
         )
+        spawner = os.getpid()
         try:
             pid = os.fork()
         except OSError:
@@ -228,9 +225,18 @@ class _Server:
             close_all_but((0, 1, 2, theirs.fileno(), *fds), below=1 + highest)
             with contextlib.suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, self._limit)
-            _become_task_process(order, theirs)
+            _become_task_process(order, theirs, spawner)
         theirs.close()
         return pid, ours.detach()
+
+
+def _end_standby(pid: int, channel: int) -> None:
+    """End one that has no order; it may have ended, or have been stopped."""
+    os.close(channel)  # which would do for one that runs
+    # Not another one that has got its number since.
+    if (parent(pid), comm(pid)) == (os.getpid(), task_main.STANDBY_NAME.encode()):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _refusal(number: int | None) -> bytes:
@@ -272,14 +278,16 @@ def _drop_descriptors(keep: list[int]) -> list[int]:
     return moved
 
 
-def _become_task_process(order: task_main.Order | None, channel: socket.socket) -> NoReturn:
+def _become_task_process(
+    order: task_main.Order | None, channel: socket.socket, spawner: int
+) -> NoReturn:
     status, preparer = 70, None
     try:
         os.setsid()
         for number in (signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         if order is None:
-            if (ordered := task_main.stand_by(channel)) is None:
+            if (ordered := task_main.stand_by(channel, spawner)) is None:
                 os._exit(0)
             order, preparer = ordered
         status = task_main.main(order, channel, preparer)

@@ -26,7 +26,14 @@ from milo.core.spawning import (
 )
 from milo.errors import MiloError, StateError
 from milo.files import read_file, take_lock
-from milo.proc import become_subreaper, set_oom_score_adj, set_process_name
+from milo.proc import (
+    PR_SET_PDEATHSIG,
+    become_subreaper,
+    die_with,
+    prctl,
+    set_oom_score_adj,
+    set_process_name,
+)
 from milo.task.children import Reaper
 from milo.task.keeper import Keeper
 from milo.task.logs.idle_wait import IdleWait
@@ -60,18 +67,22 @@ class Order:
         return os.fsencode(f"{self.mode} {self.state_dir}")
 
 
-def stand_by(channel: socket.socket) -> tuple[Order, Preparer] | None:
+def stand_by(channel: socket.socket, spawner: int) -> tuple[Order, Preparer] | None:
     """Get ready to run a task, and wait for the order to over ``channel``, the keeper's.
+
+    The process ``spawner`` has forked this one, which ends with it until there is the order.
 
     Returns that order, and the preparer that is ready for it; None when nobody will give one.
     """
     _begin(STANDBY_NAME)
+    die_with(spawner)  # also while it is stopped
     preparer = Preparer.fork(rehearse_preparation)
     text, ancillary, flags, _ = channel.recvmsg(
         MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )
     if not text or flags & socket.MSG_CTRUNC:  # some descriptors found no room
         return None
+    prctl(PR_SET_PDEATHSIG, 0)
     channel.send(TAKEN)
     mode, _, state_dir = os.fsdecode(text).partition(" ")
     return Order(mode, state_dir, passed_descriptors(ancillary)), preparer

@@ -121,6 +121,23 @@ async def test_one_that_does_not_take_its_order_is_replaced(tmp_path: Path, numb
         await until(lambda: start_ticks(standby) is None and start_ticks(preparer) is None)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_stopped_one_ends_with_its_driver_or_spawner(killed: bool) -> None:
+    """It cannot be told by the end of its channel."""
+    client = SpawnerClient()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.attend)
+        await until(lambda: client.pid != 0)
+        left = await standby_of(client)
+        os.kill(left[0], signal.SIGSTOP)
+        nursery.cancel_scope.cancel()
+    if killed:
+        os.kill(client.pid, signal.SIGKILL)
+        await until(lambda: not any(map(start_ticks, left)))
+    client.close()
+    await until(lambda: not any(map(start_ticks, (client.pid, *left))))
+
+
 @pytest.mark.parametrize("whose", ["spawner", "standby"])
 async def test_a_socket_that_finds_no_room_is_not_lost_in_silence(
     tmp_path: Path, whose: str
