@@ -74,9 +74,14 @@ class TaskClient:
         """
         try:
             while True:
-                packet, rights, _, _ = await self._sock.recvmsg(
-                    control.MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-                )
+                try:
+                    packet, rights, _, _ = await self._sock.recvmsg(
+                        control.MAX_MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+                    )
+                except ConnectionResetError:
+                    # It has ended and not read all requests. The kernel tells that first, and
+                    # once: what it has said before, how the task ended say, is still to come.
+                    continue
                 fds = passed_descriptors(rights)
                 if not packet:
                     close_all(fds)

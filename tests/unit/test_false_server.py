@@ -27,7 +27,7 @@ from milo.host.task_client import TaskClient, open_control
 from milo.task.children import Reaper
 from milo.task.exec_server import Commands
 from tests.support.launches import make_launch
-from tests.support.waiting import wait_for
+from tests.support.waiting import fail_after, wait_for
 
 GROUP = "/nomad/a1.web/milo-1"
 
@@ -87,6 +87,22 @@ async def no_input() -> AsyncGenerator[ExecInput, None]:
 
 async def drop(printed: Printed) -> None:
     """Throw output away."""
+
+
+async def test_what_a_task_process_says_is_heard_though_it_has_not_read_a_request() -> None:
+    """Such an end comes out of the socket as a reset, before all that was sent."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    said = [control.Event(text=text, at_s=1.0) for text in ("one", "two")]
+    heard: list[control.Notice] = []
+    welcome = control.Welcome(version=control.PROTOCOL_VERSION, supervisor=proc.this_process())
+    client = TaskClient(trio.socket.from_stdlib_socket(ours), welcome, heard.append)
+    ours.send(b"a request")
+    for notice in said:
+        theirs.send(control.encode(notice))
+    theirs.close()
+    with fail_after(5):
+        await client.run()
+    assert heard == said
 
 
 @pytest.mark.parametrize("inside", [False, True])
