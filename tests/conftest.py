@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -80,8 +81,18 @@ def jar_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(compiled)
     if reason := jars.missing_tools():
         pytest.skip(reason)
-    directory = tmp_path_factory.mktemp("jars")
-    jars.build_all(directory)
+    if not turns.IS_SHARED:
+        directory = tmp_path_factory.mktemp("jars")
+        jars.build_all(directory)
+        return directory
+    # The first of the processes that share this run compiles for all.
+    directory = tmp_path_factory.getbasetemp().parent / "jars"
+    with open(directory.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            with tempfile.TemporaryDirectory(dir=directory.parent) as unfinished:
+                jars.build_all(Path(unfinished))
+                shutil.copytree(unfinished, directory)
     return directory
 
 
