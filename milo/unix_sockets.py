@@ -27,6 +27,7 @@ _CREDENTIALS: Final = struct.Struct("=iII")
 """struct ucred; unix(7)."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
 MAX_ANSWER_BYTES: Final = 4096
+BACKLOG: Final = 16
 
 
 def passed_descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -78,6 +79,28 @@ def close_all_but(keep: Iterable[int], below: int) -> None:
         if first < fd:  # of (0, 0) Python 3.11 makes a range to the highest number there is
             os.closerange(first, fd)
         first = fd + 1
+
+
+def listen(path: str) -> socket.socket:
+    """Return a SEQPACKET socket that listens at ``path``, for this user alone; raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bound_socket(path: str) -> tuple[int, int, int] | None:
+    """Return what tells the socket at ``path`` from one that is bound there later; None: none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def socket_path(inode: int) -> str:

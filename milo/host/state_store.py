@@ -15,8 +15,8 @@ from milo.core import records
 from milo.core.launch import Launch
 from milo.errors import PathError, StateError
 from milo.files import read_file, write_file
+from milo.unix_sockets import listen
 
-SOCKET_BACKLOG: Final = 16
 MAX_ENTRIES: Final = 1000
 """Of a task's directory, which has some twenty."""
 
@@ -89,15 +89,10 @@ class StateStore:
     def listen(self, state_dir: str) -> socket.socket:
         """Return a listening control socket, made here so that nobody has to wait for it."""
         path = os.path.join(state_dir, records.CONTROL_SOCKET)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.bind(path)
-            os.chmod(path, 0o600)
-            sock.listen(SOCKET_BACKLOG)
+            return listen(path)
         except OSError as exc:
-            sock.close()
             raise StateError(path, f"no socket can be made there: {exc.strerror}") from exc
-        return sock
 
     def read_task(self, state_dir: str) -> records.TaskRecord | None:
         """Return the record of the task in ``state_dir``, or None when there is none."""

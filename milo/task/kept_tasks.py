@@ -7,6 +7,7 @@ forks, and its child closes what is not its own by number.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -16,11 +17,11 @@ from typing import Final, Protocol
 
 import attrs
 
-from milo.core.records import EXIT_FILE, FIFO_SUFFIX
+from milo.core.records import CONTROL_SOCKET, EXIT_FILE, FIFO_SUFFIX
 from milo.core.spawning import FILTER, KEEP, LISTENER, LOCK_TIMEOUT_S, adopt_mode
 from milo.files import take_lock
 from milo.task.oci import filters
-from milo.unix_sockets import close_all, passed_descriptors
+from milo.unix_sockets import bound_socket, close_all, listen, passed_descriptors
 
 MAX_PACKET_BYTES: Final = 4096
 MAX_DESCRIPTORS: Final = 16
@@ -49,6 +50,8 @@ class KeptTask:
     """One task, from the fork of its process until that has said its last word."""
 
     state_dir: str
+    socket: tuple[int, int, int] | None
+    """The control socket that its process serves, as `bound_socket` has it."""
     descriptors: dict[str, int] = attrs.field(factory=dict)
     """Empty until the application runs."""
     deaths_s: list[float] = attrs.field(factory=list)
@@ -105,7 +108,7 @@ class KeptTasks:
 
     def add(self, state_dir: str, channel: int) -> None:
         """Be the keeper of a task, whose process has the other end of ``channel``."""
-        self._attend(channel, KeptTask(state_dir))
+        self._attend(channel, KeptTask(state_dir, bound_socket(_socket_of(state_dir))))
 
     def hear(self, channel: int) -> None:
         """Take in a message of a task process, or its end."""
@@ -151,6 +154,12 @@ class KeptTasks:
 
     def _succeed(self, task: KeptTask, lock: int) -> None:
         """Fork the successor, and be its keeper; what is kept is so until it has said more."""
+        try:
+            self._find_socket(task)
+        except OSError:
+            os.close(lock)
+            self._forget(task)
+            return
         names = [name for name in task.descriptors if name != LISTENER]
         fds = [task.descriptors[LISTENER], lock, *(task.descriptors[name] for name in names)]
         try:
@@ -164,6 +173,22 @@ class KeptTasks:
         task.deaths_s.append(time.monotonic())
         self._attend(channel, task)
 
+    def _find_socket(self, task: KeptTask) -> None:
+        """See to it that the socket which is kept is where drivers look for it; raises OSError.
+
+        One that wanted to fork a successor itself has put another one there, and been ended, or
+        its task process, before that was served. Who has the lock may replace it.
+        """
+        path = _socket_of(task.state_dir)
+        if task.socket is None or bound_socket(path) == task.socket:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        before, task.descriptors[LISTENER] = task.descriptors[LISTENER], listen(path).detach()
+        os.close(before)
+        task.socket = bound_socket(path)
+        self.highest = max(self.highest, task.descriptors[LISTENER])
+
     def _attend(self, channel: int, task: KeptTask) -> None:
         self._tasks[channel] = task
         self.highest = max(self.highest, channel)
@@ -172,6 +197,10 @@ class KeptTasks:
     def _forget(self, task: KeptTask) -> None:
         self._dead.remove(task)
         task.forget()
+
+
+def _socket_of(state_dir: str) -> str:
+    return os.path.join(state_dir, CONTROL_SOCKET)
 
 
 def _receive(channel: int) -> tuple[bytes, list[int]]:

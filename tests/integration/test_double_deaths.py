@@ -17,8 +17,10 @@ import trio
 
 from milo.core import records
 from milo.core.report import ExitResult
+from milo.files import take_lock
 from milo.proc import lives, start_ticks
 from milo.task.kept_tasks import MAX_DEATHS
+from milo.unix_sockets import listen
 from tests.bench.plugin_host import PluginHost, Task, install, open_host
 from tests.chaos import processes
 from tests.support import leftovers
@@ -339,6 +341,34 @@ async def test_a_task_process_that_dies_too_often_is_left_to_a_driver(jar_dir: P
         assert record(rig.state_dir).container == container
         await rig.registry.stop(task.id, "SIGTERM", 10)
         assert (await rig.registry.wait(task.id)).error
+
+
+async def test_a_successor_is_where_drivers_look_for_it(jar_dir: Path) -> None:
+    """Also when a driver that was about to fork one has been killed, and left a dead socket."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+        handle = await rig.registry.start(task.request)
+        await further(task)
+        current, spawner = record(rig.state_dir).supervisor, rig.spawner.pid
+        os.kill(spawner, signal.SIGSTOP)
+        rig.pause()
+        os.kill(current.pid, signal.SIGKILL)
+        with fail_after(20):
+            while lives(current):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        [state_dir] = (path.parent for path in rig.state_dir.glob(f"*/{records.TASK_FILE}"))
+        lock = take_lock(str(state_dir))
+        assert lock is not None
+        (state_dir / records.CONTROL_SOCKET).unlink()
+        listen(str(state_dir / records.CONTROL_SOCKET)).close()
+        os.close(lock)
+        os.kill(spawner, signal.SIGCONT)
+        current = await succeeded(rig, current)
+        await rig.restart()
+        with fail_after(5):
+            await rig.registry.recover(task.id, handle)
+        assert servers(rig.state_dir) == [current.pid]
+        await further(task)
 
 
 async def test_a_death_at_any_moment_of_a_recovery_has_one_successor(jar_dir: Path) -> None:

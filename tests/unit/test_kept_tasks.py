@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from milo.core.records import EXIT_FILE
+from milo.core.records import CONTROL_SOCKET, EXIT_FILE
 from milo.core.spawning import RUN_KEPT, adopt_mode, adopted_names, is_kept
 from milo.files import take_lock
 from milo.spawner import _Server
@@ -18,7 +18,7 @@ from milo.task import kept_tasks
 from milo.task.keeper import Keeper, listed
 from milo.task.kept_tasks import KeptTasks
 from milo.task.oci import filters
-from milo.unix_sockets import passing
+from milo.unix_sockets import listen, passing
 from tests.support.log_rig import descriptors
 
 NAMES = ("stdout.pipe", "stdout.fifo")
@@ -119,6 +119,57 @@ def begun(tmp_path: Path, forks: Forks) -> tuple[Keeping, Process]:
     process.begin()
     hear(kept)
     return kept, process
+
+
+def connects(state_dir: Path) -> bool:
+    """Whether somebody listens where drivers look for a task process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        try:
+            client.connect(str(state_dir / CONTROL_SOCKET))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        return True
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_successor_is_where_drivers_look_for_it(
+    tmp_path: Path, forks: Forks, replaced: bool
+) -> None:
+    """A driver that was ended just before it could fork one has left a socket of nobody's.
+
+    Its next one would be refused there, and kill one successor after the other.
+    """
+    path = tmp_path / CONTROL_SOCKET
+    with listen(str(path)) as listener:
+        kept = Keeping(forks)
+        process = Process(tmp_path, kept)
+        os.dup2(listener.fileno(), process.fds[3])
+    process.begin()
+    hear(kept)
+    served = os.fstat(process.fds[3]).st_ino
+    for _ in range(2):
+        assert connects(tmp_path)
+        path.unlink()
+        if replaced:
+            listen(str(path)).close()
+        assert not connects(tmp_path)
+        if process.fds:
+            process.die()
+        else:
+            forks.die()
+        hear(kept)
+        assert connects(tmp_path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert forks.passed[-1][0] != served
+        served = forks.passed[-1][0]
+    forks.die()
+    hear(kept)
+    assert forks.passed[-1][0] == served  # nobody has touched it
+    path.unlink()
+    path.mkdir()  # where no socket can be made
+    forks.die()
+    hear(kept)
+    assert not kept
 
 
 def test_a_death_has_a_successor(tmp_path: Path, forks: Forks) -> None:
