@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.conftest import RunJar
 from tests.support.jobs import job_file
 from tests.support.nomad import Job, Nomad
-from tests.support.waiting import wait_for
+from tests.support.waiting import scaled, wait_for
 
 MIB = 1024 * 1024
 
@@ -119,7 +119,7 @@ def test_stop_of_a_stubborn_task(run_jar: RunJar) -> None:
     started = time.monotonic()
     job.stop()
     took = time.monotonic() - started
-    assert 1.5 < took < 15, took
+    assert 1.5 < took < scaled(15), took
     shown = job.wait_logs("JNI global refs")
     assert shown.startswith("running\nasked to end\n")
     assert "at Stubborn.lambda$main$0(" in shown

@@ -13,7 +13,7 @@ import trio
 
 from milo import cgroup_files
 from tests.conformance.harness import open_harness
-from tests.support.waiting import fail_after
+from tests.support.waiting import fail_after, scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -96,7 +96,7 @@ async def test_a_terminal_ends_with_its_first_process(jar_dir: Path) -> None:
         script = "( (sleep 20; echo late) & ); echo early; exec sleep 0.3"
         session = await harness.shell(task, script, tty=True)
         assert (session.stdout, session.exit_code) == (b"early\r\n", 0)
-        assert trio.current_time() - began_s < 15
+        assert trio.current_time() - began_s < scaled(15)
 
 
 async def test_files_of_a_command_are_the_tasks(jar_dir: Path) -> None:

@@ -15,6 +15,7 @@ from milo.errors import TaskStartError
 from milo.task.root import minimal_root, rootfs
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.java_homes import all_homes
+from tests.support.waiting import fail_after
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
@@ -28,7 +29,7 @@ JDK_BELOW_USR = next((home for home in all_homes() if home.startswith("/usr/lib/
 async def look(rig: DriverRig, task: Task) -> dict[str, str]:
     """Run a task of the JAR that looks around; return question to answer."""
     await rig.registry.start(task.request)
-    with trio.fail_after(120):
+    with fail_after(120):
         await rig.registry.wait(task.id)
     await trio.to_thread.run_sync(task.out.wait_end)
     text = task.out.text.decode()

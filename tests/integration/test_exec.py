@@ -24,6 +24,7 @@ from milo.proc import start_ticks
 from milo.task.oci.privileges import userns_problem
 from tests.support import fake_crun
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -48,7 +49,7 @@ class Output:
         self.changed = trio.Event()
 
     async def until(self, text: bytes) -> None:
-        with trio.fail_after(20):
+        with fail_after(20):
             try:
                 while text not in self.stdout:
                     await self.changed.wait()
@@ -89,7 +90,7 @@ async def run(
 ) -> tuple[CommandEnd, Output]:
     """Run a command to its end."""
     output = Output()
-    with trio.fail_after(60):
+    with fail_after(60):
         end = await run_command(
             state_dir(rig, task),
             argv,
@@ -306,7 +307,7 @@ async def processes_of(rig: DriverRig, task: Task) -> set[int]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    with trio.fail_after(20):
+    with fail_after(20):
         while not await condition():  # noqa: ASYNC110
             await trio.sleep(0.02)
 

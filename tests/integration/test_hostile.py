@@ -75,7 +75,7 @@ async def container_pid(rig: DriverRig, task: Task) -> int:
 
 
 async def until_gone(pid: int) -> None:
-    with trio.fail_after(60):
+    with fail_after(60):
         while start_ticks(pid) is not None:  # noqa: ASYNC110
             await trio.sleep(0.02)
 
@@ -119,7 +119,7 @@ async def test_planted_and_exchanged_paths(jar_dir: Path, jdks: Path) -> None:
                 link.symlink_to(canary.top / target)
                 swapped.append((place, link))
             with (
-                trio.fail_after(120),
+                fail_after(120),
                 drained(Path(task.request.stdout_path), Path(task.request.stderr_path)),
                 Swapper(*swapped),
             ):
@@ -162,7 +162,7 @@ async def test_source_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> No
             )
             # crun follows no symlink below the task's own directory, which comes first.
             told = f"something else took|openat2 `task/{name}`: No such file"
-            with trio.fail_after(60), pytest.raises(MiloError, match=told):
+            with fail_after(60), pytest.raises(MiloError, match=told):
                 await rig.registry.start(task.request)
         assert not canary.touched()
 
@@ -188,7 +188,7 @@ async def test_mount_point_exchanged_after_the_check(jar_dir: Path, jdks: Path) 
         (jdks / "attack").write_text(
             f"mv {task.local}/in {task.local}/away; ln -s /usr/share {task.local}/in\n"
         )
-        with trio.fail_after(60), pytest.raises(MiloError):
+        with fail_after(60), pytest.raises(MiloError):
             await rig.registry.start(launch)
         assert not (task.local / "here").exists()
         assert not Path("/usr/share/volume").exists()
@@ -206,7 +206,7 @@ async def test_working_directory_exchanged_after_the_check(jar_dir: Path, jdks: 
             (jdks / "attack").write_text(
                 f"mv {task.local}/work {task.local}/away; ln -s {target} {task.local}/work\n"
             )
-            with trio.fail_after(60), pytest.raises(MiloError, match="something else took"):
+            with fail_after(60), pytest.raises(MiloError, match="something else took"):
                 await rig.registry.start(task.request)
             assert (task.local / "away").is_dir()
             assert not (task.local / "here").exists()
@@ -224,7 +224,7 @@ async def test_jdk_exchanged(jar_dir: Path, jdks: Path) -> None:
         for number in range(8):
             task = rig.task(jar_dir / "hello.jar", readers=False, alloc_id=f"{number:08}")
             with (
-                trio.fail_after(120),
+                fail_after(120),
                 drained(Path(task.request.stdout_path), Path(task.request.stderr_path)),
                 Swapper((home, jdks / "link")),
             ):
@@ -262,7 +262,7 @@ async def test_log_directory_replaced(jar_dir: Path, jdks: Path) -> None:
     async with open_rig(scripted(jdks, script)) as rig:
         canary = Canary(base, jar_dir / "hello.jar")
         tasks = [rig.task(jar_dir / "hello.jar", args=[name]) for name in TAMPERINGS]
-        with trio.fail_after(180):
+        with fail_after(180):
             handles = {task.id: await rig.registry.start(task.request) for task in tasks}
             for task in tasks:
                 await line(task.out, b"open\n")
@@ -299,7 +299,7 @@ async def test_a_task_cannot_change_its_log_directory(jar_dir: Path, jdks: Path)
     )
     script = f"{tries}; ln -s /etc/x /alloc/logs/app.stdout.1 && echo DONE; echo tried"
     async with open_rig(scripted(jdks, script)) as rig:
-        with trio.fail_after(60):
+        with fail_after(60):
             task = rig.task(jar_dir / "hello.jar")
             logs = Path(task.request.alloc_dir, "alloc/logs")
             before = sorted(path.name for path in logs.iterdir())
@@ -318,7 +318,7 @@ async def test_fork_bomb(jar_dir: Path, jdks: Path) -> None:
     # A shell ends when it cannot fork, so the first process is none.
     bomb = "trap '' TERM INT; b() { b | b & sleep 4101; }; (while :; do b; done) & exec sleep 4102"
     async with open_rig(scripted(jdks, ONE_OF_TWO + bomb)) as rig:
-        with trio.fail_after(120):
+        with fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
             await rig.registry.start(good.request)
             task = rig.task(jar_dir / "hello.jar", args=["attack"], pids_limit=48)
@@ -335,7 +335,7 @@ async def test_fork_bomb(jar_dir: Path, jdks: Path) -> None:
 async def test_memory_bomb(jar_dir: Path, jdks: Path) -> None:
     """A memory bomb is killed alone, and told as that."""
     async with open_rig(scripted(jdks, ONE_OF_TWO + "exec tail /dev/zero")) as rig:
-        with trio.fail_after(120):
+        with fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
             await rig.registry.start(good.request)
             pid = await container_pid(rig, good)
@@ -359,7 +359,7 @@ async def test_full_disk(jar_dir: Path, jdks: Path) -> None:
     )
     async with open_rig(scripted(jdks, ONE_OF_TWO + fill)) as rig:
         (rig.base / "volume").mkdir()
-        with small_tmpfs(rig.base / "alloc", "4m,nr_inodes=150"), trio.fail_after(120):
+        with small_tmpfs(rig.base / "alloc", "4m,nr_inodes=150"), fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
             other = rig.task(jar_dir / "hello.jar", name="other")
             mounted = rig.task(jar_dir / "hello.jar", name="mounted")
@@ -392,7 +392,7 @@ async def test_log_flood(jar_dir: Path, jdks: Path) -> None:
     """A task that writes as fast as it can, read or not, holds up nobody and fills no disk."""
     flood = "yes attack >&2 & exec yes attack"
     async with open_rig(scripted(jdks, ONE_OF_TWO + flood)) as rig:
-        with trio.fail_after(120):
+        with fail_after(120):
             good = rig.task(jar_dir / "hello.jar", name="good")
             await rig.registry.start(good.request)
             read = rig.task(jar_dir / "hello.jar", name="read", args=["attack"])
@@ -456,7 +456,7 @@ async def test_reach(jar_dir: Path, jdks: Path, user: str) -> None:
         canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
         task = rig.task(jar_dir / "hello.jar")
         shutil.copy(reach.__file__, task.local / "reach.py")
-        with trio.fail_after(180):
+        with fail_after(180):
             await rig.registry.start(attrs.evolve(task.request, user=user))
             await trio.to_thread.run_sync(task.out.wait_end, 150)
         found = [text.split(maxsplit=1) for text in task.out.text.decode().splitlines()]
@@ -489,7 +489,7 @@ async def test_command_with_files_of_the_host(jar_dir: Path, jdks: Path) -> None
     async with open_rig(scripted(jdks, COUNTING)) as rig:
         canary = Canary(rig.base / "canary", jar_dir / "hello.jar")
         task = rig.task(jar_dir / "hello.jar")
-        with trio.fail_after(60):
+        with fail_after(60):
             await rig.registry.start(task.request)
             [state_dir] = [path for path in rig.state_dir.iterdir() if path.is_dir()]
             sock, _ = await open_control(str(state_dir), control.ROLE_EXEC)
@@ -516,7 +516,7 @@ async def test_null_device_in_a_user_namespace(jar_dir: Path, jdks: Path, collec
         launch = task.request
         if not collected:
             launch = attrs.evolve(launch, stdout_path=os.devnull, stderr_path=os.devnull)
-        with trio.fail_after(60):
+        with fail_after(60):
             await rig.registry.start(launch)
             assert await rig.registry.wait(task.id) == ExitResult(exit_code=9)
         assert not canary.touched()
@@ -534,7 +534,7 @@ async def attacking(
     home = scripted(jdks / f"of-{len(plugin)}-keys", script).java_home
     options = attrs.evolve(parse_plugin_options(plugin), java_home=home)
     async with open_rig(options) as rig:
-        with open_scene(rig.base) as scene, trio.fail_after(90):
+        with open_scene(rig.base) as scene, fail_after(90):
             args = ["attack", *scene.arguments]
             task = rig.task(jar_dir / "hello.jar")
             config = {**task.request.config, **attack.config, "args": args}

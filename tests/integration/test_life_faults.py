@@ -30,7 +30,7 @@ from tests.support import fake_crun, leftovers, private_mounts, scripted_java, s
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.perf_data import SERIAL, perf_data
 from tests.support.private_mounts import read_only, small_tmpfs
-from tests.support.waiting import fail_after
+from tests.support.waiting import fail_after, scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -91,7 +91,7 @@ async def test_sigterm_ignored(jar_dir: Path, tmp_path: Path) -> None:
             await started(rig, task)
             begun = time.monotonic()
             await rig.registry.stop(task.id, "SIGTERM", 0.5)
-            assert 0.5 <= time.monotonic() - begun < 8
+            assert 0.5 <= time.monotonic() - begun < scaled(8)
             result = await rig.registry.wait(task.id)
             assert result == ExitResult(signal=9)
             assert "ended as asked by SIGKILL" in result.message
@@ -108,7 +108,7 @@ async def test_children_hold_stdout(jar_dir: Path, tmp_path: Path) -> None:
             begun = time.monotonic()
             result = await rig.registry.wait(task.id)
             assert result == ExitResult(exit_code=3)
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < scaled(5)
             await trio.to_thread.run_sync(task.out.wait_end)
             await trio.to_thread.run_sync(task.err.wait_end)
             assert task.out.text == b"running\n"

@@ -21,7 +21,7 @@ from milo.core.report import ExitResult, TaskState
 from milo.proc import start_ticks
 from tests.support.collector import Collector
 from tests.support.driver_rig import DriverRig, Task, open_rig
-from tests.support.waiting import fail_after, move_on_after
+from tests.support.waiting import fail_after, move_on_after, scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -142,7 +142,7 @@ async def test_stuck_reader_costs_output_after_the_timeout(jar_dir: Path) -> Non
         begun = time.monotonic()
         assert await one.rig.registry.wait(one.task.id) == ExitResult()
         # 1 s until it drops, and at the end 5 s in which nothing moves
-        assert 1 < time.monotonic() - begun < 25
+        assert 1 < time.monotonic() - begun < scaled(25)
         await one.until_event("Output on stdout is thrown away from now on")
         await one.until_event("of stdout were dropped")
         for name, collector in (("stdout", one.out), ("stderr", one.err)):
@@ -160,7 +160,7 @@ async def test_drop_never_waits(jar_dir: Path) -> None:
         pid = int((await one.rig.registry.inspect(one.task.id)).attributes["container_pid"])
         begun = time.monotonic()
         await one.until(lambda: start_ticks(pid) is None, "the application waits")
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < scaled(15)
         assert await one.rig.registry.wait(one.task.id) == ExitResult()
         await one.out.read_to_the_end()
         moved = await one.counter("stdout.bytes_moved")

@@ -30,7 +30,7 @@ async def milo(
     rig: DriverRig, command: str, *words: str, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command against the rig's state directory."""
-    with trio.fail_after(scaled(60)):
+    with fail_after(scaled(60)):
         return await trio.run_process(
             [sys.executable, "-m", "milo", command, "--state-dir", str(rig.state_dir), *words],
             stdin=stdin,

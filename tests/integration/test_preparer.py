@@ -17,7 +17,7 @@ from milo.host.task_client import TaskClient
 from milo.proc import children, comm, start_ticks, this_process
 from tests.support import spawners
 from tests.support.driver_rig import DriverRig, open_rig
-from tests.support.waiting import fail_after
+from tests.support.waiting import fail_after, scaled
 
 NEVER_ENDS = """
 import time, milo.task.preparer as preparer
@@ -79,7 +79,7 @@ async def test_a_stop_ends_the_preparation(jar_dir: Path, monkeypatch: pytest.Mo
                 assert (await client.status()).phase == "creating"
                 await client.stop(signal.SIGTERM, 30)
             assert failed
-            assert time.monotonic() - began_s < 10
+            assert time.monotonic() - began_s < scaled(10)
             for pid in (supervisor, preparer):
                 await gone(pid)
             assert not list(rig.state_dir.iterdir())

@@ -19,6 +19,7 @@ from milo.errors import TaskStartError
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.java_homes import all_homes, copy_home
 from tests.support.private_mounts import small_tmpfs
+from tests.support.waiting import fail_after
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
@@ -37,7 +38,7 @@ async def look(
     """
     task = rig.task(jar_dir / "look.jar", args=list(questions), **config)
     await rig.registry.start(change(task.request) if change else task.request)
-    with trio.fail_after(120):
+    with fail_after(120):
         await rig.registry.wait(task.id)
     await trio.to_thread.run_sync(task.out.wait_end)
     text = task.out.text.decode()
@@ -277,7 +278,7 @@ async def test_artifact_jdk_is_only_run_inside(jar_dir: Path, form: str) -> None
         copy_home(all_homes()[-1], home)
         (home / "lib/libshadow.so").symlink_to("/etc/shadow")
         await rig.registry.start(task.request)
-        with trio.fail_after(120):
+        with fail_after(120):
             await rig.registry.wait(task.id)
         await trio.to_thread.run_sync(task.out.wait_end)
     lines = task.out.text.decode().splitlines()

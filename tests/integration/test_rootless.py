@@ -152,7 +152,7 @@ def test_the_commands_from_another_shell(user: OrdinaryUser, jars: Path) -> None
         assert (done.returncode, done.stdout, done.stderr) == (3, f"{user.uid}\n", "err\n")
         stopped = user.milo("stop", "watch")
         assert stopped.returncode == 0, stopped.stderr
-        assert run.wait(timeout=30) == 143
+        assert run.wait(timeout=scaled(30)) == 143
     assert "no Milo tasks" in user.milo("ps").stdout
 
 
