@@ -87,10 +87,26 @@ def small_tmpfs(path: Path, size: str = "1m") -> Iterator[None]:
         raise
     # A task process ends a moment after its task.
     deadline = time.monotonic() + scaled(10)
-    while subprocess.run(["umount", path], capture_output=True).returncode:
+    while (done := subprocess.run(["umount", path], capture_output=True, text=True)).returncode:
         if time.monotonic() > deadline:
-            subprocess.run(["umount", path], check=True)
+            users = "\n".join(_users(path)) or "no process has anything there"
+            raise AssertionError(f"{done.stderr.strip()}:\n{users}")
         time.sleep(0.02)
+
+
+def _users(path: Path) -> Iterator[str]:
+    """Yield who has something below ``path`` open, and the sockets there, if nobody else has."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            links = [*process.glob("fd/*"), process / "cwd", process / "root", process / "exe"]
+            for link in links:
+                with contextlib.suppress(OSError):
+                    if os.readlink(link).startswith(str(path)):
+                        state = (process / "stat").read_text()[:60]
+                        yield f"{state}: {link.name} is {os.readlink(link)}"
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        if str(path) in line:
+            yield line
 
 
 @contextlib.contextmanager
