@@ -54,8 +54,11 @@ class Backend(Protocol):
     async def run_command(self, sock: trio.socket.SocketType) -> None:
         """Run the command that the client of role ``exec`` asks for next."""
 
-    def current(self) -> control.Message | None:
-        """Return what a driver that connects late has missed: Started, StartFailed, Exited."""
+    def current(self) -> Sequence[control.Message]:
+        """Return what a driver that connects late has missed: Started, StartFailed, Exited.
+
+        An application may be over by then. Without the first, its start has failed for Nomad.
+        """
 
 
 _Packet = tuple[control.Message, tuple[int, ...]]
@@ -219,8 +222,8 @@ class ControlServer:
             if client.role == control.ROLE_DRIVER:
                 for message in self._missed.take():
                     client.post(message)
-                if current is not None:
-                    client.post(current)
+                for message in current:
+                    client.post(message)
             self._clients.add(client)
             if client.role == control.ROLE_DRIVER:
                 self._met_driver.set()

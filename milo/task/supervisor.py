@@ -22,7 +22,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -109,7 +109,7 @@ class Supervisor:
         self._container: Container | None = None
         self._jvm: Jvm | None = None
         self._streams: Streams | None = None
-        self._latest: control.Message | None = None
+        self._announced: list[control.Message] = []
         self._commands = Commands(launch, reaper)
         self._ladder = StopLadder(self._journal.log)
         self._seen: records.SeenEnd | None = None
@@ -446,12 +446,12 @@ class Supervisor:
         running = self.phase in (Phase.RUNNING, Phase.STOPPING)
         await self._commands.serve(sock, self._container if running else None)
 
-    def current(self) -> control.Message | None:
-        """Return the last of Started, StartFailed and Exited."""
-        return self._latest
+    def current(self) -> Sequence[control.Message]:
+        """Return what there was of Started, StartFailed and Exited."""
+        return self._announced
 
     def _announce(self, message: control.Message) -> None:
-        self._latest = message
+        self._announced.append(message)
         self._publish(message)
 
     def _publish(self, message: control.Message) -> None:

@@ -12,8 +12,12 @@ import pytest
 import trio
 
 from milo.core.config.plugin_options import PluginOptions
+from milo.core.records import EXIT_FILE
 from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError, TaskNotFoundError, TaskRunningError, TaskStartError
+from milo.host import registry
+from milo.host.follower import connect
+from milo.host.managed import ManagedTask
 from milo.proc import start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after, scaled
@@ -37,6 +41,24 @@ async def test_exit_code_is_exact(jar_dir: Path) -> None:
         result = await rig.registry.wait(task.id)
         assert result == ExitResult(exit_code=42)
         assert result.message.startswith("Task failed with exit code 42")
+
+
+async def test_an_application_may_end_before_the_driver_has_connected(
+    jar_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been started, and is not started again: on a busy host the driver may be late."""
+
+    async def connect_late(task: ManagedTask) -> None:
+        with fail_after(20):
+            while not Path(task.launch.state_dir, EXIT_FILE).exists():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        await connect(task)
+
+    monkeypatch.setattr(registry, "connect", connect_late)
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "exit42.jar")
+        await rig.registry.start(task.request)
+        assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
 
 
 async def test_success_is_told(jar_dir: Path) -> None:

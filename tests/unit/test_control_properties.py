@@ -80,10 +80,10 @@ class Backend:
     def be_unkept(self) -> None:
         self.keepers.append(0)
 
-    def current(self) -> control.Message | None:
-        return control.Started(
-            container=ME, container_id="milo-x", cgroup_path="/x", started_at_s=1.0
-        )
+    def current(self) -> list[control.Message]:
+        return [
+            control.Started(container=ME, container_id="milo-x", cgroup_path="/x", started_at_s=1.0)
+        ]
 
     def close(self) -> None:
         for fd in self.pair:
