@@ -144,7 +144,7 @@ def test_the_commands_from_another_shell(user: OrdinaryUser, jars: Path) -> None
     with running(user, "--log-dir", str(logs), "--name", "watch", str(jars / "clock.jar")) as run:
         found = json.loads(user.milo("ps", "--json").stdout)
         assert [(task["task"], task["state"]) for task in found] == [("watch", "running")]
-        assert "tick 0" in user.milo("logs", "watch").stdout
+        wait_for("its output", lambda: "tick 0" in user.milo("logs", "watch").stdout)
         (stats,) = json.loads(user.milo("stats", "--json", "watch").stdout)
         assert stats["memory_bytes"] > 1 << 20 and stats["memory_limit_bytes"] is None
         assert stats["cpu_percent"] < 150
