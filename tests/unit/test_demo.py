@@ -48,8 +48,9 @@ def test_both_files_are_served() -> None:
         head = urllib.request.Request(f"{url}/hello.jar", method="HEAD")
         with OPENER.open(head) as answer:
             assert answer.headers["Content-Length"] == str(len(sample.jar_bytes()))
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as caught:
             OPENER.open(f"{url}/../../etc/passwd")
+        caught.value.close()
     assert fetched == ["hello.jar", "hello.nomad.hcl"]
 
 

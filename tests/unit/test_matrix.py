@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import attrs
@@ -188,6 +189,7 @@ def test_cells_of_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.of_today([], 1) == []
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
 def test_a_part_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its cell is red with the reason; what looks at it from outside runs here."""
 
