@@ -189,8 +189,7 @@ class _Server:
             # Its preparer may still hold the other end, and lets the order vanish.
             os.kill(pid, 0)
             sock.sendmsg([order.text], passing(order.fds))
-            sock.settimeout(TAKEN_TIMEOUT_S)
-            if sock.recv(len(TAKEN)) == TAKEN:
+            if _is_taken(sock):
                 sock.setblocking(True)
                 return pid, sock.detach()
         except OSError:  # it has ended, or does not answer
@@ -228,6 +227,20 @@ class _Server:
             _become_task_process(order, theirs, spawner)
         theirs.close()
         return pid, ours.detach()
+
+
+def _is_taken(sock: socket.socket) -> bool:
+    """Whether who stands by has said that it takes its order; if not, it cannot say so any more.
+
+    Raises OSError.
+    """
+    sock.settimeout(TAKEN_TIMEOUT_S)
+    try:
+        return sock.recv(len(TAKEN)) == TAKEN
+    except TimeoutError:
+        # Two would run the task if the word came after this look and before the end of the channel.
+        sock.shutdown(socket.SHUT_RD)
+        return sock.recv(len(TAKEN)) == TAKEN
 
 
 def _end_standby(pid: int, channel: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from milo import spawner
-from milo.core.spawning import RUN_KEPT
+from milo.core.spawning import RUN_KEPT, TAKEN
 from milo.errors import SpawnerError
 from milo.host.spawner_client import SpawnerClient
 from milo.proc import children, comm, start_ticks
@@ -109,6 +109,36 @@ def test_a_dead_one_gets_no_order_though_its_channel_is_open(
         serving._standby = (pid, ours.detach())
         assert serving._order_standby(task_main.Order(RUN_KEPT, str(tmp_path), [])) is None
         assert theirs.recv(100) == b"", "there is an order"
+
+
+class LateSocket(socket.socket):
+    """A spawner's end of a channel: the word comes just as the spawner has given up."""
+
+    late = b""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Receive, or say that nothing came in time: the first time."""
+        if late := self.late:
+            self.late = b""
+            self.peer.send(late)
+            raise TimeoutError
+        return super().recv(size, flags)
+
+    peer: socket.socket
+
+
+def test_an_order_is_taken_or_not_and_never_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a word in the last moment the spawner hears, or who says it hears that nobody did."""
+    monkeypatch.setattr(spawner, "TAKEN_TIMEOUT_S", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        assert not spawner._is_taken(ours)
+        with pytest.raises(BrokenPipeError):
+            theirs.send(TAKEN)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with LateSocket(fileno=ours.detach()) as late, theirs:
+        late.late, late.peer = TAKEN, theirs
+        assert spawner._is_taken(late)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
