@@ -34,8 +34,8 @@ def test_attributes(nomad: Nomad) -> None:
 
 def test_healthy(nomad: Nomad) -> None:
     """The driver is detected and healthy, in the API and in `nomad node status -self`'s words."""
-    driver = nomad.driver("milo")
-    assert (driver["Detected"], driver["Healthy"]) == (True, True)
+    wait_for("the driver", lambda: nomad.driver("milo").get("Healthy"))
+    assert nomad.driver("milo")["Detected"]
     assert "milo" in nomad.cli("node", "status", "-verbose", str(nomad.node()["ID"]))
 
 

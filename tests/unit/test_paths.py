@@ -21,6 +21,7 @@ HOST_ALONE = {
     "milo.host.task_processes": "a control socket",
     "milo.host.tasks": "state directories",
     "milo.spawner": "task.log",
+    "milo.unix_sockets": "a control socket, in a state directory",
     "milo.task.exec_server": "crun's files of one command",
     "milo.task.journal": "task.log",
     "milo.task.keeper": "crun's files",
