@@ -58,8 +58,7 @@ def host_with_java() -> None:
 @given("a Nomad agent with the driver")
 def agent_with_driver(world: World) -> None:
     """The driver is detected and healthy before any job is placed."""
-    driver = world.nomad.driver("milo")
-    assert driver.get("Healthy"), driver
+    wait_for("the driver", lambda: world.nomad.driver("milo").get("Healthy"))
 
 
 @given(parsers.parse("{jar} served over HTTP"))
