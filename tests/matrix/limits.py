@@ -15,16 +15,11 @@ LIMITS: dict[Key, str] = {
         f"{_RULE} The other one, of a successor that is killed at once, passed alone afterwards:"
         " the machine was busy."
     ),
-    ("python", "3.14", "unit"): (
-        "The plugin did not start: trio-asyncio 0.16 cannot be imported there by itself. It starts"
-        " since; `tests/integration/test_plugin_wire.py` and the bridge's unit tests passed there."
-        " The suite was not run again."
-    ),
 }
 LOST = {
-    *("15ec91f", "2748dec", "30a2690", "48e00e3", "584d02a", "593429d"),
-    *("5983089", "7d1c5d8", "7fd0369", "9ad1821", "9eb9f57"),
-    *("bf00c03", "cf2804a", "e3503f1", "e4c4d4f", "f7703bd"),
+    *("15ec91f", "2748dec", "30a2690", "48e00e3", "593429d"),
+    *("5983089", "7fd0369", "9ad1821", "9eb9f57"),
+    *("cf2804a", "e3503f1", "f7703bd"),
 }
 """Commits that results note and the history has no more: those tests are to be run again."""
 
