@@ -18,9 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from milo.host import spawner_client
+from milo.spawner_process import SpawnerProcess
 from milo.unix_sockets import passed_descriptors, passing
 
 ROOT: Final = Path(__file__).parents[2]
@@ -32,21 +31,12 @@ EXECUTED: Final = spawner_client.CODE
 """What a spawner runs if no test has changed that."""
 
 
-@attrs.frozen
-class Spawned:
-    """What `milo.host.spawner_client.SpawnerClient` takes."""
-
-    pid: int
-    sock: socket.socket
-
-
 class _Source:
     """The process that spawners are forked from; it ends with this one."""
 
     def __init__(self) -> None:
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            os.set_inheritable(theirs.fileno(), True)
             words = [sys.executable, "-I", "-c", CODE, str(ROOT), str(theirs.fileno())]
             env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
             if measuring := os.environ.get("COVERAGE_PROCESS_CONFIG"):
@@ -55,14 +45,14 @@ class _Source:
                 words, env=env, cwd="/", pass_fds=[theirs.fileno()], start_new_session=True
             )
 
-    def fork(self) -> Spawned:
+    def fork(self) -> SpawnerProcess:
         """Return a spawner; raises AssertionError where there is no source any more."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._sock.sendmsg([b"fork"], passing([theirs.fileno()]))
         answer = self._sock.recv(100)
         assert answer, "the process that spawners are forked from has ended"
-        return Spawned(int(answer), ours)
+        return SpawnerProcess(int(answer), ours)
 
     def close(self) -> None:
         """End it, and wait for that."""
@@ -77,7 +67,7 @@ def _source(_inherited: tuple[object, ...]) -> _Source:
     return source
 
 
-def spawner() -> Spawned | None:
+def spawner() -> SpawnerProcess | None:
     """Return a spawner as one that this process executes would be; None: execute it.
 
     That is so where a test changes what it runs.

@@ -62,14 +62,12 @@ class JavaFinder:
         timeout_s: float = RUN_TIMEOUT_S,
         *,
         runs: bool = True,
-        retry_s: float = RETRY_S,
     ) -> None:
         """``runs``: ask each runtime itself, rather than its ``release`` file where it has one."""
         self._places = places
         self._rules = rules or Rules()
         self._timeout_s = timeout_s
         self._runs = runs
-        self._retry_s = retry_s
         self._known: dict[str, _Known] = {}
         self._lock = trio.Lock()
         self.problems: tuple[str, ...] = ()
@@ -127,7 +125,7 @@ class JavaFinder:
                 return
             known = self._known.get(home)
             if known is None or known.identity != identity:
-                known = self._known[home] = await self._look(home, tree, identity, self._retry_s)
+                known = self._known[home] = await self._look(home, tree, identity, RETRY_S)
             elif trio.current_time() >= known.until_s:
                 retry_s = min(2 * known.retry_s, MAX_RETRY_S)
                 known = self._known[home] = await self._look(home, tree, identity, retry_s)
