@@ -6,6 +6,7 @@ They allow any number of calls on one connection, and sending messages without a
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from dataclasses import replace
 from typing import Any, Final
@@ -81,6 +82,11 @@ class UnlimitedProtocol(H2Protocol):
 
 class UnlimitedServer(Server):
     """grpclib's server with an `UnlimitedProtocol` for each connection."""
+
+    async def take(self, connection: socket.socket) -> None:
+        """Serve a connection that somebody else has accepted, and that does not block."""
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(self._protocol_factory, connection)
 
     def _protocol_factory(self) -> H2Protocol:
         made = super()._protocol_factory()

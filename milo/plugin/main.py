@@ -2,8 +2,8 @@
 
 Nomad starts every plugin about three times at each start of its agent, and waits for the handshake
 line each time. So that line is printed before anything is imported that is needed only for
-serving; the agent's first connection waits in the socket's queue meanwhile. The spawner is forked
-earlier, before there is an event loop or a thread, and imports the task code by itself.
+serving; the agent's first connection is only greeted meanwhile. The spawner is forked earlier,
+before there is an event loop or a thread, and imports the task code by itself.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def _serve(
     make_registry: MakeRegistry,
     end_process: Callable[[], NoReturn],
 ) -> NoReturn:
+    from milo.plugin.greeter import Greeter
+
+    greeter = Greeter(plugin_socket.listener)
+
     from milo.plugin.hclog import setup_logging
 
     setup_logging()
@@ -72,7 +76,7 @@ def _serve(
 
     from milo.plugin.server import serve
 
-    trio.run(serve, plugin_socket.listener, make_registry(spawner), end_process)
+    trio.run(serve, plugin_socket.listener, greeter, make_registry(spawner), end_process)
     end_process()
 
 

@@ -30,6 +30,7 @@ from milo.plugin.stdio_service import StdioService
 
 if TYPE_CHECKING:
     from milo.host.registry import Registry
+    from milo.plugin.greeter import Greeter
 
 # How long a shutdown's answer may take to leave; go-plugin's host waits 2 s for the end.
 _LAST_ANSWER_S = 0.05
@@ -48,9 +49,14 @@ _OPEN_FILES = 65536
 
 
 async def serve(
-    listener: socket.socket, registry: Registry, end_process: Callable[[], NoReturn]
+    listener: socket.socket,
+    greeter: Greeter,
+    registry: Registry,
+    end_process: Callable[[], NoReturn],
 ) -> NoReturn:
     """Serve every service on ``listener`` until a shutdown is asked for, then ``end_process``.
+
+    Takes over those whom the ``greeter`` has accepted there.
 
     Calls that are still pending then are never answered, which is why the process ends without
     unwinding: any answer but a broken connection to a WaitTask makes Nomad destroy the task.
@@ -80,7 +86,10 @@ async def serve(
         server = UnlimitedServer(
             [bridged(service, calls) for service in services], status_details_codec=StatusDetails()
         )
+        greeted = greeter.end()
         await trio_asyncio.aio_as_trio(server.start)(sock=listener)
+        for connection in greeted:
+            await trio_asyncio.aio_as_trio(server.take)(connection)
         with contextlib.suppress(OSError):
             remove_stale(socket_base())
         await ended.wait()

@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 import milo
+from milo.plugin.greeter import SETTINGS
 from milo.plugin.handshake import COOKIE_NAME, COOKIE_VALUE
 from milo.plugin.rpc import StatusDetails
 from milo.proc import children, identify, lives
@@ -40,11 +42,14 @@ from tests.support.waiting import scaled, wait_for
 T = TypeVar("T")
 
 LAUNCHER = """\
+import os
 import sys
 import time
 from milo.plugin.main import run_plugin
 
 def make_registry(spawner):
+    if gate := os.environ.get("GATE"):
+        open(gate).close()  # waits until the test opens it as well
     import trio
     from milo.core import report
     from milo.errors import CrunMissingError, NoJavaError, ArtifactError, TaskNotFoundError
@@ -96,6 +101,10 @@ run_plugin(make_registry=make_registry)
 """
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
+"""How a client begins."""
+
+
 @attrs.define
 class Host:
     """go-plugin's side of one plugin process."""
@@ -143,8 +152,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     sockets.mkdir()
     hosts: list[Host] = []
 
-    def start_one(*wrapper: str) -> Host:
+    def start_one(*wrapper: str, **variables: str) -> Host:
         env = {
+            **variables,
             COOKIE_NAME: COOKIE_VALUE,
             "PLUGIN_UNIX_SOCKET_DIR": str(sockets),
             "PLUGIN_MIN_PORT": "10000",
@@ -193,6 +203,37 @@ def test_stdout_is_silent_after_the_handshake(start: Start) -> None:
     assert host.process.stdout.read() == b""
     assert host.process.poll() is None
     assert os.readlink(f"/proc/{host.process.pid}/fd/1") == "/dev/null"
+
+
+def test_a_connection_begins_while_the_plugin_is_not_ready(start: Start, tmp_path: Path) -> None:
+    """The agent gives up on one that has no first frame in 20 s, and then does not start.
+
+    So whoever connects has one at once, a connection that goes away again costs nothing, and all
+    are served as soon as that can be.
+    """
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    host = start(GATE=str(gate))
+    with socket.socket(socket.AF_UNIX) as gone, socket.socket(socket.AF_UNIX) as early:
+        for client in (gone, early):
+            client.settimeout(scaled(10))
+            client.connect(host.socket_path)
+            assert client.recv(100) == SETTINGS
+        gone.close()
+
+        async def talk(channel: Channel) -> str:
+            # Its own first call goes out before the plugin can answer any.
+            asking = asyncio.ensure_future(
+                base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest())
+            )
+            await asyncio.sleep(0)
+            gate.write_text("")
+            return (await asking).name
+
+        assert host.call(talk) == "milo"
+        early.sendall(PREFACE)
+        assert early.recv(100)[3:4] == SETTINGS[3:4]
+    assert host.call(_ask_name) == "milo"
 
 
 def test_without_the_cookie_it_only_says_what_it_is(tmp_path: Path) -> None:
@@ -298,15 +339,17 @@ def test_configured_plugin_outlives_its_agent(start: Start) -> None:
     async def configure(channel: Channel) -> None:
         await base.BasePluginStub(channel).set_config(base.SetConfigRequest())
 
-    async def ask(channel: Channel) -> base.PluginInfoResponse:
-        return await base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest())
-
     host.call(configure)
     _end_agent(host)
     try:
-        assert [host.call(ask).name for _ in range(3)] == ["milo"] * 3
+        assert [host.call(_ask_name) for _ in range(3)] == ["milo"] * 3
     finally:
         os.kill(plugin, signal.SIGKILL)
+
+
+async def _ask_name(channel: Channel) -> str:
+    info = await base.BasePluginStub(channel).plugin_info(base.PluginInfoRequest())
+    return info.name
 
 
 def _end_agent(host: Host) -> None:
