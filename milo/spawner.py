@@ -23,7 +23,6 @@ import socket
 import time
 from typing import Final, NoReturn
 
-from milo.code_placement import place_together
 from milo.core.spawning import (
     END_OF_PATH,
     KEEP,
@@ -35,9 +34,10 @@ from milo.core.spawning import (
     TAKEN_TIMEOUT_S,
     is_kept,
 )
-from milo.immortal import make_all_immortal
 from milo.proc import comm, open_descriptors, parent, set_process_name
 from milo.task import main as task_main
+from milo.task.code_placement import place_together
+from milo.task.immortal import make_all_immortal
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
 from milo.unix_sockets import close_all, close_all_but, passed_descriptors, passing
@@ -45,7 +45,7 @@ from milo.unix_sockets import close_all, close_all_but, passed_descriptors, pass
 STANDBY_PAUSE_S: Final = 0.1
 """Since the last request: what it has started has the processors to itself."""
 USED_CODE: Final = os.path.join(os.path.dirname(__file__), "task/used_code.txt")
-"""What task processes run, a name of `milo.code_placement`'s a line. Written by
+"""What task processes run, a name of `milo.task.code_placement`'s a line. Written by
 ``python -m tests.support.used_code``."""
 STANDBY_RETRY_S: Final = 10.0
 """After a fork that was refused."""

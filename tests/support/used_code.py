@@ -20,8 +20,8 @@ from typing import Final, NoReturn
 import pytest
 import trio
 
-from milo.code_placement import all_code, name_of
 from milo.spawner import USED_CODE, used_code
+from milo.task.code_placement import all_code, name_of
 from tests.support import jars, spawners
 from tests.support.driver_rig import open_rig
 
