@@ -36,12 +36,17 @@ from milo.core.spawning import (
 )
 from milo.proc import comm, open_descriptors, parent, set_process_name
 from milo.task import main as task_main
+from milo.task.code_placement import place_together
+from milo.task.immortal import make_all_immortal
 from milo.task.kept_tasks import KeptTasks
 from milo.task.rehearsal import rehearse
 from milo.unix_sockets import close_all, close_all_but, passed_descriptors, passing
 
 STANDBY_PAUSE_S: Final = 0.1
 """Since the last request: what it has started has the processors to itself."""
+USED_CODE: Final = os.path.join(os.path.dirname(__file__), "task/used_code.txt")
+"""What task processes run, a name of `milo.task.code_placement`'s a line. Written by
+``python -m tests.support.used_code``."""
 STANDBY_RETRY_S: Final = 10.0
 """After a fork that was refused."""
 
@@ -69,15 +74,24 @@ def serve(sock: socket.socket) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the task processes
+    place_together(used_code())
     # Its failure would show in the task processes, which do the same.
     with contextlib.suppress(Exception):
         rehearse()
+    make_all_immortal()
     # So that collections in the children do not copy these pages. Not after a gc.collect():
     # it leaves holes that the children's objects then go into, one page copied for each
     # (measured at 10 tasks: 0.5 MiB a task).
     gc.freeze()
     _Server(sock.detach(), _raise_limit()).run()
     os._exit(0)
+
+
+def used_code() -> list[str]:
+    """Return the names of the functions that a task process calls."""
+    with contextlib.suppress(OSError), open(USED_CODE, encoding="utf-8") as file:
+        return file.read().splitlines()
+    return []  # as while Milo's own files are being replaced: it costs no task
 
 
 class _Server:

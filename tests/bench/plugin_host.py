@@ -62,9 +62,12 @@ class Process:
         self.popen.stdout.close()
 
 
-def install(directory: Path) -> Path:
-    """Have ``milo install`` write its launcher into ``directory`` and return its path."""
-    milo = Path(sys.executable).with_name("milo")
+def install(directory: Path, python: str = sys.executable) -> Path:
+    """Have ``milo install`` write its launcher into ``directory`` and return its path.
+
+    ``python`` is the one of an environment with Milo, and runs it.
+    """
+    milo = Path(python).with_name("milo")
     subprocess.run([milo, "install", directory], check=True, stdout=subprocess.DEVNULL)
     return directory / "milo"
 

@@ -101,12 +101,13 @@ def targets(results: dict[str, Any]) -> Iterator[Target]:
     for row in results.get("memory", ()):
         if row["tasks"] == 0:
             size = row["driver_rss"] / MIB
-            what = "Driver, resident, no task"
+            what = f"Driver, resident, no task, Python {row['python']}"
             yield Target(what, "<= 50 MB", f"{size:.1f} MiB", row["driver_rss"] <= 50e6)
         if row["tasks"] in MEMORY_MB:
             worse, most = max(row["task_pss"], row["marginal_pss"]), MEMORY_MB[row["tasks"]]
             yield Target(
-                f"Proportional memory a task beyond its JVM, {row['tasks']} tasks",
+                f"Proportional memory a task beyond its JVM, {row['tasks']} tasks, Python"
+                f" {row['python']}",
                 f"<= {most:g} MB",
                 f"{worse / MIB:.1f} MiB",
                 worse <= most * 1e6,
@@ -155,17 +156,21 @@ def growth(results: dict[str, Any], page: str) -> list[str]:
     """
     before = _task_pss(page)
     return [
-        f"At {_count(row['tasks'], 'task')} a task process has {_mib(row['task_pss'])} of "
-        f"proportional memory, and had {before[row['tasks']]:.1f} MiB. More than "
-        f"{MAX_GROWTH - 1:.0%} is too much: python -m tools.task_memory says where it is."
+        f"At {_count(row['tasks'], 'task')} with Python {row['python']} a task process has "
+        f"{_mib(row['task_pss'])} of proportional memory, and had {before[_key(row)]:.1f} MiB. "
+        f"More than {MAX_GROWTH - 1:.0%} is too much: python -m tools.task_memory says where it is."
         for row in results.get("memory", ())
-        if row["task_pss"] / MIB > MAX_GROWTH * before.get(row["tasks"], float("inf"))
+        if row["task_pss"] / MIB > MAX_GROWTH * before.get(_key(row), float("inf"))
     ]
 
 
-def _task_pss(page: str) -> dict[int, float]:
-    """Return the MiB of a task process that a page has for each number of tasks."""
-    found: dict[int, float] = {}
+def _key(row: dict[str, Any]) -> tuple[str, int]:
+    return row["python"], row["tasks"]
+
+
+def _task_pss(page: str) -> dict[tuple[str, int], float]:
+    """Return the MiB of a task process that a page has for each Python and number of tasks."""
+    found: dict[tuple[str, int], float] = {}
     column = None
     for line in page.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -173,8 +178,8 @@ def _task_pss(page: str) -> dict[int, float]:
             column = cells.index(TASK_PSS)
         elif not line.startswith("|"):
             column = None
-        elif column is not None and cells[0].isdecimal() and cells[column]:
-            found[int(cells[0])] = float(cells[column].removesuffix(" MiB"))
+        elif column is not None and cells[1].isdecimal() and cells[column]:
+            found[cells[0], int(cells[1])] = float(cells[column].removesuffix(" MiB"))
     return found
 
 
@@ -376,16 +381,25 @@ and its TaskStats come once a second. Memory is the kernel's (/proc/PID/smaps_ro
 "a task" is the mean of the task processes' proportional memory, "beyond the JVM" what all of Milo's
 processes together gained since there was no task, divided by the tasks. CPU is what a process used
 of one processor in {rows[0]["idle_s"]:g} s, in clock ticks of 10 ms, while nothing is printed; "a
-task's" is the mean of all. A task process shares what it only reads with its spawner; what it holds
-itself are mostly pages that CPython wrote to by counting references.
+task's" is the mean of all. A task process shares what it only reads with its spawner. Before 3.12
+CPython writes to what it reads, too, since it counts the references to an object in the object.
 """
     return f"{text}\n" + table(
         (
-            *("tasks", "driver RSS", "driver PSS", "spawner PSS", TASK_PSS, "beyond the JVM"),
+            *(
+                "Python",
+                "tasks",
+                "driver RSS",
+                "driver PSS",
+                "spawner PSS",
+                TASK_PSS,
+                "beyond the JVM",
+            ),
             *("a JVM PSS", "driver CPU", "a task's CPU"),
         ),
         [
             (
+                row["python"],
                 str(row["tasks"]),
                 *(_mib(row[key]) for key in ("driver_rss", "driver_pss", "spawner_pss")),
                 *(

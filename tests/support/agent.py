@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +25,8 @@ from tests.support.nomad import Nomad, hcl
 from tests.support.waiting import scaled, wait_for
 
 ROOT = Path(__file__).parents[2]
-MILO = ROOT / ".venv/bin/milo"
+MILO = Path(sys.executable).with_name("milo")
+"""Milo in the Python that these tests run in."""
 GIVEN_UP = re.compile(
     r'failed to remove the secret dir "([^"]+)": unmount: device or resource busy'
 )

@@ -18,13 +18,20 @@ def results(**parts: Any) -> dict[str, Any]:
     return {**head, **parts}
 
 
-def memory(tasks: int, *, driver_rss: float = 0, task_pss: float = 0, marginal: float = 0) -> Any:
+def memory(
+    tasks: int,
+    *,
+    driver_rss: float = 0,
+    task_pss: float = 0,
+    marginal: float = 0,
+    python: str = "3.11",
+) -> Any:
     """One row of the memory bench."""
     row = dict.fromkeys(
         ("driver_pss", "spawner_pss", "jvm_pss", "all_pss", "driver_cpu", "task_cpu"), 0.0
     )
     own = {"driver_rss": driver_rss, "task_pss": task_pss, "marginal_pss": marginal}
-    return {"tasks": tasks, "idle_s": 10.0, **row, **own}
+    return {"python": python, "tasks": tasks, "idle_s": 10.0, **row, **own}
 
 
 @pytest.mark.parametrize(("median_s", "word"), [(0.17, "met"), (0.171, "**not met**")])
@@ -65,15 +72,18 @@ def test_a_task_process_that_grows_by_a_tenth_fails_the_run() -> None:
         assert len(report.growth(results(memory=rows), before)) == count
     rows = [memory(100, task_pss=90 * MIB, marginal=0)]
     assert report.growth(results(memory=rows), before) == [], "the page says nothing of 100"
+    rows = [memory(10, task_pss=90 * MIB, marginal=0, python="3.13")]
+    assert report.growth(results(memory=rows), before) == [], "nor of another Python"
     assert report.growth(results(), before) == []
 
 
 def test_the_page_of_the_project_has_what_a_run_is_compared_with() -> None:
-    """Of 10 tasks and of 100."""
+    """Of 10 tasks and of 100, with and without immortal objects."""
     page = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text()
-    rows = [memory(count, task_pss=99 * MIB, marginal=0) for count in (10, 100)]
-    ten, hundred = report.growth(results(memory=rows), page)
-    assert "99.0 MiB" in ten and "At 100 tasks" in hundred
+    for python in ("3.11", "3.13"):
+        rows = [memory(count, task_pss=99 * MIB, python=python) for count in (10, 100)]
+        ten, hundred = report.growth(results(memory=rows), page)
+        assert "99.0 MiB" in ten and f"At 100 tasks with Python {python} " in hundred
 
 
 def test_every_table_says_how_it_was_measured() -> None:

@@ -1,0 +1,161 @@
+"""Objects whose references are not counted, each time in an interpreter of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support import pythons
+
+ROOT: Final = Path(__file__).parents[2]
+WITH: Final = sorted({path for release, path in pythons.found().items() if release != "3.11"})
+"""The Pythons here that have immortal objects. The module needs nothing but Python itself."""
+ALL: Final = sorted({sys.executable, *WITH})
+NONE: Final = "there is no Python 3.12 or later here, and earlier ones have no immortal objects"
+HEAD: Final = f"""\
+import ctypes, gc, sys, weakref
+sys.path.insert(0, {str(ROOT)!r})
+import milo.task.immortal
+from milo.task.immortal import make_all_immortal
+
+class Thing:
+    def __init__(self, name): self.name = name
+
+def count(one): return ctypes.c_uint32.from_address(id(one)).value
+"""
+
+
+@pytest.fixture(params=WITH or [""])
+def python(request: pytest.FixtureRequest) -> str:
+    """Each Python that has immortal objects."""
+    if not request.param:
+        pytest.skip(NONE)
+    return str(request.param)
+
+
+def _run(python: str, code: str) -> str:
+    words = [python, "-I", "-B", "-c", HEAD + code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_there_is_is_no_longer_written_to_by_its_use(python: str) -> None:
+    """Functions, code, their constants and names, types, instances, and what only C refers to."""
+    assert (
+        _run(
+            python,
+            """
+old = Thing("a name of" + chr(32) + "its own")
+kinds = [old, old.name, Thing, Thing.__init__, Thing.__init__.__code__,
+         Thing.__init__.__code__.co_code, Thing.__init__.__code__.co_varnames, Thing.__mro__,
+         sys.modules, weakref.ref(old)]
+made = make_all_immortal()
+assert made > 5_000, made
+for kind in kinds:
+    before = count(kind)
+    more = [kind] * 100
+    assert count(kind) == before == count(None), kind
+    del more
+    assert count(kind) == before, kind
+    del kind
+print("kept")
+""",
+        )
+        == "kept\n"
+    )
+
+
+def test_what_comes_later_is_freed_as_ever(python: str) -> None:
+    """By its count, and in a cycle by a collection, also where an immortal object had it."""
+    assert (
+        _run(
+            python,
+            """
+old = Thing("old")
+keeper = [old]
+by_name = {}
+make_all_immortal()
+gc.freeze()
+freed = []
+def is_freed(one):
+    weakref.finalize(one, freed.append, one.name)
+late = Thing("late")
+is_freed(late)
+del late
+cycle = Thing("cycle")
+cycle.self = cycle
+is_freed(cycle)
+del cycle
+old.late = Thing("of an old one")
+is_freed(old.late)
+del old.late
+keeper.append(Thing("in an old list"))
+is_freed(keeper[1])
+keeper.clear()
+for number in range(10_000):
+    by_name[str(number)] = Thing(number)
+by_name.clear()
+gc.collect()
+print(*sorted(freed), sep=", ")
+""",
+        )
+        == "cycle, in an old list, late, of an old one\n"
+    )
+
+
+def test_the_interpreter_works_and_ends_as_before(python: str) -> None:
+    """Classes, imports, exceptions and threads, collections meanwhile, and its own clean end."""
+    assert _run(
+        python,
+        """
+import threading
+make_all_immortal()
+gc.freeze()
+import json, decimal, asyncio
+class Child(Thing): pass
+async def answer():
+    await asyncio.sleep(0)
+    return json.loads('{"a": [1, 2.5, null]}')
+for _ in range(3):
+    print(asyncio.run(answer()), Child("x").name, decimal.Decimal(1) / 8)
+    gc.collect()
+try:
+    raise ValueError("told")
+except ValueError as error:
+    print(error)
+thread = threading.Thread(target=print, args=("in a thread",))
+thread.start()
+thread.join()
+""",
+    ).splitlines() == ["{'a': [1, 2.5, None]} x 0.125"] * 3 + ["told", "in a thread"]
+
+
+@pytest.mark.parametrize("python", ALL)
+def test_nothing_is_changed_where_counts_are_not_what_they_are_taken_for(python: str) -> None:
+    """As before Python 3.12, and in builds that put something else first."""
+    assert (
+        _run(
+            python,
+            """
+milo.task.immortal._count = lambda one: 7
+old = Thing("old")
+before = count(old)
+assert make_all_immortal() == 0
+more = [old] * 100
+print(count(old) - before)
+""",
+        )
+        == "100\n"
+    )
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python has immortal objects")
+def test_python_before_3_12_is_left_alone() -> None:
+    """There a count of any value is a count."""
+    code = "print(make_all_immortal(), sys.getrefcount(Thing('x')))"
+    assert _run(sys.executable, code) == "0 1\n"
