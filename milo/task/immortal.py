@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import types
 from typing import Final
 
-PASSING: Final = (
-    types.FrameType,
-    types.GeneratorType,
-    types.CoroutineType,
-    types.AsyncGeneratorType,
+PASSING: Final = frozenset(
+    {types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType}
 )
 """What runs, and must end: with it goes what it refers to."""
 COUNT_BYTES: Final = 4
 """The lower half of the count is what decides. It begins an object in every build that has the
 global interpreter lock, and addresses of objects are multiples of 16."""
 _TRIALS: Final = 1000
-_memory = (ctypes.c_uint32 * (2**56 // COUNT_BYTES)).from_address(0)
-"""All that a processor can address. A ``c_uint32`` for each object would take twice as long."""
+_addressed = (ctypes.c_char * min(2**56, sys.maxsize // COUNT_BYTES * COUNT_BYTES)).from_address(0)
+_memory = memoryview(_addressed).cast("B").cast("I")
+"""All that a 64-bit processor can address, a number for each `COUNT_BYTES`."""
 
 
 def make_all_immortal() -> int:
     """Let every object that there is live as long as this process; return how many were made so.
 
     0, and nothing is changed, where the interpreter does not count as it is supposed to here:
-    before 3.12, and in builds that lay out objects in another way. That is tried out first.
+    before 3.12, in builds that lay out objects in another way, and in debug builds, which end
+    where a string is immortal that they have not made so. That is tried out first.
 
     It is for a process that forks others, which then share the pages of these objects: nothing
     that is to be closed or freed by losing its last reference may be among them.
@@ -41,20 +41,26 @@ def make_all_immortal() -> int:
     immortal = _count(None)
     made = 0
     gc.unfreeze()  # else they are not among the objects
-    waiting = gc.get_objects()
-    while waiting:
-        # What waits is referred to by the list, so it cannot go before it is looked at.
-        one = waiting.pop()
-        place = id(one) // COUNT_BYTES
-        if _memory[place] != immortal and not isinstance(one, PASSING):
-            _memory[place] = immortal
-            made += 1
-            waiting.extend(gc.get_referents(one))
+    # What is in these lists cannot go before it is looked at.
+    found = gc.get_objects()
+    while found:
+        new = []
+        for one in found:
+            place = id(one) // COUNT_BYTES
+            # Not isinstance(), which asks the object: a proxy of what is gone raises an exception.
+            if _memory[place] != immortal and type(one) not in PASSING:
+                _memory[place] = immortal
+                new.append(one)
+        made += len(new)
+        found = gc.get_referents(*new)
     return made
 
 
 def _can_be_made() -> bool:
     """Whether a count lies where it is looked for, and one like None's is left alone."""
+    # In 32 bits half of the addresses are beyond an index of Python's.
+    if hasattr(sys, "gettotalrefcount") or sys.maxsize < 2**32:
+        return False
     one = object()
     before = _count(one)
     references = [one] * _TRIALS

@@ -159,3 +159,55 @@ def test_python_before_3_12_is_left_alone() -> None:
     """There a count of any value is a count."""
     code = "print(make_all_immortal(), sys.getrefcount(Thing('x')))"
     assert _run(sys.executable, code) == "0 1\n"
+
+
+def test_a_proxy_of_what_is_gone_is_not_asked_what_it_is(python: str) -> None:
+    """It raises an exception when it is used in any way, also by isinstance()."""
+    assert (
+        _run(
+            python,
+            """
+gone = Thing("gone")
+proxy = weakref.proxy(gone)
+kept = [proxy]
+del gone
+assert make_all_immortal() > 5_000
+assert ctypes.c_uint32.from_address(id(proxy)).value == count(None)
+print("made")
+""",
+        )
+        == "made\n"
+    )
+
+
+def test_nothing_is_written_to_what_was_made(python: str) -> None:
+    """Not by the references that the interpreter had of it meanwhile, as in Python 3.14."""
+    assert (
+        _run(
+            python,
+            """
+places = list(map(id, gc.get_objects()))
+made = make_all_immortal()
+wanted = count(None)
+memory = milo.task.immortal._memory
+print(sum(memory[place // 4] == wanted for place in places) > 0.99 * len(places))
+""",
+        )
+        == "True\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["sys.gettotalrefcount = lambda: 0", "sys.maxsize = 2**31 - 1"],
+    ids=["debug", "32bit"],
+)
+def test_debug_builds_and_those_of_32_bits_are_left_alone(python: str, change: str) -> None:
+    """The first abort at a string of which they do not know that it is immortal.
+
+    The second have addresses that are no index.
+    """
+    code = f"import sys\n{change}\n{HEAD}\nprint(make_all_immortal())"
+    words = [python, "-I", "-B", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
