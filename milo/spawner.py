@@ -74,11 +74,14 @@ def serve(sock: socket.socket) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the task processes
-    place_together(used_code())
+    # What these fail to do costs memory, and no task.
+    with contextlib.suppress(Exception):
+        place_together(used_code())
     # Its failure would show in the task processes, which do the same.
     with contextlib.suppress(Exception):
         rehearse()
-    make_all_immortal()
+    with contextlib.suppress(Exception):
+        make_all_immortal()
     # So that collections in the children do not copy these pages. Not after a gc.collect():
     # it leaves holes that the children's objects then go into, one page copied for each
     # (measured at 10 tasks: 0.5 MiB a task).

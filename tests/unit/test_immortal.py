@@ -136,21 +136,55 @@ thread.join()
 
 
 @pytest.mark.parametrize("python", ALL)
-def test_nothing_is_changed_where_counts_are_not_what_they_are_taken_for(python: str) -> None:
+@pytest.mark.parametrize("word", ["None", "7", "2**32 - 1 - 10**6"])
+def test_nothing_is_changed_where_counts_are_not_what_they_are_taken_for(
+    python: str, word: str
+) -> None:
     """As before Python 3.12, and in builds that put something else first."""
     assert (
         _run(
             python,
-            """
-milo.task.immortal._count = lambda one: 7
+            f"""
+milo.task.immortal._immortal_word = lambda: {word}
 old = Thing("old")
 before = count(old)
-assert make_all_immortal() == 0
+made = make_all_immortal()
 more = [old] * 100
-print(count(old) - before)
+print(made, count(old) - before)
 """,
         )
-        == "100\n"
+        == "0 100\n"
+    )
+
+
+def test_what_the_interpreter_takes_for_immortal_is_tried_out(python: str) -> None:
+    """Python 3.14 looks at a flag, too. Without it counts fall, and this would have no end."""
+    expected = "False" if _run(python, "print(sys.version_info >= (3, 14))") == "True\n" else "True"
+    code = """
+word = milo.task.immortal._immortal_word()
+print(milo.task.immortal._is_left_alone(word & milo.task.immortal.COUNT))
+assert milo.task.immortal._is_left_alone(word)
+"""
+    assert _run(python, code) == f"{expected}\n"
+
+
+def test_what_refers_to_itself_and_is_made_by_c_has_an_end(python: str) -> None:
+    """Functions of the C library, as a spawner has some, and what they refer to."""
+    assert (
+        _run(
+            python,
+            """
+library = ctypes.CDLL(None, use_errno=True)
+function = library.prctl
+function.argtypes = (ctypes.c_int,)
+assert make_all_immortal() > 5_000
+before = count(function)
+for _ in range(100):
+    assert function in gc.get_referents(function), "by which it is found again"
+print(count(function) - before, make_all_immortal() < 1_000)
+""",
+        )
+        == "0 True\n"
     )
 
 
@@ -159,3 +193,55 @@ def test_python_before_3_12_is_left_alone() -> None:
     """There a count of any value is a count."""
     code = "print(make_all_immortal(), sys.getrefcount(Thing('x')))"
     assert _run(sys.executable, code) == "0 1\n"
+
+
+def test_a_proxy_of_what_is_gone_is_not_asked_what_it_is(python: str) -> None:
+    """It raises an exception when it is used in any way, also by isinstance()."""
+    assert (
+        _run(
+            python,
+            """
+gone = Thing("gone")
+proxy = weakref.proxy(gone)
+kept = [proxy]
+del gone
+assert make_all_immortal() > 5_000
+assert ctypes.c_uint32.from_address(id(proxy)).value == count(None)
+print("made")
+""",
+        )
+        == "made\n"
+    )
+
+
+def test_nothing_is_written_to_what_was_made(python: str) -> None:
+    """Not by the references that the interpreter had of it meanwhile, as in Python 3.14."""
+    assert (
+        _run(
+            python,
+            """
+places = list(map(id, gc.get_objects()))
+made = make_all_immortal()
+wanted = count(None)
+memory = milo.task.immortal._memory
+print(sum(memory[place // 8] % 2**32 == wanted for place in places) > 0.99 * len(places))
+""",
+        )
+        == "True\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["sys.gettotalrefcount = lambda: 0", "sys.maxsize = 2**31 - 1"],
+    ids=["debug", "32bit"],
+)
+def test_debug_builds_and_those_of_32_bits_are_left_alone(python: str, change: str) -> None:
+    """The first abort at a string of which they do not know that it is immortal.
+
+    The second have addresses that are no index.
+    """
+    code = f"import sys\n{change}\n{HEAD}\nprint(make_all_immortal())"
+    words = [python, "-I", "-B", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
