@@ -220,7 +220,8 @@ def test_nothing_is_written_to_what_was_made(python: str) -> None:
         _run(
             python,
             """
-places = list(map(id, gc.get_objects()))
+objects = gc.get_objects()  # which live on
+places = list(map(id, objects))
 made = make_all_immortal()
 wanted = count(None)
 memory = milo.task.immortal._memory
