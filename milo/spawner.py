@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import time
+from functools import cache
 from typing import Final, NoReturn
 
 from milo.core.spawning import (
@@ -74,7 +75,17 @@ def serve(sock: socket.socket) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the task processes
-    # What these fail to do costs memory, and no task.
+    settle()
+    _Server(sock.detach(), _raise_limit()).run()
+    os._exit(0)
+
+
+@cache
+def settle() -> None:
+    """Put the memory of this process in the order in which others share most of it. Only once.
+
+    Whatever fails of it costs memory, and no task.
+    """
     with contextlib.suppress(Exception):
         place_together(used_code())
     # Its failure would show in the task processes, which do the same.
@@ -86,8 +97,6 @@ def serve(sock: socket.socket) -> NoReturn:
     # it leaves holes that the children's objects then go into, one page copied for each
     # (measured at 10 tasks: 0.5 MiB a task).
     gc.freeze()
-    _Server(sock.detach(), _raise_limit()).run()
-    os._exit(0)
 
 
 def used_code() -> list[str]:

@@ -60,6 +60,8 @@ def make_all_immortal() -> int:
                 new.append(one)
         made += len(new)
         found = gc.get_referents(*new)
+        # A code has no function of the collector's, so what it refers to is not among these.
+        found.extend(one.co_consts for one in new if type(one) is types.CodeType)
     return made
 
 

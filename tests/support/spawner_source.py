@@ -7,7 +7,6 @@ times as long where coverage looks on; a plugin's own is forked. Hundreds of tes
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import resource
 import signal
@@ -93,9 +92,10 @@ def _inherited() -> tuple[object, ...]:
 def serve(fd: int) -> None:
     """Be the source: fork a spawner for each socket that comes, until the other end is closed."""
     from milo.spawner import serve as be_spawner
+    from milo.spawner import settle
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    gc.freeze()
+    settle()
     with socket.socket(fileno=fd) as sock:
         while True:
             request, ancillary, _, _ = sock.recvmsg(100, socket.CMSG_SPACE(4))

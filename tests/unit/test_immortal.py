@@ -220,7 +220,8 @@ def test_nothing_is_written_to_what_was_made(python: str) -> None:
         _run(
             python,
             """
-places = list(map(id, gc.get_objects()))
+objects = gc.get_objects()  # which live on
+places = list(map(id, objects))
 made = make_all_immortal()
 wanted = count(None)
 memory = milo.task.immortal._memory
@@ -245,3 +246,22 @@ def test_debug_builds_and_those_of_32_bits_are_left_alone(python: str, change: s
     words = [python, "-I", "-B", "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_the_constants_of_code_are_among_what_is_made(python: str) -> None:
+    """Nothing but the code refers to them, and it tells the collector of none."""
+    assert (
+        _run(
+            python,
+            """
+def use():
+    def inner(): return (2.5, "a b")
+    return inner
+made = make_all_immortal()
+inner = next(one for one in use.__code__.co_consts if hasattr(one, "co_consts"))
+kinds = [inner, inner.co_consts[-1], inner.co_consts[-1][0]]
+print([count(kind) == count(None) for kind in kinds])
+""",
+        )
+        == "[True, True, True]\n"
+    )
