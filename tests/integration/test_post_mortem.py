@@ -77,7 +77,8 @@ async def test_a_crash(jar_dir: Path) -> None:
 async def test_a_jvm_that_ended_by_itself(jar_dir: Path, home: str, end: str) -> None:
     """What it had counted is known, although it removes its file at an exit and in a crash."""
     async with open_rig(PluginOptions(java_home=home)) as rig:
-        script = f"until [ -e /alloc/data/go ]; do sleep 0.1; done; {end}"
+        # The JVM ends while the shell, for which it waits, still runs: else it may exit first.
+        script = f"until [ -e /alloc/data/go ]; do sleep 0.1; done; {end}; sleep 1000"
         task = rig.task(jar_dir / "shell.jar", args=[script])
         await rig.registry.start(task.request)
         told = lambda: any(text.startswith("Runs on Java") for text in rig.texts(task))  # noqa: E731
