@@ -45,11 +45,11 @@ from milo.unix_sockets import close_all, close_all_but, passed_descriptors, pass
 
 STANDBY_PAUSE_S: Final = 0.1
 """Since the last request: what it has started has the processors to itself."""
+STANDBY_RETRY_S: Final = 10.0
+"""After a fork that was refused."""
 USED_CODE: Final = os.path.join(os.path.dirname(__file__), "task/used_code.txt")
 """What task processes run, a name of `milo.task.code_placement`'s a line. Written by
 ``python -m tests.support.used_code``."""
-STANDBY_RETRY_S: Final = 10.0
-"""After a fork that was refused."""
 
 
 def serve(sock: socket.socket) -> NoReturn:

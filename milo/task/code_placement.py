@@ -39,8 +39,7 @@ def place_together(names: Sequence[str]) -> int:
     the new one: Trio does so to say whether Ctrl-C may interrupt it, which is nothing to a process
     that ignores SIGINT.
     """
-    gc.unfreeze()  # else they are not among the objects
-    functions = [one for one in gc.get_objects() if type(one) is FunctionType]
+    functions = all_functions()
     ranks = {name: rank for rank, name in enumerate(names)}
     ends = {name.partition(SEPARATOR)[2] for name in names}
     found = [
@@ -84,6 +83,12 @@ class _Placement:
             new = code.replace()
         self._known[id(code)] = new
         return new
+
+
+def all_functions() -> list[FunctionType]:
+    """The functions that there are. Nothing is frozen for the collector afterwards."""
+    gc.unfreeze()  # else they are not among the objects
+    return [one for one in gc.get_objects() if type(one) is FunctionType]
 
 
 def all_code(functions: Collection[FunctionType]) -> Iterator[CodeType]:

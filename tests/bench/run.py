@@ -185,11 +185,11 @@ def _memory_pythons() -> dict[str, str]:
     What a task process has of its own depends on it: since 3.12 there are immortal objects.
     """
     own = ".".join(map(str, sys.version_info[:2]))
-    others = {release: path for release, path in pythons.found().items() if release != own}
-    newest = dict(list(others.items())[-1:])
-    return {own: sys.executable} | {
-        release: pythons.environment(path)[0] for release, path in newest.items()
-    }
+    measured = {own: sys.executable}
+    others = [(release, path) for release, path in pythons.found().items() if release != own]
+    for release, path in others[-1:]:
+        measured[release] = pythons.environment(path)[0]
+    return measured
 
 
 def say(text: str) -> None:

@@ -7,21 +7,20 @@ only its children call. Names that this Python has no function of stay, at the e
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType
 from typing import Final, NoReturn
 
 import pytest
 import trio
 
 from milo.spawner import USED_CODE, used_code
-from milo.task.code_placement import all_code, name_of
+from milo.task.code_placement import all_code, all_functions, name_of
 from tests.support import jars, spawners
 from tests.support.driver_rig import open_rig
 
@@ -82,7 +81,8 @@ async def used(jar: Path) -> tuple[list[str], list[str]]:
                         await anext(figures)
                 calls = Path(path).read_text()
     own, child = (list(dict.fromkeys(_names(calls, whose))) for whose in ("own ", "child "))
-    return own, [name for name in child if name not in set(own)]
+    of_own = set(own)
+    return own, [name for name in child if name not in of_own]
 
 
 def _names(calls: str, whose: str) -> Iterable[str]:
@@ -94,12 +94,11 @@ def _names(calls: str, whose: str) -> Iterable[str]:
 def main() -> None:
     """Write the list."""
     with tempfile.TemporaryDirectory() as directory:
-        jars.build_all(Path(directory))
+        jars.build(Path(directory), [jars.SOURCES / "Clock.java"])
         own, child = trio.run(used, Path(directory) / "clock.jar")
     now = [*own, *child]
-    functions = [one for one in gc.get_objects() if type(one) is FunctionType]
-    here = {name_of(code) for code in all_code(functions)}
-    others = [name for name in used_code() if name not in here and name not in set(now)]
+    here = {*now, *map(name_of, all_code(all_functions()))}
+    others = [name for name in used_code() if name not in here]
     Path(USED_CODE).write_text("".join(f"{name}\n" for name in (*now, *others)))
     print(f"{len(own)} of a task process, {len(child)} of its children, {len(others)} of others")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,32 +79,37 @@ def test_sockets_of_killed_plugins_are_removed(tmp_path: Path) -> None:
     living.remove()
 
 
-def test_whoever_comes_early_is_greeted_until_the_server_is_there(tmp_path: Path) -> None:
+Early = tuple[handshake.PluginSocket, Greeter, socket.socket]
+
+
+@pytest.fixture
+def early(tmp_path: Path) -> Iterator[Early]:
+    """A plugin's socket, its greeter, and a client that has been greeted."""
+    opened = handshake.open_plugin_socket({handshake.SOCKET_DIR_NAME: str(tmp_path)})
+    with opened.listener, socket.socket(socket.AF_UNIX) as client:
+        greeter = Greeter(opened.listener)
+        client.connect(opened.path)
+        assert client.recv(100) == SETTINGS
+        yield opened, greeter, client
+    opened.remove()
+
+
+def test_whoever_comes_early_is_greeted_until_the_server_is_there(early: Early) -> None:
     """After that, connections wait in the socket's queue for the server to accept them."""
-    opened = handshake.open_plugin_socket({handshake.SOCKET_DIR_NAME: str(tmp_path)})
-    with opened.listener, socket.socket(socket.AF_UNIX) as early:
-        greeter = Greeter(opened.listener)
-        early.connect(opened.path)
-        assert early.recv(100) == SETTINGS
-        (greeted,) = greeter.end()
-        with greeted:
-            assert not greeted.getblocking()
-            greeted.send(b"later")
-            assert early.recv(100) == b"later"
-        with socket.socket(socket.AF_UNIX) as late:
-            late.connect(opened.path)
-            opened.listener.accept()[0].close()
-    opened.remove()
+    opened, greeter, client = early
+    (greeted,) = greeter.end()
+    with greeted:
+        assert not greeted.getblocking()
+        greeted.send(b"later")
+        assert client.recv(100) == b"later"
+    with socket.socket(socket.AF_UNIX) as late:
+        late.connect(opened.path)
+        opened.listener.accept()[0].close()
 
 
-def test_a_greeter_that_cannot_accept_leaves_it_to_the_server(tmp_path: Path) -> None:
+def test_a_greeter_that_cannot_accept_leaves_it_to_the_server(early: Early) -> None:
     """It ends by itself then, and those who came before are there."""
-    opened = handshake.open_plugin_socket({handshake.SOCKET_DIR_NAME: str(tmp_path)})
-    with opened.listener, socket.socket(socket.AF_UNIX) as early:
-        greeter = Greeter(opened.listener)
-        early.connect(opened.path)
-        assert early.recv(100) == SETTINGS
-        opened.listener.shutdown(socket.SHUT_RDWR)
-        (greeted,) = greeter.end()
-        greeted.close()
-    opened.remove()
+    opened, greeter, _ = early
+    opened.listener.shutdown(socket.SHUT_RDWR)
+    (greeted,) = greeter.end()
+    greeted.close()
