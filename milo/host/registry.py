@@ -150,8 +150,13 @@ class Registry:
             self._store.make(launch)
             await self._processes.start(launch.state_dir)
             forked_s = time.monotonic()
-            await self._connect(task)
-            started = await task.wait_started()
+            try:
+                await self._connect(task)
+                started = await task.wait_started()
+            except MiloError:
+                if (state := self._ended_unheard(task)) is not None:
+                    return state
+                raise
         except BaseException:
             with trio.CancelScope(shield=True):
                 task.connection.close()
@@ -170,6 +175,23 @@ class Registry:
         task.start_s = {**own_s, **started.timings_s}
         self._fingerprinter.note_start(task.start_s)
         return records.encode(task.handle(started))
+
+    def _ended_unheard(self, task: ManagedTask) -> bytes | None:
+        """Take in a task that has run to its end, and its process with it, before it was heard.
+
+        On a host that is so busy its start has not failed: Nomad would start it a second time.
+        Returns its state, or None when it was not so.
+        """
+        state_dir = task.launch.state_dir
+        try:
+            record, end = self._store.read_task(state_dir), self._store.read_exit(state_dir)
+        except StateError:
+            return None  # what the start failed with is told
+        if record is None or end is None:
+            return None
+        task.finish(end)
+        self._add(task)
+        return records.encode(handle_of(record, state_dir))
 
     async def _resume(self, request: TaskRequest) -> bytes | None:
         """Go on with what an earlier StartTask of the same id has begun; None if there is nothing.
