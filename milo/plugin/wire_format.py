@@ -1,4 +1,4 @@
-"""Fields of protobuf messages as bytes, for the messages that are encoded directly.
+"""Fields of protobuf messages as bytes, for the messages that are encoded or decoded directly.
 
 The wire format is https://protobuf.dev/programming-guides/encoding. Whoever uses this takes the
 numbers of the fields from protos/.
@@ -12,6 +12,7 @@ from typing import Final
 _VARINT: Final = 0
 _FIXED64: Final = 1
 _BYTES: Final = 2
+_FIXED_BYTES: Final = {_FIXED64: 8, 5: 4}
 
 _DOUBLE = struct.Struct("<Bd")
 
@@ -40,6 +41,65 @@ def timestamp(unix_s: float) -> bytes:
     """Return the fields of a google.protobuf.Timestamp, in whole microseconds."""
     seconds, micros = divmod(round(unix_s * 1_000_000), 1_000_000)
     return number(1, seconds) + number(2, micros * 1000)
+
+
+def bytes_of(found: dict[int, bytes | int], field: int) -> bytes:
+    """Return a field of bytes, a text or a message, of those that `fields` has found."""
+    value = found.get(field << 3 | _BYTES, b"")
+    assert isinstance(value, bytes)
+    return value
+
+
+def number_of(found: dict[int, bytes | int], field: int) -> int:
+    """Return a field of a whole number of those that `fields` has found; 0 if it is missing."""
+    value = found.get(field << 3 | _VARINT, 0)
+    assert isinstance(value, int)
+    return value - (1 << 64) if value >> 63 else value
+
+
+def fields(data: bytes) -> dict[int, bytes | int]:
+    """Return the fields of a message, by their tags: of several with the same one the last one.
+
+    Those of a fixed size are passed over. betterproto's own ``parse_fields`` copies all of ``data``
+    for each number in it.
+
+    Raises:
+        EOFError: it ends in the middle of one.
+        ValueError: it is no message.
+    """
+    found: dict[int, bytes | int] = {}
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _number_at(data, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            found[tag], at = _number_at(data, at)
+        elif kind == _BYTES:
+            length, at = _number_at(data, at)
+            found[tag] = data[at : at + length]
+            at += length
+        elif kind in _FIXED_BYTES:
+            at += _FIXED_BYTES[kind]
+        else:
+            raise ValueError(f"a field of the unknown kind {kind}")
+    if at > end:
+        raise EOFError("a message ends in the middle of a field")
+    return found
+
+
+def _number_at(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number of up to 64 bits that begins at ``at``, and where it ends."""
+    value = shift = 0
+    while at < len(data):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at
+        shift += 7
+        if shift >= 70:
+            raise ValueError("a number of more than 64 bits")
+    raise EOFError("a message ends in the middle of a number")
 
 
 def varint(value: int) -> bytes:
