@@ -17,17 +17,24 @@ PAUSE_S: Final = 1.0
 """A rush is over when for so long nothing has begun or ended that is part of it."""
 
 
+FEW: Final = 8
+"""So many are no rush: what is left to do for them holds up nobody."""
+
+
 class Rush:
     """What comes all at once, and what can wait for its end."""
 
     def __init__(self) -> None:
         self._last = -math.inf
+        self._count = 0
         self._coming: trio.Event | None = None
 
     @contextmanager
     def joined(self) -> Iterator[None]:
         """Be part of it while the block runs; but one that gets on with nothing ends no rush."""
-        self._last = trio.current_time()
+        now = trio.current_time()
+        self._count = self._count + 1 if now < self._last + PAUSE_S else 1
+        self._last = now
         try:
             yield
         finally:
@@ -48,4 +55,4 @@ class Rush:
                 coming.set()
 
     def _rest_s(self) -> float:
-        return self._last + PAUSE_S - trio.current_time()
+        return self._last + PAUSE_S - trio.current_time() if self._count > FEW else 0.0

@@ -20,7 +20,7 @@ import trio.testing
 from milo.core import records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskEvent, TaskState
-from milo.host import follower, registry
+from milo.host import follower, registry, rush
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
@@ -132,6 +132,13 @@ async def test_a_lost_connection_is_made_again(scene: Scene) -> None:
         assert "stopped as asked" in result.message
 
 
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task is a rush."""
+    monkeypatch.setattr(rush, "FEW", 0)
+
+
+@pytest.mark.usefixtures("crowd")
 async def test_a_task_that_is_kept_is_recovered_before_it_is_provided_for(scene: Scene) -> None:
     """Its last driver's spawner has what a successor needs: the agent, with many, need not wait."""
     replay = Replay(scene.past, keeper=1)
@@ -144,6 +151,7 @@ async def test_a_task_that_is_kept_is_recovered_before_it_is_provided_for(scene:
             await trio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("crowd")
 @pytest.mark.parametrize("keeper", [None, 0])
 async def test_a_task_that_nobody_keeps_is_provided_for_at_once(
     scene: Scene, keeper: int | None

@@ -5,7 +5,16 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from milo.host.rush import PAUSE_S, Rush
+from milo.host.rush import FEW, PAUSE_S, Rush
+
+
+def crowded() -> Rush:
+    """Return one that has begun."""
+    rush = Rush()
+    for _ in range(FEW):
+        with rush.joined():
+            pass
+    return rush
 
 
 async def waited_s(rush: Rush) -> float:
@@ -20,11 +29,21 @@ async def test_without_a_rush_nobody_waits(autojump_clock: trio.testing.MockCloc
     assert await waited_s(Rush()) == 0
 
 
+async def test_a_few_are_no_rush(autojump_clock: trio.testing.MockClock) -> None:
+    """A single task is provided for at once; nor do many make a rush that come now and then."""
+    rush = crowded()
+    assert await waited_s(rush) == 0
+    for _ in range(2 * FEW):
+        await trio.sleep(PAUSE_S)
+        with rush.joined():
+            assert await waited_s(rush) == 0
+
+
 async def test_it_is_over_when_nothing_comes_any_more(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """One after the other puts its end off, and everybody who waits is told at once."""
-    rush, found = Rush(), []
+    rush, found = crowded(), []
 
     async def wait() -> None:
         found.append(await waited_s(rush))
@@ -43,7 +62,7 @@ async def test_what_makes_no_progress_is_not_waited_for(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A task process that does not answer holds nothing up."""
-    rush = Rush()
+    rush = crowded()
     with rush.joined():
         assert abs(await waited_s(rush) - PAUSE_S) < 1e-6
 
@@ -52,7 +71,7 @@ async def test_another_one_waits_on_where_one_is_cancelled(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The one that sleeps for all may be of a call that its client ends."""
-    rush, found = Rush(), []
+    rush, found = crowded(), []
 
     async def wait() -> None:
         found.append(await waited_s(rush))
