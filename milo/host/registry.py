@@ -391,7 +391,7 @@ class Registry:
         StateStore(os.path.dirname(task.launch.state_dir)).remove(
             task.launch.state_dir, keep_exit=True
         )
-        self._store.sweep(self._claimed())
+        self._store.sweep(self._claimed)
 
     # ---- small things -------------------------------------------------------------------
 
