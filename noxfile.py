@@ -147,10 +147,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, side by side, and write docs/benchmarks.md; with ``-- startup``, second starts."""
+    """Measure, side by side, and write docs/benchmarks.md.
+
+    With ``-- startup`` second starts, with ``-- drivers`` Nomad's java and raw_exec drivers too.
+    """
     module, words = "tests.bench.run", session.posargs
-    if words[:1] == ["startup"]:
-        module, words = "tests.bench.startup_bench", words[1:]
+    if words[:1] in (["startup"], ["drivers"]):
+        module, words = f"tests.bench.{words[0]}_bench", words[1:]
     session.run(PYTHON, *PRIVATE, PYTHON, "-m", module, *words, external=True)
 
 
