@@ -259,6 +259,7 @@ class Supervisor:
         if (seen := takeover.record.ended) is not None:
             # Whatever ended that process while it kept an archive is not tried again.
             self._seen, startup = seen, StartupPlan()
+        streams.open_fifos()  # before the record, at which a keeper lets go of them
         try:
             self._write_record(container.id, container.cgroup_path, container)
         except MiloError as exc:
