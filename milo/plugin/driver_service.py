@@ -16,6 +16,7 @@ from milo.core.config.task_options import TaskOptions
 from milo.plugin import convert, exec_service, inspect_message, stats_message
 from milo.plugin.recover_message import RecoverTaskRequest
 from milo.plugin.schema import spec_of
+from milo.plugin.start_message import StartTaskRequest, encode_response
 from milo.plugin.task_messages import (
     DestroyTaskRequest,
     StopTaskRequest,
@@ -55,6 +56,7 @@ class DriverService(drivers.DriverBase):
 
     request_types = MappingProxyType(
         {
+            "StartTask": StartTaskRequest,
             "RecoverTask": RecoverTaskRequest,
             "WaitTask": TaskRequest,
             "TaskStats": TaskStatsRequest,
@@ -102,13 +104,11 @@ class DriverService(drivers.DriverBase):
 
     # ---- the life of a task
 
-    async def start_task(self, request: drivers.StartTaskRequest) -> drivers.StartTaskResponse:
-        """Start a task. Nomad learns of a failure by the error status alone."""
+    async def start_task(self, request: drivers.StartTaskRequest | StartTaskRequest) -> Any:
+        """Start a task. Nomad learns of a failure by the error status alone; encoded already."""
+        assert isinstance(request, StartTaskRequest)
         state = await self._registry.start(convert.request_from_task(request.task))
-        return drivers.StartTaskResponse(
-            result=drivers.StartTaskResponseResult.from_string("SUCCESS"),
-            handle=convert.handle(request.task, state),
-        )
+        return encode_response(request.task_data, state)
 
     async def recover_task(
         self, request: drivers.RecoverTaskRequest | RecoverTaskRequest

@@ -20,6 +20,7 @@ WAYS = {
 }
 STEPS = {
     "rpc": "gRPC both ways (also of this bench, in Python), conversion",
+    "client": "of that: what this bench's client works itself, in Python",
     "look": "driver: earlier instances, crun, Java",
     "fork": "driver: launch file, control socket, the spawner",
     "boot": "task process: first steps; messages",
