@@ -39,7 +39,7 @@ from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
 from milo.task.preparer import Preparer, read_launch, read_record
-from milo.task.rehearsal import rehearse_preparation
+from milo.task.rehearsal import rehearse_preparation, rehearse_task
 from milo.task.supervisor import Supervisor
 from milo.unix_sockets import passed_descriptors
 
@@ -76,6 +76,8 @@ def stand_by(channel: socket.socket, spawner: int) -> tuple[Order, Preparer] | N
     _begin(STANDBY_NAME)
     die_with(spawner)  # also while it is stopped
     preparer = Preparer.fork(rehearse_preparation)
+    with contextlib.suppress(Exception):  # which would show in the task too
+        rehearse_task()
     text, ancillary, flags, _ = channel.recvmsg(
         MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )
