@@ -37,6 +37,7 @@ from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
 from tests.support.key_attacks import KEY_ATTACKS, KeyAttack, Scene, open_scene
 from tests.support.launches import make_launch
+from tests.support.pauses import pause_processes
 from tests.support.private_mounts import small_tmpfs
 from tests.support.userns import NEEDS_USERNS
 from tests.support.waiting import fail_after
@@ -164,6 +165,8 @@ async def test_source_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> No
             told = f"something else took|openat2 `task/{name}`: No such file"
             with fail_after(60), pytest.raises(MiloError, match=told):
                 await rig.registry.start(task.request)
+            # It had its orders before what was mounted was looked at.
+            assert pause_processes(rig.base) == []
         assert not canary.touched()
 
 
