@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
 VENV_PYTHON = ROOT / ".venv/bin/python"
@@ -27,7 +29,6 @@ of its processes takes about twice its time."""
 REPORTED = (*SUITES, "vm")
 NO_MACHINE = "NO TEST ON CGROUP V2 IS RUN"
 """How the one skipped test of the suite `vm` says that no virtual machine can be run here."""
-MACHINE_LOG = WORK / "vm.log"
 MAX_FAILURES = 40
 """How many failed tests the last lines name: whoever sees only the end of the output sees them."""
 SIDE_BY_SIDE = ("-n", "2", "--dist", "worksteal")
@@ -37,6 +38,15 @@ FILE_BY_FILE = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 """The same for tests that share an agent with the others of their file."""
 WITH_AGENTS = ("-n", "3", *FILE_BY_FILE[2:])
 """The same for tests that wait for an agent, or for time to pass, more than they compute."""
+HOW = {
+    "unit": SIDE_BY_SIDE,
+    "integration": SIDE_BY_SIDE,
+    "conformance": FILE_BY_FILE,
+    "acceptance": WITH_AGENTS,
+}
+"""How each suite is run as a whole."""
+MARK = "pytest.mark.alone"
+NOT_ALONE = ("-m", "not alone")
 PRIVATE = ("-m", "tests.support.private_mounts")
 """Runs a command where a hybrid host's cgroup v2 mount is out of sight: crun refuses hybrid."""
 
@@ -44,8 +54,11 @@ TOTAL_PERCENT = 90
 WHOLE = ("milo/task/logs/fifo.py", "milo/task/logs/pump.py")
 """The modules that move log bytes: every line and branch of them is tested."""
 
-_machine: list[subprocess.Popen[bytes]] = []
-"""The virtual machine that `test` has started."""
+_beside: dict[str, subprocess.Popen[bytes]] = {}
+"""What `test` has started beside other sessions, by the name of the session that waits for it."""
+_apart: dict[str, list[str]] = {}
+"""The suites whose tests marked `alone` are left to the session of that name, by `test`, each with
+the files that have some."""
 
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", *SUITES]
@@ -69,36 +82,49 @@ def protos(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Tests that need neither root nor other programs."""
-    _pytest(session, "unit", *SIDE_BY_SIDE)
+    _pytest(session, "unit")
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Tests with the real crun, real FIFOs and real JVMs."""
-    _pytest(session, "integration", *SIDE_BY_SIDE)
+    if _apart:
+        # Its tests wait for an agent more than they compute, and none of both measures anything.
+        words = (*HOW["acceptance"], *NOT_ALONE)
+        _begin("acceptance", "-m", "nox", "--no-venv", "-s", "acceptance", "--", *words)
+    _pytest(session, "integration")
 
 
 @nox.session
 def conformance(session: nox.Session) -> None:
     """The behaviours of Nomad's own drivers: see tests/conformance/README.md."""
-    _pytest(session, "conformance", *FILE_BY_FILE)
+    _pytest(session, "conformance")
 
 
 @nox.session
 def acceptance(session: nox.Session) -> None:
     """Tests against a Nomad agent that they start and stop themselves."""
-    _pytest(session, "acceptance", *WITH_AGENTS)
+    if not _has_ended(session, "acceptance"):
+        _pytest(session, "acceptance")
+
+
+@nox.session
+def alone(session: nox.Session) -> None:
+    """The tests that are marked `alone`, of all suites, with nothing beside them."""
+    failed = []
+    for suite, files in _measuring().items():
+        try:
+            _pytest(session, suite, "-m", "alone", *files, part="-alone")
+        except CommandFailed:
+            failed.append(suite)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session
 def vm(session: nox.Session) -> None:
     """Tests on cgroup v2, in a virtual machine: short | full | systemd [--resume] [TEST ...]."""
-    if _machine:
-        with _machine.pop() as process:
-            status = process.wait()
-        sys.stdout.write(MACHINE_LOG.read_text(errors="replace"))
-        if status:
-            session.error(f"tests.vm.run ended with {status}")
+    if _has_ended(session, "vm"):
         return
     command = (PYTHON, "-m", "tests.vm.run", *session.posargs)
     # Long enough for the machine and its files to be put away.
@@ -121,10 +147,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, side by side, and write docs/benchmarks.md; with ``-- startup``, second starts."""
+    """Measure, side by side, and write docs/benchmarks.md.
+
+    With ``-- startup`` second starts, with ``-- drivers`` Nomad's java and raw_exec drivers too.
+    """
     module, words = "tests.bench.run", session.posargs
-    if words[:1] == ["startup"]:
-        module, words = "tests.bench.startup_bench", words[1:]
+    if words[:1] in (["startup"], ["drivers"]):
+        module, words = f"tests.bench.{words[0]}_bench", words[1:]
     session.run(PYTHON, *PRIVATE, PYTHON, "-m", module, *words, external=True)
 
 
@@ -219,13 +248,11 @@ def test(session: nox.Session) -> None:
     """All that this machine can run, then a plain account of it."""
     shutil.rmtree(WORK / "reports", ignore_errors=True)
     WORK.mkdir(exist_ok=True)
-    # It takes little more than one core, and the suites beside it measure no time.
-    with MACHINE_LOG.open("wb") as log:
-        command = (PYTHON, "-m", "tests.vm.run", "short")
-        _machine.append(subprocess.Popen(command, stdout=log, stderr=log))
-    beside = ("unit", "conformance")
-    after = [suite for suite in SUITES if suite not in beside]
-    for name in ("lint", "docs", *beside, "vm", *after, "coverage", "summary"):
+    _apart.update(_measuring())
+    # It takes little more than one core, and nothing beside it measures: that comes last.
+    _begin("vm", "-m", "tests.vm.run", "short")
+    beside = ("lint", "docs", "unit", "conformance", "integration")
+    for name in (*beside, "vm", "acceptance", "alone", "coverage", "summary"):
         session.notify(name)
 
 
@@ -236,14 +263,15 @@ def summary(session: nox.Session) -> None:
     problems: list[str] = []
     failures: list[str] = []
     for suite in REPORTED:
-        counts, reasons = _read_report(WORK / f"reports/{suite}.xml")
+        counts, reasons = _outcome(suite)
         if counts is None:
             problems.append(f"{suite}: did not run to its end")
             continue
         session.log("%s: %d passed, %d failed, %d skipped", suite, *counts)
         for reason, times in sorted(reasons.items()):
             session.log("%s: skipped %d: %s", suite, times, reason)
-        failures += _failures(WORK / f"reports/{suite}.xml")
+        for path in _reports(suite):
+            failures += _failures(path)
         passed, failed, skipped = (
             one + other for one, other in zip((passed, failed, skipped), counts, strict=True)
         )
@@ -266,7 +294,7 @@ def summary(session: nox.Session) -> None:
 
 
 def _all_passed(suite: str) -> bool:
-    counts, _ = _read_report(WORK / f"reports/{suite}.xml")
+    counts, _ = _outcome(suite)
     return counts is not None and counts[0] > 0 and counts[1] == 0
 
 
@@ -274,23 +302,80 @@ def _nomad() -> str | None:
     return shutil.which(os.environ.get("NOMAD_BIN") or "nomad")
 
 
-def _pytest(session: nox.Session, suite: str, *words: str) -> None:
-    """Run a suite, with pytest's ``words`` unless the command line has some."""
+def _begin(name: str, *words: str) -> None:
+    """Run Python with ``words`` beside the sessions until that of this name waits for it."""
+    with _log(name).open("wb") as log:
+        _beside[name] = subprocess.Popen((PYTHON, *words), stdout=log, stderr=log)
+
+
+def _has_ended(session: nox.Session, name: str) -> bool:
+    """Wait for what runs beside and show what it has printed; return False if nothing does."""
+    if name not in _beside:
+        return False
+    with _beside.pop(name) as process:
+        status = process.wait()
+    sys.stdout.write(_log(name).read_text(errors="replace"))
+    sys.stdout.flush()
+    if status:
+        session.error(f"{name} ended with {status}")
+    return True
+
+
+def _log(name: str) -> Path:
+    return WORK / f"{name}.log"
+
+
+def _measuring() -> dict[str, list[str]]:
+    """Return the suites that have tests marked `alone`, each with the files that have some."""
+    found: dict[str, list[str]] = {}
+    for suite in SUITES:
+        for path in sorted((ROOT / "tests" / suite).glob("test_*.py")):
+            if MARK in path.read_text():
+                found.setdefault(suite, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def _pytest(session: nox.Session, suite: str, *words: str, part: str = "") -> None:
+    """Run a suite; or a ``part`` of it that pytest's ``words`` choose, with a report of its own."""
     WORK.mkdir(exist_ok=True)
-    data = WORK / f"coverage-{suite}"
-    report = WORK / f"reports/{suite}.xml"
-    for path in (report, *WORK.glob(f"{data.name}*")):
+    data = WORK / f"coverage-{suite}{part}"
+    report = WORK / f"reports/{suite}{part}.xml"
+    for path in (*report.parent.glob(f"{report.stem}*.xml"), *WORK.glob(f"{data.name}*")):
         path.unlink(missing_ok=True)
+    if not words:
+        most = NOT_ALONE if suite in _apart else ()
+        words = (f"tests/{suite}", *(session.posargs or (*HOW[suite], *most)))
     # Of a short name: pytest's own leaves too little of the 107 bytes of a unix socket's path.
     with tempfile.TemporaryDirectory(prefix="m", ignore_cleanup_errors=True) as place:
         measuring = ("-m", "coverage", "run") if suite in MEASURED else ()
         session.run(
-            *(PYTHON, *measuring, "-m", "pytest", f"tests/{suite}"),
+            *(PYTHON, *measuring, "-m", "pytest"),
             *(f"--junitxml={report}", f"--basetemp={place}/t"),
-            *(session.posargs or words),
+            *words,
             env={"COVERAGE_FILE": str(data)},
             external=True,
         )
+
+
+def _reports(suite: str) -> list[Path]:
+    """Return the reports of a suite: one, and another where `alone` has run, or is to run."""
+    whole, part = (WORK / f"reports/{suite}{part}.xml" for part in ("", "-alone"))
+    return [whole, part] if suite in _apart or part.exists() else [whole]
+
+
+def _outcome(suite: str) -> tuple[tuple[int, int, int] | None, dict[str, int]]:
+    """Return (passed, failed, skipped) of a suite, and how often each reason to skip occurs."""
+    passed = failed = skipped = 0
+    reasons: Counter[str] = Counter()
+    for path in _reports(suite):
+        counts, found = _read_report(path)
+        if counts is None:
+            return None, {}
+        passed, failed, skipped = (
+            one + other for one, other in zip((passed, failed, skipped), counts, strict=True)
+        )
+        reasons.update(found)
+    return (passed, failed, skipped), reasons
 
 
 def _failures(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Figures of the site: a hook of MkDocs, which calls it while ``./dev docs`` builds.
 
-``<!-- bars -->`` in a page becomes bars of what docs/benchmarks.md compares with the java driver,
+``<!-- bars -->`` in a page becomes bars of what docs/benchmarks.md compares with other drivers,
 and ``<!-- starts -->`` a section with one chart of the first and second starts there, if there are.
 The image of a drawing in docs/figures/ becomes the drawing itself, whose colours follow the page's.
 """
@@ -17,7 +17,7 @@ from mkdocs.exceptions import PluginError
 
 DOCS = Path(__file__).parents[1] / "docs"
 SOURCE = DOCS / "benchmarks.md"
-HEADING = "## Against Nomad's java driver"
+HEADING = "## Beside Nomad's java and raw_exec drivers"
 DRAWN = ("Start", "Disk", "Largest heap")
 """How the rows begin that are drawn."""
 BARS = "<!-- bars -->"
@@ -85,15 +85,24 @@ def comparisons(page: str) -> list[Comparison]:
     Raises:
         PluginError: the table is not as it should be; MkDocs ends the build with the words.
     """
-    _, found, section = page.partition(f"\n{HEADING}\n")
-    if not found:
-        raise _unreadable(f"it has no heading '{HEADING}'")
-    lines = re.findall(r"^\| .*\|$", section.partition("\n## ")[0], re.MULTILINE)
-    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    rows = table_rows(page)
     if len(rows) < 3:
         raise _unreadable(f"no table follows the heading '{HEADING}'")
     (_, *names), _, *figures = rows
     return [_comparison(start, names, figures) for start in DRAWN]
+
+
+def table_rows(page: str) -> list[list[str]]:
+    """Return the cells of the first table below the heading, its head and the line below included.
+
+    Raises PluginError where there is no such heading.
+    """
+    _, found, section = page.partition(f"\n{HEADING}\n")
+    if not found:
+        raise _unreadable(f"it has no heading '{HEADING}'")
+    table = re.search(r"(?:^\|.*\|\n)+", section.partition("\n## ")[0], re.MULTILINE)
+    lines = table[0].splitlines() if table else []
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 
 
 def _comparison(start: str, names: list[str], rows: list[list[str]]) -> Comparison:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from functools import cache
 from typing import Final
 
 from milo.errors import ConfigError
@@ -29,9 +30,15 @@ def parse_signal(name: str, key: str = "signal") -> int:
         number = int(text)
     else:
         number = _by_name(text.removeprefix("SIG"))
-    if number not in signal.valid_signals():
+    if number not in _valid():
         raise ConfigError(key, f"{name[:40]!r} is no signal of this host", _EXPECTED)
     return number
+
+
+@cache
+def _valid() -> frozenset[int]:
+    """Return all signals. To make this set takes Python longer than a stop takes a driver else."""
+    return frozenset(signal.valid_signals())
 
 
 def signal_name(number: int) -> str:

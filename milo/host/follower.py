@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from milo.core.describe import exit_sentence
 from milo.errors import ControlError, MiloError, NoAnswerError, SpawnerError, StateError
 from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
+from milo.host.rush import Rush
 from milo.host.state_store import StateStore
 from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses, container_lives
@@ -27,6 +29,8 @@ MAX_ADOPTION_PAUSE_S: Final = 10.0
 """Between attempts to take a task over while no process can be forked."""
 LOOK_S: Final = 0.2
 KEEP_PAUSE_S: Final = 1.0
+TURN_S: Final = 0.1
+"""What a task process, which may be stopped, holds up others that are recovered."""
 MAX_ADOPTIONS: Final = 10
 ADOPTION_WINDOW_S: Final = 10.0
 """A task process that dies more often than that is not taken over once more."""
@@ -35,14 +39,20 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """One `follow` runs for each task; ``tell`` gets the events that are not its process's own."""
+    """One `follow` runs for each task; ``tell`` gets the events that are not its process's own.
+
+    ``rush`` is that of tasks that are recovered.
+    """
 
     def __init__(
         self,
         processes: TaskProcesses,
         leftovers: Leftovers,
         tell: Callable[[ManagedTask, str, float], None],
+        rush: Rush,
     ) -> None:
+        self._rush = rush
+        self._providing = trio.Lock()
         self._processes = processes
         self._leftovers = leftovers
         self._tell = tell
@@ -51,8 +61,7 @@ class Follower:
         """Read what the task process says until the task has ended. Raises nothing."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_keep_descriptors, task)
-                nursery.start_soon(self._have_kept, task)
+                nursery.start_soon(self._provide, task)
                 await self._read_to_the_end(task)
                 nursery.cancel_scope.cancel()
         except Exception as exc:
@@ -63,6 +72,26 @@ class Follower:
         if isinstance(state, Ended) and state.record.successful:
             # Any other end is told by Nomad's own event, with the exit message.
             self._tell(task, exit_sentence(state.record), state.record.ended_at_s)
+
+    async def _provide(self, task: ManagedTask) -> None:
+        """See to it that the task has a successor should its process die, until cancelled.
+
+        One that somebody else keeps has that already. It waits for the end of a rush, and for its
+        turn: a thousand at once would hold up every call.
+        """
+        if task.is_kept_already:
+            await self._rush.over()
+            fetched = False
+            async with self._providing:
+                with trio.move_on_after(TURN_S), contextlib.suppress(MiloError):
+                    await task.fetch_descriptors()
+                    fetched = True
+                    await self._processes.keep(task.launch.state_dir, task.connection.require())
+            if not fetched:
+                task.descriptors.stale.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_descriptors, task)
+            nursery.start_soon(self._have_kept, task)
 
     async def _read_to_the_end(self, task: ManagedTask) -> None:
         adoptions = Adoptions()

@@ -114,6 +114,7 @@ class ManagedTask:
         self.start_s: dict[str, float] = {}
         """Seconds of each step of its start."""
         self._state: task_state.TaskState = state or Pending()
+        self._recovered = self._state.phase is task_state.Phase.RECOVERING
         self._on_event = on_event
         self._on_log = on_log
 
@@ -196,8 +197,15 @@ class ManagedTask:
         """
         await self.descriptors.fetch(self.connection.require().descriptors)
 
-    async def wait_started(self) -> control.Started:
-        """Return once the application runs, and what a successor would need of it is kept.
+    @property
+    def is_kept_already(self) -> bool:
+        """Whether another driver has had it started, and that one's spawner still keeps it."""
+        return (
+            self._recovered and self.connection.is_made and bool(self.connection.require().keeper)
+        )
+
+    async def wait_started(self, *, fetch: bool = True) -> control.Started:
+        """Return once the application runs, and, with ``fetch``, what a successor needs is kept.
 
         Raises:
             TaskStartError: it did not start; with the task process's text.
@@ -205,6 +213,8 @@ class ManagedTask:
         await self.decided.wait()
         state, started = self._state, self.started
         if started is not None:
+            if not fetch:
+                return started
             with contextlib.suppress(ControlError):  # an exit at once is told by `ended`
                 await self.descriptors.fetch_first(self.connection.require().descriptors)
             return started

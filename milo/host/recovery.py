@@ -47,7 +47,8 @@ async def take_over(
     while True:
         try:
             await connect(task)
-            await task.wait_started()
+            # Who keeps the task has its descriptors: the follower fetches them, too, but later.
+            await task.wait_started(fetch=not task.is_kept_already)
             return
         except (ControlError, TaskStartError) as exc:
             if task.state.phase is Phase.FAILED:

@@ -41,6 +41,7 @@ from milo.host.leftovers.removal import Leftovers, join_fifos
 from milo.host.managed import ManagedTask, exit_result
 from milo.host.programs import trusted_crun
 from milo.host.recovery import handle_of, resume, take_over
+from milo.host.rush import Rush
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_dirs import announce
 from milo.host.state_store import StateStore
@@ -71,10 +72,13 @@ class Registry:
         self._spawner = spawner
         self._processes = TaskProcesses(spawner)
         self._leftovers = Leftovers(self._processes)
-        self._follower = Follower(self._processes, self._leftovers, self._tell)
+        self._rush = Rush()
+        self._follower = Follower(self._processes, self._leftovers, self._tell, self._rush)
         self._environ = dict(os.environ if environ is None else environ)
         self._tasks: dict[str, ManagedTask] = {}
         self._starting: set[str] = set()
+        self._announced: set[str] = set()
+        """State directories of which tasks have been recovered."""
         self._starts = Turns(START_S)
         self._events: Broadcast[TaskEvent] = Broadcast()
         self._ticks = Ticks()
@@ -150,8 +154,13 @@ class Registry:
             self._store.make(launch)
             await self._processes.start(launch.state_dir)
             forked_s = time.monotonic()
-            await self._connect(task)
-            started = await task.wait_started()
+            try:
+                await self._connect(task)
+                started = await task.wait_started()
+            except MiloError:
+                if (state := self._ended_unheard(task)) is not None:
+                    return state
+                raise
         except BaseException:
             with trio.CancelScope(shield=True):
                 task.connection.close()
@@ -170,6 +179,23 @@ class Registry:
         task.start_s = {**own_s, **started.timings_s}
         self._fingerprinter.note_start(task.start_s)
         return records.encode(task.handle(started))
+
+    def _ended_unheard(self, task: ManagedTask) -> bytes | None:
+        """Take in a task that has run to its end, and its process with it, before it was heard.
+
+        On a host that is so busy its start has not failed: Nomad would start it a second time.
+        Returns its state, or None when it was not so.
+        """
+        state_dir = task.launch.state_dir
+        try:
+            record, end = self._store.read_task(state_dir), self._store.read_exit(state_dir)
+        except StateError:
+            return None  # what the start failed with is told
+        if record is None or end is None:
+            return None
+        task.finish(end)
+        self._add(task)
+        return records.encode(handle_of(record, state_dir))
 
     async def _resume(self, request: TaskRequest) -> bytes | None:
         """Go on with what an earlier StartTask of the same id has begun; None if there is nothing.
@@ -229,9 +255,15 @@ class Registry:
         """
         if task_id in self._tasks:
             return
+        with self._rush.joined():
+            await self._recover(task_id, driver_state)
+
+    async def _recover(self, task_id: str, driver_state: bytes) -> None:
         handle = records.decode(driver_state, records.Handle, where="the task handle")
         store = StateStore(os.path.dirname(handle.state_dir))
-        announce(store.root)
+        if store.root not in self._announced:
+            announce(store.root)
+            self._announced.add(store.root)
         launch = store.read_launch(handle.state_dir)
         if launch is None:
             # A reboot empties the state directory, and ends the container.
@@ -260,8 +292,12 @@ class Registry:
         return await self._find(task_id).inspect()
 
     async def stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
-        """Yield the task's resource use every ``interval_s`` until it has ended; see `Ticks`."""
+        """Yield the task's resource use every ``interval_s`` until it has ended; see `Ticks`.
+
+        While an agent's tasks are recovered no stream of samples begins.
+        """
         task = self._find(task_id)
+        await self._rush.over()
         if task.started is None:
             return
         samples = follow_usage(
@@ -355,7 +391,7 @@ class Registry:
         StateStore(os.path.dirname(task.launch.state_dir)).remove(
             task.launch.state_dir, keep_exit=True
         )
-        self._store.sweep(self._claimed())
+        self._store.sweep(self._claimed)
 
     # ---- small things -------------------------------------------------------------------
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import os
 import socket
 import stat
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from typing import Final, TypeVar
 
 from milo import proc, walk
@@ -22,6 +21,9 @@ MAX_ENTRIES: Final = 1000
 
 SWEPT: Final = 8
 
+NAMES_A_SWEEP: Final = 64
+"""So many directories are found out about for each sweep, in the long run."""
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,10 @@ class StateStore:
     def __init__(self, state_dir: str, owners: Collection[int] | None = None) -> None:
         """``owners`` may change what is above it; None: root, and this process's user."""
         self.root = state_dir
-        self._swept = ""
+        self._unswept: list[str] = []
+        """Those that the next sweeps look at, the next ones last."""
+        self._names = self._sweeps = 0
+        """How many were here when they were found, and sweeps that there were since the last."""
         self._owners = proc.trusted_users() if owners is None else owners
 
     def prepare(self, option: str = "state_dir") -> None:
@@ -157,20 +162,26 @@ class StateStore:
                             remove = directory.remove_tree if is_directory else directory.remove
                             remove(inner)
 
-    def sweep(self, living: Container[str]) -> None:
+    def sweep(self, claimed: Callable[[], Collection[str]]) -> None:
         """Remove what is left of tasks that ended and whose allocation is gone.
 
-        Never a directory in ``living``, nor that of a task process that still runs. One call looks
+        Never a directory in ``claimed``, nor that of a task process that still runs. One call looks
         at `SWEPT` directories, and the next one at those after them: more than what ends between
-        two calls, and no more where a thousand tasks have ended whose allocations are kept.
+        two calls, and no more where a thousand tasks have ended whose allocations are kept. Nor
+        does each call find out which there are: where a thousand tasks run, one in 16 does.
         """
-        found = sorted(self.unclaimed(living))
-        start = bisect.bisect_right(found, self._swept)
-        for path in (found[start:] + found[:start])[:SWEPT]:
-            self._swept = path
+        if not self._unswept:
+            self._sweeps += 1
+            if self._sweeps * NAMES_A_SWEEP < self._names:
+                return
+            living = claimed()
+            self._unswept = sorted(self.unclaimed(living), reverse=True)
+            self._names, self._sweeps = len(living) + len(self._unswept), 0
+        for _ in range(min(SWEPT, len(self._unswept))):
+            path = self._unswept.pop()
             with contextlib.suppress(StateError):
                 ended = self.read_exit(path)
-                if ended is None or os.path.isdir(ended.alloc_dir):
+                if ended is None or os.path.isdir(ended.alloc_dir) or path in claimed():
                     continue
                 task = self.read_task(path)
                 if task is None or not proc.lives(task.supervisor):

@@ -22,6 +22,8 @@ from milo.core.report import (
 )
 from milo.errors import ConfigError
 from milo.plugin.nomad_versions import v1_parent_before_1_7
+from milo.plugin.start_message import Resources as WireResources
+from milo.plugin.start_message import TaskConfig
 from milo.wire.hashicorp.nomad.plugins.base import proto as base
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from milo.wire.hashicorp.nomad.plugins.shared import structs
@@ -34,9 +36,6 @@ _ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 
 _V1_CPUSET_ROOT = f"{CRUN_CGROUP_ROOT}/cpuset"
 
-# Of TaskHandle; Nomad reserves 0. driver_state carries a version of its own.
-HANDLE_VERSION = 1
-
 # Bridge, none and cni/<name> are all GROUP to Nomad, which makes the namespace itself
 # (client/allocrunner/network_manager_linux.go); TASK would be a driver's own network.
 NETWORK_MODES = ("HOST", "GROUP", "NONE")
@@ -47,7 +46,7 @@ _CHILD = re.compile(r"periodic-\d+|dispatch-\d+-[0-9a-f]{8}", re.ASCII)
 # ---- what comes in
 
 
-def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
+def request_from_task(task: TaskConfig) -> TaskRequest:
     """What a StartTask request asks for.
 
     Raises `ConfigError` when the config block is not msgpack.
@@ -83,7 +82,7 @@ def request_from_task(task: drivers.TaskConfig) -> TaskRequest:
     )
 
 
-def _job_id(task: drivers.TaskConfig) -> str:
+def _job_id(task: TaskConfig) -> str:
     """Return the job's id, or that of the periodic or parameterized job whose child it is.
 
     Nomad 2.0.5 has a field for the parent and leaves it empty. So it is taken from the environment,
@@ -95,7 +94,7 @@ def _job_id(task: drivers.TaskConfig) -> str:
     return task.parent_job_id or (parent if known else task.job_id)
 
 
-def _alloc_name(task: drivers.TaskConfig) -> str:
+def _alloc_name(task: TaskConfig) -> str:
     """Return the allocation's name, which stands in the environment alone.
 
     A job may set that to anything, so that only the index is taken from it.
@@ -172,7 +171,7 @@ def client_mhz(config: base.NomadConfig) -> int:
     return int(topology.override_total_compute or sum(each))
 
 
-def _resources(resources: drivers.Resources) -> Resources:
+def _resources(resources: WireResources) -> Resources:
     linux = resources.linux_resources
     memory = resources.allocated_resources.memory
     # -1 is Nomad's word for no upper limit (nomad/structs, MemoryNoLimit) and stays -1.
@@ -187,7 +186,7 @@ def _resources(resources: drivers.Resources) -> Resources:
     )
 
 
-def _network(task: drivers.TaskConfig) -> Network:
+def _network(task: TaskConfig) -> Network:
     spec = task.network_isolation_spec
     # Without a specification the task is on the host's network, which is also mode 0.
     try:
@@ -229,16 +228,6 @@ def capabilities() -> drivers.DriverCapabilities:
         # True would mean that Nomad starts no log collector for any task. A job that disables
         # its logs needs no capability: its task gets /dev/null as paths.
         disable_log_collection=False,
-    )
-
-
-def handle(task: drivers.TaskConfig, driver_state: bytes) -> drivers.TaskHandle:
-    """What Nomad is to keep of a started task."""
-    return drivers.TaskHandle(
-        version=HANDLE_VERSION,
-        config=task,
-        state=drivers.TaskState.from_string("RUNNING"),
-        driver_state=driver_state,
     )
 
 

@@ -16,6 +16,13 @@ from milo.core.config.task_options import TaskOptions
 from milo.plugin import convert, exec_service, inspect_message, stats_message
 from milo.plugin.recover_message import RecoverTaskRequest
 from milo.plugin.schema import spec_of
+from milo.plugin.start_message import StartTaskRequest, encode_response
+from milo.plugin.task_messages import (
+    DestroyTaskRequest,
+    StopTaskRequest,
+    TaskRequest,
+    TaskStatsRequest,
+)
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 
 if TYPE_CHECKING:
@@ -47,7 +54,17 @@ async def _converted(
 class DriverService(drivers.DriverBase):
     """Each method converts, asks the registry, and converts back."""
 
-    request_types = MappingProxyType({"RecoverTask": RecoverTaskRequest})
+    request_types = MappingProxyType(
+        {
+            "StartTask": StartTaskRequest,
+            "RecoverTask": RecoverTaskRequest,
+            "WaitTask": TaskRequest,
+            "TaskStats": TaskStatsRequest,
+            "InspectTask": TaskRequest,
+            "StopTask": StopTaskRequest,
+            "DestroyTask": DestroyTaskRequest,
+        }
+    )
     """What is decoded in place of the generated message, by the name of the call."""
 
     def __init__(self, registry: Registry, ended: trio.Event) -> None:
@@ -87,13 +104,11 @@ class DriverService(drivers.DriverBase):
 
     # ---- the life of a task
 
-    async def start_task(self, request: drivers.StartTaskRequest) -> drivers.StartTaskResponse:
-        """Start a task. Nomad learns of a failure by the error status alone."""
+    async def start_task(self, request: drivers.StartTaskRequest | StartTaskRequest) -> Any:
+        """Start a task. Nomad learns of a failure by the error status alone; encoded already."""
+        assert isinstance(request, StartTaskRequest)
         state = await self._registry.start(convert.request_from_task(request.task))
-        return drivers.StartTaskResponse(
-            result=drivers.StartTaskResponseResult.from_string("SUCCESS"),
-            handle=convert.handle(request.task, state),
-        )
+        return encode_response(request.task_data, state)
 
     async def recover_task(
         self, request: drivers.RecoverTaskRequest | RecoverTaskRequest
@@ -107,18 +122,22 @@ class DriverService(drivers.DriverBase):
             self._recovered_at = trio.current_time()
         return drivers.RecoverTaskResponse()
 
-    async def wait_task(self, request: drivers.WaitTaskRequest) -> drivers.WaitTaskResponse:
+    async def wait_task(
+        self, request: drivers.WaitTaskRequest | TaskRequest
+    ) -> drivers.WaitTaskResponse:
         """Answer when the task has ended; never because the driver ends."""
         return convert.wait_response(await self._registry.wait(request.task_id))
 
-    async def stop_task(self, request: drivers.StopTaskRequest) -> drivers.StopTaskResponse:
+    async def stop_task(
+        self, request: drivers.StopTaskRequest | StopTaskRequest
+    ) -> drivers.StopTaskResponse:
         """Signal, wait, kill; answer when the task is gone."""
         timeout_s = convert.seconds(request.timeout)
         await self._registry.stop(request.task_id, request.signal, timeout_s)
         return drivers.StopTaskResponse()
 
     async def destroy_task(
-        self, request: drivers.DestroyTaskRequest
+        self, request: drivers.DestroyTaskRequest | DestroyTaskRequest
     ) -> drivers.DestroyTaskResponse:
         """Forget a task and what it left behind."""
         await self._registry.destroy(request.task_id, request.force)
@@ -131,11 +150,13 @@ class DriverService(drivers.DriverBase):
 
     # ---- looking at and into tasks
 
-    async def inspect_task(self, request: drivers.InspectTaskRequest) -> Any:
+    async def inspect_task(self, request: drivers.InspectTaskRequest | TaskRequest) -> Any:
         """What is known of a task; encoded already."""
         return inspect_message.encode(await self._registry.inspect(request.task_id))
 
-    def task_stats(self, request: drivers.TaskStatsRequest) -> AsyncIterator[Any]:
+    def task_stats(
+        self, request: drivers.TaskStatsRequest | TaskStatsRequest
+    ) -> AsyncIterator[Any]:
         """A sample of resource use each interval, until the task ends; encoded already."""
         interval_s = convert.seconds(request.collection_interval)
         return _converted(self._registry.stats(request.task_id, interval_s), stats_message.encode)

@@ -113,6 +113,14 @@ class Outlet:
         stream.connection._connection.send_data(stream.id, data)
         self._let_leave(stream.connection)
 
+    def begin(self, call: Stream[Any, Any]) -> None:
+        """Send that messages of a call follow, which the client may not have ended."""
+        stream = call._stream
+        assert stream.id is not None
+        stream.connection._connection.send_headers(stream.id, _HEADERS)
+        call._send_initial_metadata_done = True  # grpclib need not do it
+        self._let_leave(stream.connection)
+
     async def answer(self, call: Stream[Any, Any], message: bytes) -> None:
         """Send the one message of a call, and that it has succeeded. In asyncio.
 
@@ -173,12 +181,12 @@ class Responses:
 
         Waits as long as the client's flow control or the transport's buffer has no room.
         """
-        if not self._has_begun:
-            await trio_asyncio.aio_as_trio(self._call.send_initial_metadata)()
-            self._has_begun = True
         stream = self._call._stream
         if not stream.closable:
             return False
+        if not self._has_begun:
+            self._outlet.begin(self._call)
+            self._has_begun = True
         data = _PREFIX.pack(False, len(message)) + message
         if len(data) <= room(stream):
             self._outlet.send(stream, data)

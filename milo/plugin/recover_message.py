@@ -9,7 +9,8 @@ The numbers of the fields are those in protos/.
 from __future__ import annotations
 
 import attrs
-from betterproto import parse_fields
+
+from milo.plugin.wire_format import bytes_of, fields
 
 
 @attrs.frozen
@@ -35,15 +36,7 @@ class RecoverTaskRequest:
 
     @classmethod
     def FromString(cls, data: bytes) -> RecoverTaskRequest:  # noqa: N802 - grpclib calls it
-        """Return the request that ``data`` is; raises what betterproto does when it is none."""
-        handle = _last(data, 2)
-        return cls(Handle(Config(_last(_last(handle, 2), 1).decode()), _last(handle, 4)))
-
-
-def _last(message: bytes, number: int) -> bytes:
-    """Return a field of bytes; of several the last one counts, and none is an empty one."""
-    found = b""
-    for field in parse_fields(message):
-        if field.number == number and isinstance(field.value, bytes):
-            found = field.value
-    return found
+        """Return the request that ``data`` is; raises what `fields` does when it is none."""
+        handle = fields(bytes_of(fields(data), 2))
+        config = fields(bytes_of(handle, 2))
+        return cls(Handle(Config(bytes_of(config, 1).decode()), bytes_of(handle, 4)))

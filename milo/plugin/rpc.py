@@ -106,31 +106,31 @@ def _handler(
     # The others last as long as the client, or a task, does.
     timed = not generated.cardinality.server_streaming and name != "WaitTask"
 
-    async def in_trio(stream: AnyStream) -> None:
-        with contained(name), calls.counted(name, timed=timed):
-            argument: Any = _requests(stream)
-            if not generated.cardinality.client_streaming:
-                argument = await trio_asyncio.aio_as_trio(_message)(stream, name)
-            sink = Responses(stream, outlet)
-            async with aclosing(method(argument)) as responses:
-                async for response in responses:
-                    # Some are bytes already, see `milo.plugin.stats_message`.
-                    if not await sink.send(bytes(response)):
-                        # Its cancellation is on the way: an end before that, grpclib logs as a
-                        # fault with a traceback, for each of the tasks whose client goes.
-                        await trio.sleep(CANCELLED_WITHIN_S)
-                        return
+    async def stream_responses(stream: AnyStream, argument: Any) -> None:
+        sink = Responses(stream, outlet)
+        async with aclosing(method(argument)) as responses:
+            async for response in responses:
+                # Some are bytes already, see `milo.plugin.stats_message`.
+                if not await sink.send(bytes(response)):
+                    # Its cancellation is on the way: an end before that, grpclib logs as a
+                    # fault with a traceback, for each of the tasks whose client goes.
+                    await trio.sleep(CANCELLED_WITHIN_S)
+                    return
 
+    # When the client cancels or goes, grpclib cancels this, and that cancels what is in Trio. The
+    # one way to Trio and back: each one more is several turns of both loops.
     async def in_asyncio(stream: AnyStream) -> None:
         if name in ONE_BY_ONE:
             await gate.passed()
-        # When the client cancels or goes, grpclib cancels this, and that cancels what is in Trio.
-        if generated.cardinality.server_streaming:
-            await trio_asyncio.trio_as_aio(in_trio)(stream)
-            return
         with contained(name), calls.counted(name, timed=timed):
-            argument = await _message(stream, name)
-            # The one way to Trio and back: each one more is several turns of both loops.
+            argument: Any
+            if generated.cardinality.client_streaming:
+                argument = _requests(stream)
+            else:
+                argument = await _message(stream, name)
+            if generated.cardinality.server_streaming:
+                await trio_asyncio.trio_as_aio(stream_responses)(stream, argument)
+                return
             response = await trio_asyncio.trio_as_aio(method)(argument)
             # Some are bytes already, see `milo.plugin.inspect_message`.
             await outlet.answer(stream, bytes(response))

@@ -206,17 +206,20 @@ class Reaper:
         child = self._watched[pid] = Child(pid)
         return child
 
-    def spawn(self, argv: list[str], env: Mapping[str, str], fds: Sequence[int]) -> Child:
+    def spawn(
+        self, argv: list[str], env: Mapping[str, str], fds: Sequence[int], program: str = ""
+    ) -> Child:
         """Start ``argv`` (absolute path first), in a process group of its own.
 
         ``fds`` are what it gets as its descriptors 0, 1, 2 and so on. Those beyond have to have
-        that number or a higher one here.
+        that number or a higher one here. ``program`` is a path to execute in place of the first
+        of ``argv``.
 
         Raises:
             OSError: it could not be executed.
         """
         pid = os.posix_spawn(
-            argv[0],
+            program or argv[0],
             argv,
             env,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)],
@@ -229,7 +232,12 @@ class Reaper:
         return self._watch(pid)
 
     async def spawn_placed(
-        self, argv: list[str], env: Mapping[str, str], fds: Sequence[int], placement: Placement
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        fds: Sequence[int],
+        placement: Placement,
+        program: str = "",
     ) -> Child:
         """Start ``argv`` as `spawn` does, but at its ``placement`` from its first instruction on.
 
@@ -242,7 +250,7 @@ class Reaper:
         try:
             parent = os.getpid()
             try:
-                pid = fork(lambda: _become(argv, env, fds, placement, parent, writer))
+                pid = fork(lambda: _become(program, argv, env, fds, placement, parent, writer))
             finally:
                 os.close(writer)
             child = self._watch(pid)
@@ -296,6 +304,7 @@ def reset_signals() -> None:
 
 
 def _become(
+    program: str,
     argv: list[str],
     env: Mapping[str, str],
     fds: Sequence[int],
@@ -305,7 +314,7 @@ def _become(
 ) -> None:
     """Execute ``argv`` at its ``placement``; write into ``report``, which that closes, what fails.
 
-    Nobody but ``parent`` knows of it yet.
+    ``program`` is that of `Reaper.spawn`. Nobody but ``parent`` knows of it yet.
     """
     try:
         os.setpgid(0, 0)
@@ -317,7 +326,7 @@ def _become(
             os.dup2(fd, number)
             os.set_inheritable(number, True)  # where it had that number already
         reset_signals()
-        os.execve(argv[0], argv, env)  # noqa: S606
+        os.execve(program or argv[0], argv, env)  # noqa: S606
     except OSError as exc:
         os.write(report, f"{exc.errno} {exc.filename or ''}".encode(errors="replace"))
 

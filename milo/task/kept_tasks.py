@@ -20,7 +20,9 @@ import attrs
 from milo.core.records import CONTROL_SOCKET, EXIT_FILE, FIFO_SUFFIX
 from milo.core.spawning import FILTER, KEEP, LISTENER, LOCK_TIMEOUT_S, adopt_mode
 from milo.files import take_lock
+from milo.proc import lives
 from milo.task.oci import filters
+from milo.task.preparer import read_record
 from milo.unix_sockets import bound_socket, close_all, listen, passed_descriptors
 
 MAX_PACKET_BYTES: Final = 4096
@@ -29,6 +31,10 @@ MAX_DEATHS: Final = 10
 DEATHS_WINDOW_S: Final = 60.0
 """A task whose processes die more often than that is left to a driver."""
 LOCK_PAUSE_S: Final = 0.001
+LOOK_S: Final = 0.1
+"""Between two looks at a task whose lock another process has had for longer."""
+LOCK_PATIENCE_S: Final = 60.0
+"""How long one may have the lock of an application that has ended and not serve the task."""
 
 Fork = Callable[[str, str, list[int]], tuple[int, int]]
 """Forks a task process: mode, state directory, descriptors. Returns its id, and its channel; raises
@@ -78,6 +84,19 @@ class KeptTask:
             return True
         return os.path.exists(os.path.join(self.state_dir, EXIT_FILE))
 
+    def is_served(self, waited_s: float) -> bool:
+        """Whether another process, which has its lock, has its streams as well.
+
+        It may only just have been forked by a driver, which on a busy host takes seconds. Until
+        then what is kept here is all that holds the application's output and the log's FIFOs.
+        ``waited_s`` is how long its own process has been dead.
+        """
+        record = read_record(self.state_dir)
+        if record is not None and lives(record.supervisor):
+            return True
+        ended = record is None or not lives(record.container)
+        return ended and waited_s >= LOCK_PATIENCE_S
+
     def forget(self) -> None:
         """Close all that is kept."""
         close_all(self.descriptors.values())
@@ -95,6 +114,7 @@ class KeptTasks:
         self._poller = poller
         self._tasks: dict[int, KeptTask] = {}
         self._dead: list[KeptTask] = []
+        self._looked_s = 0.0
         self.highest = -1
         """No descriptor here has ever had a higher number."""
 
@@ -104,7 +124,10 @@ class KeptTasks:
     @property
     def patience_s(self) -> float | None:
         """How soon `attempt` is to be called, whatever happens; None: not at all."""
-        return LOCK_PAUSE_S if self._dead else None
+        if not self._dead:
+            return None
+        latest_s = max(task.dead_since_s or 0.0 for task in self._dead)
+        return LOCK_PAUSE_S if time.monotonic() - latest_s < LOCK_TIMEOUT_S else LOOK_S
 
     def add(self, state_dir: str, channel: int) -> None:
         """Be the keeper of a task, whose process has the other end of ``channel``."""
@@ -136,6 +159,9 @@ class KeptTasks:
 
     def attempt(self) -> None:
         """Fork a successor for each task that needs one and is held by nobody else."""
+        looks = time.monotonic() - self._looked_s >= LOOK_S
+        if looks:
+            self._looked_s = time.monotonic()
         for task in list(self._dead):
             assert task.dead_since_s is not None
             now_s = time.monotonic()
@@ -149,7 +175,9 @@ class KeptTasks:
                 continue
             if lock is not None:
                 self._succeed(task, lock)
-            elif now_s - task.dead_since_s >= LOCK_TIMEOUT_S:
+                continue
+            waited_s = now_s - task.dead_since_s
+            if waited_s >= LOCK_TIMEOUT_S and looks and task.is_served(waited_s):
                 self._forget(task)
 
     def _succeed(self, task: KeptTask, lock: int) -> None:

@@ -14,7 +14,6 @@ import trio
 
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.launch import Launch
-from milo.core.records import TASK_FILE, TaskRecord, decode
 from milo.core.spawning import (
     ADOPT,
     CLEAN,
@@ -24,8 +23,8 @@ from milo.core.spawning import (
     TAKEN,
     adopted_names,
 )
-from milo.errors import MiloError, StateError
-from milo.files import read_file, take_lock
+from milo.errors import StateError
+from milo.files import take_lock
 from milo.proc import (
     PR_SET_PDEATHSIG,
     become_subreaper,
@@ -39,8 +38,8 @@ from milo.task.keeper import Keeper
 from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
-from milo.task.preparer import Preparer, read_launch
-from milo.task.rehearsal import rehearse_preparation
+from milo.task.preparer import Preparer, read_launch, read_record
+from milo.task.rehearsal import rehearse_preparation, rehearse_task
 from milo.task.supervisor import Supervisor
 from milo.unix_sockets import passed_descriptors
 
@@ -77,6 +76,8 @@ def stand_by(channel: socket.socket, spawner: int) -> tuple[Order, Preparer] | N
     _begin(STANDBY_NAME)
     die_with(spawner)  # also while it is stopped
     preparer = Preparer.fork(rehearse_preparation)
+    with contextlib.suppress(Exception):  # which would show in the task too
+        rehearse_task()
     text, ancillary, flags, _ = channel.recvmsg(
         MAX_REQUEST_BYTES, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
     )
@@ -147,7 +148,7 @@ def _begin(name: str) -> None:
 
 def _takeover(mode: str, state_dir: str, fds: Sequence[int]) -> Takeover:
     """Return what a successor of ``mode`` goes on with; raises `StateError`."""
-    record = _read_record(state_dir)
+    record = read_record(state_dir)
     if record is None:
         raise StateError(state_dir, "there is no record of a task to take over")
     return Takeover(record, dict(zip(adopted_names(mode), fds[1:], strict=False)))
@@ -180,13 +181,4 @@ def _launch_to_clean(state_dir: str) -> Launch:
 async def clean(launch: Launch, reaper: Reaper) -> None:
     """Remove container, cgroups and bundle of a task whose own process is gone."""
     async with reaper.running():
-        await remove(launch, reaper, _read_record(launch.state_dir))
-
-
-def _read_record(state_dir: str) -> TaskRecord | None:
-    path = os.path.join(state_dir, TASK_FILE)
-    try:
-        data = read_file(path)
-        return None if data is None else decode(data, TaskRecord, where=path)
-    except MiloError:
-        return None  # what is there is removed by its name all the same
+        await remove(launch, reaper, read_record(launch.state_dir))

@@ -291,6 +291,16 @@ def read_launch(state_dir: str) -> Launch:
     return records.decode(data, Launch, where=path)
 
 
+def read_record(state_dir: str) -> records.TaskRecord | None:
+    """Return the record of the task in ``state_dir``; None where none can be read."""
+    path = os.path.join(state_dir, records.TASK_FILE)
+    try:
+        data = read_file(path)
+        return None if data is None else records.decode(data, records.TaskRecord, where=path)
+    except MiloError:
+        return None  # what is there is removed by its name all the same
+
+
 def prepare(launch: Launch) -> tuple[Prepared, MountCheck]:
     """Decide all about a task, and write its bundle. The caller closes the `MountCheck`.
 

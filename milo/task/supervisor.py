@@ -169,10 +169,12 @@ class Supervisor:
                 contextlib.aclosing(preparer),
                 pause_process(self.launch, self._reaper) as pause,
             ):
+                # While it is prepared.
+                streams = self._streams = Streams.open(self.launch, PumpPolicy(), self._journal)
+                undo.callback(streams.close)
                 prepared, mount_check = await self._prepare(preparer)
                 with contextlib.closing(mount_check):
-                    streams = self._open_streams(prepared)
-                    undo.callback(streams.close)
+                    self._ready_streams(streams, prepared)
                     container = await self._create(prepared.bundle, mount_check, streams, pause)
                     second_step = None
                     if prepared.startup.second_step:
@@ -205,15 +207,14 @@ class Supervisor:
         self._mark("prepare")
         return made
 
-    def _open_streams(self, prepared: Prepared) -> Streams:
-        """Open the streams, and tell what the preparer has to say."""
-        streams = self._streams = Streams.open(self.launch, prepared.policy, self._journal)
+    def _ready_streams(self, streams: Streams, prepared: Prepared) -> None:
+        """Have the streams do as the job wants, and tell what the preparer has to say."""
+        streams.use(prepared.policy)
         for name in prepared.removed:
             self._journal.log("info", f"an old flight recording was removed: {name}")
         for warning in prepared.warnings:
             self._journal.event(warning)
             streams.print_first(warning)
-        return streams
 
     async def _create(
         self,
@@ -259,6 +260,7 @@ class Supervisor:
         if (seen := takeover.record.ended) is not None:
             # Whatever ended that process while it kept an archive is not tried again.
             self._seen, startup = seen, StartupPlan()
+        streams.open_fifos()  # before the record, at which a keeper lets go of them
         try:
             self._write_record(container.id, container.cgroup_path, container)
         except MiloError as exc:

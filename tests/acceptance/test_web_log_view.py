@@ -132,12 +132,13 @@ def test_follow_frames(run_jar: RunJar) -> None:
 
 
 @pytest.mark.usefixtures("_browser_here")
-def test_follow_in_browser(run_jar: RunJar) -> None:
+def test_follow_in_browser(nomad: Nomad, run_jar: RunJar) -> None:
     """Acceptance 15: in a browser, a page of the agent's origin follows the log live."""
-    job = run_jar("clock.jar", args=["250"], kind="service")
-    job.wait_logs("tick 3 ")
     query = "task=app&type=stdout&follow=true&origin=end&offset=50000"
-    with browser.open_browser(f"{job.nomad.address}/ui/") as page:
+    with browser.open_browser(f"{nomad.address}/ui/") as page:
+        # Not before: where a browser takes ten seconds to start, all that is read would be old.
+        job = run_jar("clock.jar", args=["250"], kind="service")
+        job.wait_logs("tick 3 ")
         opened = time.time() * 1000
         seen = page.execute_async_script(FOLLOW_IN_PAGE, f"{logs_path(job)}?{query}", 40)
     assert isinstance(seen, list), seen

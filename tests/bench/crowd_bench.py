@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import machine
+from tests.bench import machine, rpc_bench
 from tests.bench.memory_bench import cpu_s, processes, rollup
 from tests.bench.plugin_host import PluginHost, Task, install, open_host
 from tests.bench.start_bench import quantile
@@ -30,7 +31,6 @@ COUNTS: Final = (10, 100, 1000)
 AT_ONCE: Final = 4
 DOES_NOTHING: Final = "exec sleep 1000000"
 REST_S: Final = 10.0
-ASK_PAUSE_S: Final = 0.01
 MEMORY_MB: Final = 64
 MIB: Final = 1 << 20
 LEAST: Final = 1e-3
@@ -80,22 +80,27 @@ async def measure(launcher: Path, base: Path, state: Path, jar: Path, count: int
     row["shutdown_s"] = time.monotonic() - began
     await asyncio.gather(*(task.answered() for task in tasks))
     tasks_before = sum(map(cpu_s, followed))
-    began = time.monotonic()
-    async with open_host(launcher, base, state, **options) as host:
-        row["configured_s"] = time.monotonic() - began
-        asking = asyncio.create_task(_ask(host, tasks[0]))
-        took = await _each(tasks, lambda task: host.recover(task, stats=True), count)
-        row["recover_s"] = time.monotonic() - began
-        row["recover_driver_cpu_s"] = cpu_s(host.process.popen.pid)
-        row["recover_tasks_cpu_s"] = sum(map(cpu_s, followed)) - tasks_before
-        row["recover_p99_s"] = quantile(took, 0.99)
-        asking.cancel()
-        row["inspect_p99_s"] = quantile(await asking, 0.99)
+    out = base / f"samples{count}"
+    with contextlib.ExitStack() as stack:
+        asker = stack.enter_context(rpc_bench.asking([task.config.id for task in tasks], out))
         began = time.monotonic()
-        await _each(tasks, host.destroy, AT_ONCE)
-        row["stop_s"] = time.monotonic() - began
-        # A stream of statistics ends with its next sample, for which no agent waits.
-        await asyncio.gather(*map(host.let_go, tasks))
+        async with open_host(launcher, base, state, **options) as host:
+            row["configured_s"] = time.monotonic() - began
+            asker.begin(host.process)
+            took = await _each(tasks, lambda task: host.recover(task, stats=True), count)
+            ended = time.monotonic()
+            row["recover_s"] = ended - began
+            row["recover_driver_cpu_s"] = cpu_s(host.process.popen.pid)
+            row["recover_tasks_cpu_s"] = sum(map(cpu_s, followed)) - tasks_before
+            row["recover_p99_s"] = quantile(took, 0.99)
+            stack.close()
+            asked = [one.seconds for one in rpc_bench.read(out) if one.ended_at_s <= ended]
+            row["inspect_p99_s"] = quantile(asked, 0.99)
+            began = time.monotonic()
+            await _each(tasks, host.destroy, AT_ONCE)
+            row["stop_s"] = time.monotonic() - began
+            # A stream of statistics ends with its next sample, for which no agent waits.
+            await asyncio.gather(*map(host.let_go, tasks))
     return row
 
 
@@ -121,19 +126,6 @@ async def _rest(host: PluginHost) -> dict[str, float]:
         "driver_cpu": (cpu_s(driver) - before[0]) / REST_S,
         "tasks_cpu": (sum(map(cpu_s, own)) - before[1]) / REST_S,
     }
-
-
-async def _ask(host: PluginHost, task: Task) -> list[float]:
-    """Inspect a task again and again until cancelled; return the seconds of each answer."""
-    took = []
-    try:
-        while True:
-            began = time.monotonic()
-            await host.inspect(task)
-            took.append(time.monotonic() - began)
-            await asyncio.sleep(ASK_PAUSE_S)
-    except asyncio.CancelledError:
-        return took
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -177,8 +169,9 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         "destroyed in the end, at once. For each an agent's WaitTask is pending and its TaskStats",
         "come once a second, which the bench, on the same processors, takes and does not decode.",
         "Then the plugin is ended as by an agent, and the next one is asked to take all over",
-        "at once, which is timed from its exec to the last answer. Processor time is that at",
-        "rest, of one processor, by the kernel's count.",
+        "at once, which is timed from its exec to the last answer. Meanwhile a process with",
+        "priority asks by InspectTask for one task after the other, with pauses of 5 ms.",
+        "Processor time is that at rest, of one processor, by the kernel's count.",
         "",
         "| tasks | started a second | StartTask p99, ms | Milo's memory a task, MiB | "
         "driver, MiB | driver's CPU | task processes' CPU | driver's descriptors | "

@@ -20,6 +20,7 @@ WAYS = {
 }
 STEPS = {
     "rpc": "gRPC both ways (also of this bench, in Python), conversion",
+    "client": "of that: what this bench's client works itself, in Python",
     "look": "driver: earlier instances, crun, Java",
     "fork": "driver: launch file, control socket, the spawner",
     "boot": "task process: first steps; messages",
@@ -58,8 +59,10 @@ KEPT_PACE = 0.98
 
 STARTS = "\n## First and second starts\n"
 """What begins the section that `tests.bench.startup_bench` measures on its own."""
-COMPARISON = "\n## Against Nomad's java driver\n"
-"""What begins the last section, which `tests.bench.migrate_bench` measures on its own."""
+COMPARISON = "\n## Beside Nomad's java and raw_exec drivers\n"
+"""What begins the section that `tests.bench.drivers_bench` measures on its own."""
+SCRAPES = "\n## Figures for Prometheus\n"
+"""What begins the last section, which `tests.bench.scrape_bench` measures on its own."""
 
 
 @attrs.frozen
@@ -215,8 +218,24 @@ def render(results: dict[str, Any]) -> str:
 
 def kept(page: str) -> str:
     """Return the sections of a page that other benches have measured, which are its last ones."""
-    found = [place for heading in (STARTS, COMPARISON) if (place := page.find(heading)) >= 0]
+    headings = (STARTS, COMPARISON, SCRAPES)
+    found = [place for heading in headings if (place := page.find(heading)) >= 0]
     return page[min(found) :] if found else ""
+
+
+def put(page: str, heading: str, text: str, before: str = "") -> str:
+    """Return a page with the section ``text`` in the place of its own.
+
+    ``heading`` is what begins the section, and ``text`` with it. Where there is none yet it comes
+    before the section that begins with ``before``, or at the end.
+    """
+    start = page.find(heading)
+    if start >= 0:
+        end = page.find("\n## ", start + len(heading) - 1)
+    else:
+        start = end = page.find(before) if before else -1
+    head, tail = (page[:start], page[end:] if end >= 0 else "") if start >= 0 else (page, "")
+    return f"{head.rstrip()}\n\n{text.strip()}\n{tail}"
 
 
 def _machine(results: dict[str, Any]) -> str:

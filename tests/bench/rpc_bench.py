@@ -74,7 +74,8 @@ async def measure(
             ]
             out = base / "samples"
             ids = [task.config.id for task in tasks]
-            with _asking(host.process, ids, out):
+            with asking(ids, out) as asker:
+                asker.begin(host.process)
                 marks = [time.monotonic()]
                 await asyncio.gather(*(host.start(task, stats=True) for task in tasks))
                 marks.append(time.monotonic())
@@ -82,7 +83,7 @@ async def measure(
                 marks.append(time.monotonic())
                 await asyncio.gather(*(_stop(host, task) for task in tasks))
                 marks.append(time.monotonic())
-    samples = [Sample(*row) for row in json.loads(out.read_text())]
+    samples = read(out)
     steps = stepped_plugin.read(base / STEPS)
     phases = {
         phase: phase_of(samples, steps, began_s, ended_s)
@@ -121,21 +122,41 @@ def phase_of(
     }
 
 
+class Asker:
+    """A process that asks for tasks, one after the other; made by `asking`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+
+    def begin(self, plugin: Process) -> None:
+        """Have it ask ``plugin`` from now on; returns once there was a first answer."""
+        assert self._popen.stdin is not None and self._popen.stdout is not None
+        self._popen.stdin.write(f"{plugin.socket_path} {plugin.popen.pid}\n".encode())
+        self._popen.stdin.flush()
+        assert self._popen.stdout.readline() == b"asking\n"
+
+
 @contextlib.contextmanager
-def _asking(plugin: Process, ids: Sequence[str], out: Path) -> Iterator[None]:
-    """Have a process ask while the block runs; it begins once there was a first answer."""
-    command = [sys.executable, "-m", "tests.bench.rpc_bench", plugin.socket_path]
+def asking(ids: Sequence[str], out: Path) -> Iterator[Asker]:
+    """Have a process that asks for tasks ``ids``, until the block is left; then ``out`` is there.
+
+    It is ready when the block begins, and asks from `Asker.begin` on.
+    """
+    command = [sys.executable, "-m", "tests.bench.rpc_bench", str(out), *ids]
     with subprocess.Popen(
-        [*command, str(plugin.popen.pid), str(out), *ids],
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    ) as asking:
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as popen:
         try:
-            assert asking.stdout is not None and asking.stdout.readline() == b"asking\n"
-            yield
+            assert popen.stdout is not None and popen.stdout.readline() == b"ready\n"
+            yield Asker(popen)
         finally:
-            asking.send_signal(signal.SIGTERM)
-    assert asking.returncode == 0
+            popen.send_signal(signal.SIGTERM)
+    assert popen.returncode in (0, -signal.SIGTERM)  # the latter where it has not begun
+
+
+def read(out: Path) -> list[Sample]:
+    """Return the samples that a process has written."""
+    return [Sample(*row) for row in json.loads(out.read_text())]
 
 
 async def ask(socket_path: str, driver: int, ids: Sequence[str], out: Path) -> None:
@@ -184,12 +205,12 @@ def _schedule(pid: int) -> tuple[float, float]:
 def main() -> None:
     """Be the process that asks."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("socket")
-    parser.add_argument("driver", type=int)
     parser.add_argument("out", type=Path)
     parser.add_argument("ids", nargs="+")
     options = parser.parse_args()
-    asyncio.run(ask(options.socket, options.driver, options.ids, options.out))
+    print("ready", flush=True)
+    socket_path, driver = sys.stdin.readline().split()
+    asyncio.run(ask(socket_path, int(driver), options.ids, options.out))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import statistics
 import time
 import urllib.request
@@ -21,7 +20,8 @@ import attrs
 
 from milo import proc
 from tests.bench import machine
-from tests.bench.migrate_bench import children, name
+from tests.bench.report import SCRAPES, put
+from tests.bench.task_processes import children, name
 from tests.support import artifacts, jars
 from tests.support.agent import Agent, agent, free_ports
 from tests.support.jobs import job_file
@@ -29,7 +29,6 @@ from tests.support.nomad import Job
 from tests.support.waiting import wait_for
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
-HEADING = "## Figures for Prometheus"
 EACH_S = 5.0
 """From one page to the next."""
 MOST_PERCENT = 1.0
@@ -135,8 +134,7 @@ def section(cost: Cost, load: float) -> str:
     cells = [f"{one:.2f} %" for one in per_cent]
     cells += [f"{cost.page_bytes / 1000:.0f} KB", f"{1000 * cost.page_s:.0f} ms"]
     return f"""\
-{HEADING}
-
+{SCRAPES.lstrip()}
 Kept by `nox -s bench`; measured on its own by `python -m tests.support.private_mounts python -m
 tests.bench.scrape_bench`: {cost.tasks} tasks of one agent, with a small idle JVM each, whose use
 Nomad asks for each second. In turns nobody asks for a page of
@@ -153,14 +151,6 @@ The target, less than {MOST_PERCENT:g} % of a core beyond the statistics, is {ve
 """
 
 
-def put(page: str, text: str) -> str:
-    """Return ``page`` with the section in the place of its own, or at its end."""
-    own = re.compile(rf"^{re.escape(HEADING)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-    if own.search(page):
-        return own.sub(lambda _: text, page)
-    return f"{page.rstrip()}\n\n{text}"
-
-
 def main() -> None:
     """Measure, and write the section; a target that is missed is no failure."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scrape_bench")
@@ -172,7 +162,7 @@ def main() -> None:
     load = machine.load_average()
     text = section(measure(options.tasks, options.seconds, options.rounds), load)
     page = options.output.read_text() if options.output.exists() else ""
-    options.output.write_text(put(page, text))
+    options.output.write_text(put(page, SCRAPES, text))
     print(text)
 
 

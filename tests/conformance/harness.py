@@ -13,6 +13,7 @@ import trio
 
 from milo.core.launch import TaskRequest
 from milo.plugin.driver_service import DriverService
+from milo.plugin.start_message import StartTaskRequest
 from milo.wire.hashicorp.nomad.plugins.drivers import proto as drivers
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after
@@ -45,8 +46,9 @@ class Harness:
 
     async def start(self, task: Task, **more: Any) -> drivers.TaskHandle:
         """StartTask; ``more`` are fields of the message."""
-        request = drivers.StartTaskRequest(task=task_config(task.request, **more))
-        return (await self.service.start_task(request)).handle
+        message = drivers.StartTaskRequest(task=task_config(task.request, **more))
+        answer = await self.service.start_task(StartTaskRequest.FromString(bytes(message)))
+        return drivers.StartTaskResponse().parse(answer).handle
 
     async def running(self, task: Task, line: bytes = b"running", **more: Any) -> None:
         """Start a task, and wait for a line of its stdout."""

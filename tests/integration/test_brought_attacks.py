@@ -16,6 +16,7 @@ from milo.errors import MiloError
 from milo.task.root import brought
 from tests.support import fake_crun, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.userns import WITH_AND_WITHOUT
 from tests.support.waiting import fail_after, scaled
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -53,7 +54,7 @@ echo x >x && mkdir d && mv d e && rm -r x e && echo able
 """
 
 
-@pytest.mark.parametrize("userns", [False, True])
+@WITH_AND_WITHOUT
 async def test_what_nomad_goes_by_cannot_be_replaced(
     jar_dir: Path, jdks: Path, userns: bool
 ) -> None:

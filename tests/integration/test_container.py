@@ -23,6 +23,7 @@ from milo.core.container import crun as crun_args
 from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources
 from milo.host.stats import sampling
 from milo.task.oci import bundle, cgroup_placement
+from milo.task.oci.crun import unwritable
 from tests.support import jars
 from tests.support.cgroups import groups_of
 from tests.support.launches import make_launch
@@ -170,9 +171,16 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
         argv_create = crun_args.create_args(
             CRUN, made.container_id, made.path, pid_file, running.log, running.root
         )
-        done = subprocess.run(
-            argv_create, env=ENV, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer
-        )
+        with unwritable(CRUN) as program:
+            done = subprocess.run(
+                argv_create,
+                executable=program,
+                pass_fds=[] if program == CRUN else [int(os.path.basename(program))],
+                env=ENV,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+            )
         os.close(writer)
         assert done.returncode == 0, os.read(reader, 4096).decode()
         running.pid = int(Path(pid_file).read_text())
@@ -284,6 +292,18 @@ def test_java_is_confined_and_sees_its_own_limits(
     secrets = [value for name, value in found.items() if name.startswith("exists ")]
     assert set(secrets) == {"false"}
     assert len(secrets) == 5
+
+
+def test_cruns_file_cannot_be_written_to_from_a_container(launch: Launch) -> None:
+    """As CVE-2019-5736 did, by the process that waits there; and crun need not see to it itself.
+
+    Where crun has made a copy or a mount of its own, it says so in its environment.
+    """
+    with created(launch, "/bin/true") as running:
+        assert os.statvfs(f"/proc/{running.pid}/exe").f_flag & os.ST_RDONLY
+        environment = Path(f"/proc/{running.pid}/environ").read_bytes()
+        assert b"LANG=" not in environment and b"PATH=" in environment
+        assert b"_LIBCONTAINER_CLONED_BINARY" not in environment
 
 
 def test_inherited_oom_score_is_undone(launch: Launch) -> None:

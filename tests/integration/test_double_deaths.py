@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 
 from milo.core import records
 from milo.core.report import ExitResult
+from milo.core.spawning import LOCK_TIMEOUT_S
 from milo.files import take_lock
 from milo.proc import lives, start_ticks
 from milo.task.kept_tasks import MAX_DEATHS
@@ -391,6 +393,30 @@ async def test_a_death_at_any_moment_of_a_recovery_has_one_successor(jar_dir: Pa
             assert servers(rig.state_dir) == [current.pid]
         await rig.registry.stop(task.id, "SIGTERM", 10)
         assert (await rig.registry.wait(task.id)).error
+
+
+async def test_a_lock_that_somebody_holds_costs_no_output(jar_dir: Path) -> None:
+    """A successor that a driver has forked may have it for long, and nothing else yet."""
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "clock.jar", args=["5", "0"])
+        handle = await rig.registry.start(task.request)
+        await further(task)
+        killed = record(rig.state_dir).supervisor
+        [directory] = rig.state_dir.glob(f"*/{records.TASK_FILE}")
+        rig.pause()  # a driver would help
+        os.kill(rig.spawner.pid, signal.SIGSTOP)  # or it has the lock first
+        os.kill(killed.pid, signal.SIGKILL)
+        with fail_after(20):
+            while (lock := take_lock(str(directory.parent))) is None:
+                await trio.lowlevel.checkpoint()
+        os.kill(rig.spawner.pid, signal.SIGCONT)
+        await trio.sleep(2 * LOCK_TIMEOUT_S)
+        assert not task.out.ended
+        os.close(lock)
+        await succeeded(rig, killed)
+        await further(task)
+        await rig.restart()
+        await rig.registry.recover(task.id, handle)
 
 
 def servers(state_dir: Path) -> list[int]:

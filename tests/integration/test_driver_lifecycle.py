@@ -18,7 +18,8 @@ from milo.errors import MiloError, TaskNotFoundError, TaskRunningError, TaskStar
 from milo.host import registry
 from milo.host.follower import connect
 from milo.host.managed import ManagedTask
-from milo.proc import start_ticks
+from milo.host.state_store import StateStore
+from milo.proc import lives, start_ticks
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.waiting import fail_after, scaled
 
@@ -59,6 +60,36 @@ async def test_an_application_may_end_before_the_driver_has_connected(
         task = rig.task(jar_dir / "exit42.jar")
         await rig.registry.start(task.request)
         assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
+
+
+@pytest.mark.parametrize("was_told", [False, True])
+async def test_a_task_process_may_be_gone_before_the_driver_has_heard_it(
+    jar_dir: Path, monkeypatch: pytest.MonkeyPatch, was_told: bool
+) -> None:
+    """The application has been started and has ended: it is not started again."""
+
+    async def come_too_late(task: ManagedTask) -> None:
+        store = StateStore(str(Path(task.launch.state_dir).parent))
+        with fail_after(20):
+            while (end := store.read_exit(task.launch.state_dir)) is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            record = store.read_task(task.launch.state_dir)
+            assert record is not None
+            os.kill(record.supervisor.pid, signal.SIGKILL)
+            while lives(record.supervisor):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        if was_told:  # the connection broke after its welcome: `Follower` reads the same
+            task.finish(end)
+        else:
+            await connect(task)
+
+    monkeypatch.setattr(registry, "connect", come_too_late)
+    async with open_rig() as rig:
+        task = rig.task(jar_dir / "exit42.jar")
+        await rig.registry.start(task.request)
+        assert await rig.registry.wait(task.id) == ExitResult(exit_code=42)
+        assert (await rig.registry.inspect(task.id)).started_at_s
+        await rig.registry.destroy(task.id, force=False)
 
 
 async def test_success_is_told(jar_dir: Path) -> None:

@@ -32,13 +32,14 @@ from milo.core.report import ExitResult, TaskState
 from milo.errors import MiloError
 from milo.host.task_client import open_control
 from milo.proc import identify, lives, start_ticks
-from milo.task.oci.privileges import userns_problem
 from tests.support import fake_crun, reach, scripted_java
 from tests.support.driver_rig import DriverRig, LogReader, Task, open_rig
 from tests.support.hostile import Canary, Swapper, drained
 from tests.support.key_attacks import KEY_ATTACKS, KeyAttack, Scene, open_scene
 from tests.support.launches import make_launch
+from tests.support.pauses import pause_processes
 from tests.support.private_mounts import small_tmpfs
+from tests.support.userns import NEEDS_USERNS
 from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -164,6 +165,8 @@ async def test_source_exchanged_after_the_check(jar_dir: Path, jdks: Path) -> No
             told = f"something else took|openat2 `task/{name}`: No such file"
             with fail_after(60), pytest.raises(MiloError, match=told):
                 await rig.registry.start(task.request)
+            # It had its orders before what was mounted was looked at.
+            assert pause_processes(rig.base) == []
         assert not canary.touched()
 
 
@@ -505,7 +508,7 @@ async def test_command_with_files_of_the_host(jar_dir: Path, jdks: Path) -> None
         assert not canary.touched()
 
 
-@pytest.mark.skipif(bool(userns_problem()), reason="no user namespaces here")
+@NEEDS_USERNS
 @pytest.mark.parametrize("collected", [True, False])
 async def test_null_device_in_a_user_namespace(jar_dir: Path, jdks: Path, collected: bool) -> None:
     """A task in a user namespace, whose /dev/null is the host's, cannot close it to others."""

@@ -12,10 +12,10 @@ import pytest
 
 from milo.core.config.plugin_options import PluginOptions, Volumes
 from milo.core.launch import Network
-from milo.task.oci.privileges import userns_problem
 from tests.integration.test_privileges import output
 from tests.support import scripted_java
 from tests.support.driver_rig import open_rig
+from tests.support.userns import WITH_AND_WITHOUT
 
 SCRIPT = """
 for place in /volume /volume/below; do
@@ -47,14 +47,7 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("readonly", [True, False])
-@pytest.mark.parametrize(
-    "userns",
-    [
-        False,
-        pytest.param(True, marks=pytest.mark.skipif(bool(userns_problem()), reason="no userns")),
-    ],
-    ids=["plain", "userns"],
-)
+@WITH_AND_WITHOUT
 async def test_what_lies_below_a_volume(
     tmp_path: Path, jar_dir: Path, volume: Path, userns: bool, readonly: bool
 ) -> None:

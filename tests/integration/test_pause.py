@@ -21,10 +21,10 @@ from milo.core.records import Handle, decode, short_id
 from milo.core.report import ExitResult
 from milo.errors import TaskStartError
 from milo.proc import start_ticks
-from milo.task.oci.privileges import userns_problem
 from tests.support import fake_crun, networks, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
 from tests.support.pauses import pause_processes
+from tests.support.userns import WITH_AND_WITHOUT
 from tests.support.waiting import fail_after
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -34,14 +34,6 @@ EVERYTHING = PluginOptions(
     allow_caps=("all",),
     allow_caps_with_host_namespaces=("all",),
     allow_seccomp_profiles=("unconfined",),
-)
-USERNS = pytest.mark.parametrize(
-    "userns",
-    [
-        False,
-        pytest.param(True, marks=pytest.mark.skipif(bool(userns_problem()), reason="no userns")),
-    ],
-    ids=["plain", "userns"],
 )
 ROOTFS = pytest.mark.parametrize("rootfs", ["host", "minimal"])
 
@@ -79,7 +71,7 @@ async def until_gone(*pids: int) -> None:
 # ---- what the application has of it -------------------------------------------------------
 
 
-@USERNS
+@WITH_AND_WITHOUT
 @ROOTFS
 async def test_the_jvm_is_process_2(jar_dir: Path, userns: bool, rootfs: str) -> None:
     """The JVM has a number that is not 1, and its exact end."""
@@ -124,7 +116,7 @@ async def test_sigterm_has_its_default_effect_under_xrs(jar_dir: Path) -> None:
             assert await rig.registry.wait(task.id) == ExitResult(signal=15)
 
 
-@USERNS
+@WITH_AND_WITHOUT
 async def test_no_zombie_stays(jar_dir: Path, tmp_path: Path, userns: bool) -> None:
     """What an application leaves behind is reaped, until only itself and process 1 are there."""
     script = (
@@ -158,7 +150,7 @@ async def test_the_application_has_no_descriptor_of_it(jar_dir: Path, tmp_path: 
         await started(rig, task, b"none\n")
 
 
-@USERNS
+@WITH_AND_WITHOUT
 async def test_it_stands_where_the_application_does(
     jar_dir: Path, tmp_path: Path, userns: bool
 ) -> None:
@@ -237,7 +229,7 @@ echo running; sleep 600
 """
 
 
-@USERNS
+@WITH_AND_WITHOUT
 async def test_root_with_all_capabilities_finds_nothing(
     jar_dir: Path, tmp_path: Path, userns: bool
 ) -> None:
@@ -344,7 +336,7 @@ async def test_stopped_it_holds_nothing_up(jar_dir: Path, tmp_path: Path) -> Non
         await until_gone(pause)
 
 
-@USERNS
+@WITH_AND_WITHOUT
 async def test_it_outlives_the_task_process(jar_dir: Path, userns: bool) -> None:
     """A task process that is killed leaves JVM and pause process to its successor."""
     async with open_rig(PluginOptions(userns=userns)) as rig:

@@ -25,6 +25,7 @@ from milo.errors import MiloError
 from milo.task.oci import filters, privileges
 from tests.support import java_homes, scripted_java
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.userns import NEEDS_USERNS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -373,12 +374,7 @@ async def test_a_java_that_the_task_brings_runs_in_its_container_alone(
 # ---- user namespace ---------------------------------------------------------------------
 
 
-needs_userns = pytest.mark.skipif(
-    bool(privileges.userns_problem()), reason=f"no user namespaces: {privileges.userns_problem()}"
-)
-
-
-@needs_userns
+@NEEDS_USERNS
 @pytest.mark.parametrize("user", ["nobody", "root"])
 async def test_ids_are_mapped_away_from_the_hosts(tmp_path: Path, jar_dir: Path, user: str) -> None:
     """With userns = true the host sees other ids, while the task's files are its user's."""
@@ -404,7 +400,7 @@ async def test_ids_are_mapped_away_from_the_hosts(tmp_path: Path, jar_dir: Path,
         await rig.registry.stop(task.id, "SIGKILL", 1)
 
 
-@needs_userns
+@NEEDS_USERNS
 @pytest.mark.parametrize("rootfs", ["host", "minimal"])
 async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, rootfs: str) -> None:
     """Either root file system, a volume of the job's and a network of its own."""
@@ -429,7 +425,7 @@ async def test_a_jvm_runs_in_a_user_namespace(tmp_path: Path, jar_dir: Path, roo
     assert (volume / "gc.log").stat().st_uid == 65534
 
 
-@needs_userns
+@NEEDS_USERNS
 @pytest.mark.parametrize("config", [{"pid_mode": "host"}, {"ipc_mode": "host"}])
 async def test_a_user_namespace_shares_nothing_of_the_hosts(
     tmp_path: Path, jar_dir: Path, config: dict[str, Any]

@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from milo.core.config.plugin_options import PluginOptions
-from milo.task.oci import privileges
 from tests.support import scripted_java, security_probe, security_table
 from tests.support.driver_rig import DriverRig, open_rig
 from tests.support.java_homes import all_homes
+from tests.support.userns import NEEDS_USERNS
 from tests.support.waiting import fail_after
 
 pytestmark = [
@@ -56,9 +56,6 @@ async def probe(rig: DriverRig, jar_dir: Path, **config: Any) -> dict[str, str]:
     return security_probe.parse(task.out.text.decode() + task.err.text.decode())
 
 
-needs_userns = pytest.mark.skipif(
-    bool(privileges.userns_problem()), reason=f"no user namespaces: {privileges.userns_problem()}"
-)
 COLUMNS = {
     "milo_host": (PluginOptions(), {"rootfs": "host"}),
     "milo_minimal": (PluginOptions(), {"rootfs": "minimal"}),
@@ -67,7 +64,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize(
-    "column", ["milo_host", "milo_minimal", pytest.param("milo_userns", marks=needs_userns)]
+    "column", ["milo_host", "milo_minimal", pytest.param("milo_userns", marks=NEEDS_USERNS)]
 )
 async def test_security_table_of_a_container(column: str, jar_dir: Path) -> None:
     """Every fact that a task finds about its confinement is the table's, no more and no less."""

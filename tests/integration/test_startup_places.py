@@ -15,10 +15,10 @@ import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult
 from milo.task.java.startup_recording import TAKEN_AFTER_S
-from milo.task.oci.privileges import userns_problem
 from tests.integration.test_startup_cache import archives, home_of
 from tests.support import jars
 from tests.support.driver_rig import DriverRig, Task, open_rig
+from tests.support.userns import NEEDS_USERNS
 from tests.support.waiting import fail_after, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
@@ -88,7 +88,7 @@ def notes(rig: DriverRig, task: Task) -> str:
 
 
 @pytest.mark.parametrize("release", ["17", "25"])
-@pytest.mark.skipif(bool(userns_problem()), reason="no user namespaces here")
+@NEEDS_USERNS
 async def test_in_a_user_namespace(jar_dir: Path, cache: Path, release: str) -> None:
     """The archive is the host's root's, who is nobody there, and is used all the same."""
     home = home_of(release)

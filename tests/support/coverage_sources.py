@@ -1,7 +1,9 @@
-"""A plugin of coverage's: only the process that begins a suite looks for files never imported.
+"""A plugin of coverage's that leaves out what processes that others begin would do in vain.
 
-With ``source`` every process that is measured does so as it ends, thousands of them in a suite,
-and that is most of what saving takes it.
+There are thousands of them in a suite. With ``source`` every process that is measured looks for
+files never imported as it ends, and one that was forked saves all that its ancestors have run: that
+is most of what saving takes it. Here the process that begins a suite alone does the first, and each
+saves what it has run itself.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coverage import CoveragePlugin
+from coverage import Coverage, CoveragePlugin
 
 if TYPE_CHECKING:
     from coverage.plugin_support import Plugins
@@ -32,3 +34,16 @@ class Sources(CoveragePlugin):
 def coverage_init(reg: Plugins, _options: object) -> None:
     """Add the plugin: coverage calls this in every process that it measures."""
     reg.add_configurer(Sources())
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _forget() -> None:
+    """Drop what has been collected up to the fork: the parent saves that.
+
+    Coverage itself can only begin anew, which is as dear as its patch of fork. Emptied in place:
+    what the functions that run now go on to do is added to the same sets.
+    """
+    measuring = Coverage.current()
+    if measuring is not None and measuring._collector is not None:
+        for lines in measuring._collector.data.values():
+            lines.clear()

@@ -18,6 +18,10 @@ SOURCES = Path(__file__).parents[1] / "jars"
 RELEASE = "11"
 """The class files' Java release: the oldest one that every JDK since 11 can still write."""
 
+SHORT_RUN = ("-J-XX:TieredStopAtLevel=1", "-J-XX:+UseSerialGC")
+"""For the compiler's own JVM: it takes 2 s of processor time in place of 4, most of it compiling
+itself."""
+
 
 def jar_name(source: Path) -> str:
     """Return the JAR's file name for a Java source: StreamingTest.java → streaming-test.jar."""
@@ -42,7 +46,7 @@ def build(directory: Path, sources: list[Path], release: str = RELEASE) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as classes:
         subprocess.run(
-            ["javac", "-nowarn", "--release", release, "-d", classes]
+            ["javac", *SHORT_RUN, "-nowarn", "--release", release, "-d", classes]
             + [str(source) for source in sources],
             check=True,
             stdin=subprocess.DEVNULL,

@@ -30,25 +30,24 @@ def processes(base: Path) -> list[str]:
     source of a mount in its namespace lies there. A pause process has none of these but its
     command line, and not even that before it has become one: it counts when its parent has gone.
     """
-    needle = os.fsencode(base)
-    found = []
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdigit() and int(directory.name) != os.getpid():
-            try:
-                used = _uses(directory, needle)
-                words = (
-                    (directory / "cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode(errors="replace")
-                )
-                name = (directory / "comm").read_text(errors="replace").strip()
-                if name == NAME and not words.startswith(NAME) and _parent(directory) == 1:
-                    used = "an unfinished pause process"
-            except OSError:
+    needle, found = os.fsencode(base), []
+    own = (os.getpid(), os.readlink(b"/proc/self/ns/mnt"))
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if pid == own[0]:
+            continue
+        place = b"/proc/%d" % pid
+        try:
+            used = _uses(place, needle, own[1])
+            name = _read(place + b"/comm").decode(errors="replace").strip()
+            if not used and name != NAME:
                 continue
-            if used:
-                found.append(f"process {directory.name} {name} ({used}): {words[:200]}")
+            words = _read(place + b"/cmdline").replace(b"\0", b" ").decode(errors="replace")
+            if name == NAME and not words.startswith(NAME) and _parent(place) == 1:
+                used = "an unfinished pause process"
+        except OSError:
+            continue
+        if used:
+            found.append(f"process {pid} {name} ({used}): {words[:200]}")
     return found
 
 
@@ -64,9 +63,12 @@ def staying(base: Path, patience_s: float = KILL_S) -> list[str]:
 def lasting(look: Callable[[], list[str]], patience_s: float = KILL_S) -> list[str]:
     """Return what ``look`` finds: nothing, or what is still there after ``patience_s`` seconds."""
     until_s = time.monotonic() + scaled(patience_s)
-    while (lines := look()) and time.monotonic() < until_s:
-        time.sleep(0.02)
-    return lines
+    while True:
+        began_s = time.monotonic()
+        if not (lines := look()) or (now_s := time.monotonic()) > until_s:
+            return lines
+        # What is to end needs the processor as well.
+        time.sleep(max(0.02, now_s - began_s))
 
 
 def kill(base: Path) -> None:
@@ -82,23 +84,34 @@ def kill(base: Path) -> None:
         time.sleep(0.05)
 
 
-def _parent(directory: Path) -> int:
-    return int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+def _parent(place: bytes) -> int:
+    return int(_read(place + b"/stat").rpartition(b")")[2].split()[1])
 
 
-def _uses(directory: Path, needle: bytes) -> str:
+def _uses(place: bytes, needle: bytes, own_mounts: bytes) -> str:
+    # Without Path: each test looks at all processes, and most of that would be to make paths.
     for name in ("cmdline", "environ"):
-        if needle in (directory / name).read_bytes():
+        if needle in _read(b"%b/%b" % (place, name.encode())):
             return name
-    for link in (directory / "cwd", *(directory / "fd").iterdir()):
-        if needle in os.fsencode(os.readlink(link)):
-            return "cwd" if link.name == "cwd" else f"fd {link.name}"
-    own = Path("/proc/self/ns/mnt").readlink()
-    if (directory / "ns/mnt").readlink() != own and needle in (
-        directory / "mountinfo"
-    ).read_bytes():
+    if needle in os.readlink(place + b"/cwd"):
+        return "cwd"
+    for descriptor in os.listdir(place + b"/fd"):
+        if needle in os.readlink(b"%b/fd/%b" % (place, descriptor)):
+            return f"fd {descriptor.decode()}"
+    if os.readlink(place + b"/ns/mnt") != own_mounts and needle in _read(place + b"/mountinfo"):
         return "mounts"
     return ""
+
+
+def _read(path: bytes) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(file, 1 << 16):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(file)
 
 
 def mounts(base: Path) -> list[str]:

@@ -21,6 +21,10 @@ DATA = Path(__file__).parents[1] / "data"
 VERSIONS = sorted(DATA.glob("v[0-9]*"), key=lambda path: int(path.name[1:]))
 
 
+DONE = {"message": {"type": "done", "seq": 0}, "descriptors": 0}
+"""The answer to a request that no earlier version has known."""
+
+
 def sleeper() -> subprocess.Popen[bytes]:
     """Start a process that stands for a container's."""
     return subprocess.Popen(["/bin/sleep", "1000"], stdin=subprocess.DEVNULL)
@@ -117,7 +121,7 @@ class Replay:
             while packet := await self._receive(client):
                 request = json.loads(packet)
                 self.requests.append(request["type"])
-                for line in self._answers[request["type"]]:
+                for line in self._answers.get(request["type"], [DONE]):
                     await self._send(client, line, request.get("seq"))
                     if line["message"]["type"] == "exited":
                         return

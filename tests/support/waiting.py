@@ -42,14 +42,17 @@ def wait_for(
     """Call ``probe`` until what it returns is true, and return that.
 
     Raises AssertionError naming ``what`` and the last value when ``timeout_s``, scaled, have
-    passed.
+    passed. Between two calls there are ``pause_s``, and no less than the first of them took: a
+    probe that runs a program would keep a processor busy otherwise.
     """
     limit_s = scaled(timeout_s)
     deadline = time.monotonic() + limit_s
     while True:
+        began = time.monotonic()
         value = probe()
         if value:
             return value
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise AssertionError(f"waited {limit_s:g} s for {what}; last seen: {value!r}")
-        time.sleep(pause_s)
+        time.sleep(max(pause_s, now - began))

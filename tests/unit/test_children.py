@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from milo.task.ladder import StopLadder
 from milo.task.oci import crun
 from milo.task.oci.crun import Crun
 from milo.task.oci.non_child import NonChildProcess, reopen_pipe
+from milo.task.oci.pause import MS_BIND, MS_REMOUNT
 from tests.support.log_rig import descriptors
 
 
@@ -297,6 +301,67 @@ async def test_crun_that_is_missing_or_no_program(tmp_path: Path) -> None:
             await runtime.run("create", ["/nonexistent/crun"])
         with pytest.raises(CrunError, match=r"not started.*Permission denied"):
             await runtime.run("create", [str(tmp_path / "text")])
+
+
+async def test_crun_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
+    """By its own path, whatever it was executed by."""
+    program = tmp_path / "crun"
+    program.write_bytes(b"\x7fELF and nothing more")
+    program.chmod(0o755)
+    async with reaping() as reaper:
+        before = descriptors()
+        for placement in (None, Placement(_own_oom_score())):
+            with pytest.raises(CrunError, match=rf"not started.*{program}: Exec format error"):
+                await Crun(reaper, str(tmp_path / "log")).run(
+                    "create", [str(program)], placement=placement
+                )
+        assert descriptors() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("placed", [False, True])
+async def test_nobody_writes_to_crun_by_a_process_of_it(tmp_path: Path, placed: bool) -> None:
+    """Whoever holds its /proc/PID/exe has no way to the file, after its end neither.
+
+    That was CVE-2019-5736. The kernel alone refuses it only as long as it is executed.
+    """
+    program, pid, end = tmp_path / "crun", tmp_path / "pid", tmp_path / "end"
+    shutil.copy(shutil.which("sh") or "/bin/sh", program)
+    os.mkfifo(end)
+    argv = [str(program), "-c", f"echo $$ >{pid}.new; mv {pid}.new {pid}; read x <{end}"]
+    placement = Placement(_own_oom_score()) if placed else None
+    run = Crun(reaper := Reaper(reap_all=False), str(tmp_path / "log")).run
+    async with reaper.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run, "start", argv, placement=placement))
+        with trio.fail_after(10):
+            while not pid.exists():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        held = os.open(f"/proc/{pid.read_text().strip()}/exe", os.O_PATH)
+        end.write_text("\n")
+    way = f"/proc/self/fd/{held}"
+    assert os.path.samefile(way, program)
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.open(way, os.O_WRONLY)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(None, way.encode(), None, MS_REMOUNT | MS_BIND, None) == -1
+    assert ctypes.get_errno() == errno.EINVAL
+    os.close(held)
+    program.write_bytes(b"")  # by its own path it can be
+
+
+async def test_crun_runs_where_there_is_no_such_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before Linux 5.12 and without the right to mount: it then protects itself."""
+
+    def refuse(path: str) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(crun, "read_only_clone", refuse)
+    async with reaping() as reaper:
+        await Crun(reaper, str(tmp_path / "log")).run("start", ["/bin/true"])
+        with pytest.raises(CrunError, match="exit code 1"):
+            await Crun(reaper, str(tmp_path / "log")).run("start", ["/bin/false"])
 
 
 async def test_crun_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import trio.testing
 from milo.core import records
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.report import ExitResult, TaskEvent, TaskState
-from milo.host import registry
+from milo.host import follower, registry, rush
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
 from milo.host.state_store import StateStore
@@ -72,10 +72,12 @@ def scene() -> Iterator[Scene]:
 
 
 @asynccontextmanager
-async def followed(scene: Scene, *, answering: bool = True) -> AsyncIterator[trio.CancelScope]:
+async def followed(
+    scene: Scene, *, answering: bool = True, replay: Replay | None = None
+) -> AsyncIterator[trio.CancelScope]:
     """Recover the task; cancelling the scope that is given ends its connection.
 
-    Without ``answering`` its process has ended before.
+    Without ``answering`` its process has ended before; ``replay`` is who plays it.
     """
     spawner = SpawnerClient()
     scene.registry = Registry(spawner, environ={})
@@ -86,7 +88,7 @@ async def followed(scene: Scene, *, answering: bool = True) -> AsyncIterator[tri
             nursery.start_soon(scene.collect)
             connection = trio.CancelScope()
             if answering:
-                connection = await nursery.start(serve, scene.past)
+                connection = await nursery.start(serve, scene.past, replay)
             await scene.registry.recover(scene.past.task_id, scene.past.handle)
             with trio.fail_after(30):
                 yield connection
@@ -108,12 +110,14 @@ async def left_alone(scene: Scene, *, driver_lives: bool) -> AsyncIterator[None]
 
 
 async def serve(
-    past: PastTask, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+    past: PastTask,
+    replay: Replay | None = None,
+    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be the task process for one connection."""
     (past.state_dir / records.CONTROL_SOCKET).unlink(missing_ok=True)
     async with trio.open_nursery() as nursery:
-        await nursery.start(Replay(past).run)
+        await nursery.start((replay or Replay(past)).run)
         task_status.started(nursery.cancel_scope)
 
 
@@ -126,6 +130,77 @@ async def test_a_lost_connection_is_made_again(scene: Scene) -> None:
         result = await scene.registry.wait(scene.past.task_id)
         assert result == ExitResult(exit_code=143)
         assert "stopped as asked" in result.message
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task is a rush."""
+    monkeypatch.setattr(rush, "FEW", 0)
+
+
+@pytest.mark.usefixtures("crowd")
+async def test_a_task_that_is_kept_is_recovered_before_it_is_provided_for(scene: Scene) -> None:
+    """Its last driver's spawner has what a successor needs: the agent, with many, need not wait."""
+    replay = Replay(scene.past, keeper=1)
+    async with followed(scene, replay=replay):
+        assert replay.requests == ["hello"]
+        while replay.requests != ["hello", "descriptors", "keep"]:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        task = scene.registry._tasks[scene.past.task_id]
+        while not task.descriptors._kept or task.connection.require().keeper == 1:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("crowd")
+@pytest.mark.parametrize("keeper", [None, 0])
+async def test_a_task_that_nobody_keeps_is_provided_for_at_once(
+    scene: Scene, keeper: int | None
+) -> None:
+    """As one that an older Milo has started, or whose keeper was killed."""
+    replay = Replay(scene.past, keeper=keeper)
+    async with followed(scene, replay=replay):
+        assert replay.requests[:2] == ["hello", "descriptors"]
+        assert scene.registry._tasks[scene.past.task_id].descriptors._kept
+
+
+async def test_one_that_does_not_give_its_descriptors_holds_up_no_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn ends, and it is asked again until it has given them."""
+    monkeypatch.setattr(follower, "TURN_S", 0.01)
+    replay = Replay(scene.past, keeper=1)
+    answer, replay._answers["descriptors"] = replay._answers["descriptors"], []
+    async with followed(scene, replay=replay):
+        while "descriptors" not in replay.requests:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        replay._answers["descriptors"] = answer
+        task = scene.registry._tasks[scene.past.task_id]
+        while not task.descriptors._kept:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        async with scene.registry._follower._providing:
+            pass
+
+
+async def test_statistics_begin_after_a_rush(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a thousand tasks the samples alone would keep the driver from answering."""
+    taken: list[str] = []
+    over = trio.Event()
+
+    async def follow_usage(task_id: str, *_: object, keep: object) -> AsyncIterator[None]:
+        taken.append(task_id)
+        yield None
+
+    monkeypatch.setattr(registry, "follow_usage", follow_usage)
+    async with followed(scene), trio.open_nursery() as nursery:
+        monkeypatch.setattr(scene.registry._rush, "over", over.wait)
+        samples = scene.registry.stats(scene.past.task_id, 1.0)
+        nursery.start_soon(anext, samples)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not taken
+        over.set()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert taken == [scene.past.task_id]
+        await samples.aclose()
 
 
 async def test_an_exit_that_was_only_written_is_told(scene: Scene) -> None:

@@ -33,7 +33,7 @@ from milo.host.managed import ENDING_PATIENCE_S, PATIENCE_S, ManagedTask
 from milo.host.programs import ChangeableProgramError, find_program, helper, trusted_crun
 from milo.host.registry import Registry
 from milo.host.spawner_client import SpawnerClient
-from milo.host.state_store import SWEPT, StateStore
+from milo.host.state_store import NAMES_A_SWEEP, SWEPT, StateStore
 from milo.host.stats.usage import Ticks, follow_usage
 from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses, end_silent
@@ -182,7 +182,7 @@ def test_exit_records_of_allocations_that_are_gone_are_swept(tmp_path: Path) -> 
         task = TaskRecord("a/t/1", "t", "a", "/nonexistent", supervisor=process)
         (paths[name] / records.TASK_FILE).write_bytes(records.encode(task))
     (Path(store.root) / "something-else").mkdir()
-    store.sweep({str(paths["living"])})
+    store.sweep(lambda: {str(paths["living"])})
     left = {name for name, path in paths.items() if path.exists()}
     assert left == {"there", "living", "task", "ending", "broken"}
 
@@ -200,9 +200,44 @@ def test_a_sweep_is_short_however_much_is_kept(tmp_path: Path) -> None:
     there.rmdir()
     left = [count]
     while left[-1]:
-        store.sweep(set())
+        store.sweep(set)
         left.append(len(list(store.directories())))
     assert left == [count, 2 * SWEPT, SWEPT, 0]
+
+
+def test_a_sweep_does_not_look_for_all_tasks_each_time(tmp_path: Path) -> None:
+    """With a thousand that run, it would take longer than all else at the end of one."""
+    store = StateStore(str(tmp_path))
+    living = {store.task_dir(str(number)) for number in range(10 * NAMES_A_SWEEP)}
+    found: list[int] = []
+
+    def claimed() -> set[str]:
+        found.append(len(living))
+        return living
+
+    for _ in range(30):
+        store.sweep(claimed)
+    assert len(found) == 3
+    living.clear()
+    for _ in range(30):
+        store.sweep(claimed)
+    assert len(found) > 20
+
+
+def test_a_sweep_removes_nothing_that_was_claimed_since_it_was_found(tmp_path: Path) -> None:
+    """As by the start of a task whose id was there before."""
+    store = StateStore(str(tmp_path / "state"))
+    claimed: set[str] = set()
+    for number in range(SWEPT + 1):
+        launch = make_launch(tmp_path, f"task{number}")
+        store.make(launch)
+        record = ExitRecord(exit_code=0, alloc_dir=str(tmp_path / "gone"))
+        store.write_exit(launch.state_dir, record)
+    store.sweep(lambda: claimed)
+    claimed.update(store.directories())
+    assert len(claimed) == 1
+    store.sweep(lambda: claimed)
+    assert set(store.directories()) == claimed
 
 
 # ---- health ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from milo.host.follower import Follower
 from milo.host.kept_descriptors import KeptDescriptors
 from milo.host.leftovers.removal import Leftovers
 from milo.host.managed import ManagedTask
+from milo.host.rush import Rush
 from milo.host.spawner_client import SpawnerClient
 from milo.host.task_client import TaskClient
 from milo.host.task_processes import TaskProcesses
@@ -181,7 +182,7 @@ async def test_what_a_successor_gets_is_what_came_last() -> None:
     await task.fetch_descriptors()
     processes = Processes()
     leftovers = mock.AsyncMock(Leftovers)
-    follower = Follower(cast(TaskProcesses, processes), leftovers, lambda *_: None)
+    follower = Follower(cast(TaskProcesses, processes), leftovers, lambda *_: None, Rush())
     task.take(control.Started(ProcessId(0, 0), "", "", 0.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follower.follow, task)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from milo.core.records import CONTROL_SOCKET, EXIT_FILE
+from milo.core.records import CONTROL_SOCKET, EXIT_FILE, TASK_FILE, ProcessId, TaskRecord, encode
 from milo.core.spawning import RUN_KEPT, adopt_mode, adopted_names, is_kept
-from milo.files import take_lock
+from milo.files import take_lock, write_file
+from milo.proc import this_process
 from milo.spawner import _Server
 from milo.task import kept_tasks
 from milo.task.keeper import Keeper, listed
@@ -22,6 +23,16 @@ from milo.unix_sockets import listen, passing
 from tests.support.log_rig import descriptors
 
 NAMES = ("stdout.pipe", "stdout.fifo")
+GONE = ProcessId(pid=2**22 - 1, start_ticks=1)
+"""Of a process that there is not."""
+
+
+def write_record(
+    state_dir: Path, supervisor: ProcessId, container: ProcessId | None = None
+) -> None:
+    """Write what the task process ``supervisor`` does once it has opened the streams."""
+    record = TaskRecord("id", "name", "alloc", "/alloc", supervisor, container)
+    write_file(str(state_dir / TASK_FILE), encode(record))
 
 
 class Forks:
@@ -279,7 +290,7 @@ def test_a_task_whose_directory_is_gone_has_none(tmp_path: Path, forks: Forks) -
 def test_of_two_keepers_one_forks(
     tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock decides, and the other lets go once it has waited long enough."""
+    """The lock decides, and the other lets go once that successor serves the task."""
     first, second = Keeping(forks), Keeping(forks)
     process = Process(tmp_path, first)
     process.begin()
@@ -296,10 +307,54 @@ def test_of_two_keepers_one_forks(
     hear(second)
     assert len(forks.modes) == 1 and second and second.patience_s is not None
     monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
+    second.attempt()  # the successor has not opened anything yet
+    assert second and second.patience_s == kept_tasks.LOOK_S
+    write_record(tmp_path, supervisor=this_process())
+    monkeypatch.setattr(kept_tasks, "LOOK_S", 0.0)
     second.attempt()
     assert not second and second.patience_s is None and len(forks.modes) == 1
     forks.channels[0].send(b"release")
     hear(first)
+
+
+def test_a_lock_that_is_held_for_long_costs_nothing(
+    tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody else serves the task, and its application runs, all is kept."""
+    monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(kept_tasks, "LOCK_PATIENCE_S", 0.0)
+    monkeypatch.setattr(kept_tasks, "LOOK_S", 0.0)
+    kept, process = begun(tmp_path, forks)
+    write_record(tmp_path, supervisor=GONE, container=this_process())
+    foreign = os.dup(process.fds[0])
+    process.die()
+    hear(kept)
+    kept.attempt()
+    assert kept and not forks.modes
+    os.close(foreign)
+    kept.attempt()
+    assert forks.modes == ["adopt:lock,stdout.pipe,stdout.fifo"]
+    forks.channels[0].send(b"release")
+    hear(kept)
+
+
+def test_a_lock_of_an_application_that_has_ended(
+    tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it may still be about to take in the rest of its output, but not for ever."""
+    monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(kept_tasks, "LOOK_S", 0.0)
+    kept, process = begun(tmp_path, forks)
+    write_record(tmp_path, supervisor=GONE, container=GONE)
+    foreign = os.dup(process.fds[0])
+    process.die()
+    hear(kept)
+    kept.attempt()
+    assert kept
+    monkeypatch.setattr(kept_tasks, "LOCK_PATIENCE_S", 0.0)
+    kept.attempt()
+    assert not kept and not forks.modes
+    os.close(foreign)
 
 
 def test_a_lock_may_outlive_its_socket(tmp_path: Path, forks: Forks) -> None:

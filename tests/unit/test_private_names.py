@@ -76,7 +76,8 @@ async def insides() -> dict[str, dict[str, tuple[object, str]]]:
             "protocol.Stream": (stream, "id connection closable send_data"),
             "server.Stream": (
                 call,
-                "_stream send_initial_metadata _send_message_done _send_trailing_metadata_done",
+                "_stream send_initial_metadata _send_initial_metadata_done _send_message_done"
+                " _send_trailing_metadata_done",
             ),
             "Handler": (Handler, "_replace"),
             "Configuration": (protocol.config, "_keepalive_time"),

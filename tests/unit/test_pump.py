@@ -507,7 +507,8 @@ async def test_drop_never_lets_the_application_wait(
     tmp_path: Path, autojump_clock: Any, trouble: str
 ) -> None:
     """With "drop" there is always room; the latest output is kept and the rest counted."""
-    rig = Rig(tmp_path, DROP)
+    rig = Rig(tmp_path)
+    rig.pump.use(DROP)  # as a task does, whose pumps are there before its options are known
     if trouble != "no reader yet":
         rig.open_reader()
     written = 0

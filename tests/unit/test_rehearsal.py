@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 LEAVES_NOTHING = """
 import os, signal, threading
 from milo.proc import open_descriptors
@@ -55,34 +57,47 @@ print(*sorted({"/".join(code.co_filename.split("/")[-2:]) for code in calls}))
 
 FEWER_COPIES = """
 import os, resource, sys
+import trio
 from milo.core.config.plugin_options import PluginOptions
 from milo.core.config.task_options import parse_task_options
 from milo.core.launch import Launch
 from milo.proc import open_descriptors
+from milo.task import rehearsal
 from milo.task.oci import privileges
-from milo.task.rehearsal import rehearse, rehearse_preparation
+from milo.task.root import rootfs
 
 launch = Launch("id", "app", "alloc", "/alloc", "/out", "/err", state_dir="/state",
                 crun_path="/crun", javas=(), plugin=PluginOptions())
-rehearse()
+rehearsal.rehearse()
 
-def copies(rehearsed):
+def confine():
+    privileges.confine(launch, parse_task_options({}, launch.plugin))
+
+def view():
+    rootfs.view_host((), recursive=True)
+
+def use():
+    trio.run(rehearsal._use_trio)
+
+def copies(work, rehearse):
     reader, writer = os.pipe()
     if os.fork() == 0:
         before = open_descriptors()
-        if rehearsed:
-            rehearse_preparation()
+        if rehearse is not None:
+            rehearse()
         assert open_descriptors() == before
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        privileges.confine(launch, parse_task_options({}, launch.plugin))
+        work()
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
         os.write(writer, str(faults).encode())
         os._exit(0)
     os.close(writer)
     return int(os.read(reader, 100))
 
-copies(False)
-print(copies(False), copies(True))
+work = {"confine": confine, "view": view, "use": use}[sys.argv[1]]
+rehearse = getattr(rehearsal, sys.argv[2])
+copies(work, None)
+print(copies(work, None), copies(work, rehearse))
 """
 
 
@@ -106,7 +121,15 @@ def test_a_task_process_need_not_look_at_types_and_codecs() -> None:
     assert not first & set(run(MADE_BEFORE, "rehearsed").split())
 
 
-def test_a_preparer_that_waits_copies_pages_ahead() -> None:
+@pytest.mark.parametrize(
+    ("work", "rehearsal"),
+    [
+        ("confine", "rehearse_preparation"),
+        ("view", "rehearse_preparation"),
+        ("use", "rehearse_task"),
+    ],
+)
+def test_who_waits_for_a_task_copies_pages_ahead(work: str, rehearsal: str) -> None:
     """What it does for its task then writes to few that are the spawner's still."""
-    cold, rehearsed = map(int, run(FEWER_COPIES).split())
+    cold, rehearsed = map(int, run(FEWER_COPIES, work, rehearsal).split())
     assert rehearsed < cold / 2

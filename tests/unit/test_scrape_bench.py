@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.bench import scrape_bench
-from tests.bench.report import COMPARISON, kept
-from tests.bench.scrape_bench import HEADING, Cost, put, section
+from tests.bench.report import COMPARISON, SCRAPES, kept, put
+from tests.bench.scrape_bench import Cost, section
 
 PAGE = f"# Benchmarks\n\n## Memory\n\nfigures\n{COMPARISON}\ncompared\n"
 
@@ -22,8 +22,9 @@ def test_a_target_is_met_or_missed(scraped: float, verdict: str) -> None:
 
 def test_the_section_has_its_place_at_the_end() -> None:
     """It replaces itself alone, and the other benches keep it."""
-    once = put(PAGE, f"{HEADING}\n\nfirst\n")
-    assert once == f"{PAGE}\n{HEADING}\n\nfirst\n"
-    assert put(once, f"{HEADING}\n\nsecond\n") == f"{PAGE}\n{HEADING}\n\nsecond\n"
+    once = put(PAGE, SCRAPES, f"{SCRAPES}\nfirst\n")
+    assert once == f"{PAGE}{SCRAPES}\nfirst\n"
+    assert put(once, SCRAPES, f"{SCRAPES}\nsecond\n") == f"{PAGE}{SCRAPES}\nsecond\n"
     assert kept(once) == once[once.index(COMPARISON) :]
+    assert section(Cost(100, [1.0], [1.1], 1, 0.1), 0.5).startswith(f"{SCRAPES.lstrip()}\nKept")
     assert scrape_bench.MOST_PERCENT == 1

@@ -94,7 +94,7 @@ def test_pictures_have_words(pages: dict[str, Page]) -> None:
 def test_the_first_page_has_its_figures(site: Path) -> None:
     """Its charts, a recorded terminal and the drawing of the processes are in the page itself.
 
-    Three charts compare with the java driver; one of first and second starts is there if those
+    Three charts compare with Nomad's drivers; one of first and second starts is there if those
     were measured.
     """
     text = (site / "index.html").read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench import report, startup_report
 
-COMPARED = "\n## Against Nomad's java driver\n\n| | `java` |\n"
+COMPARED = f"{report.COMPARISON}\n| | `java` |\n"
 PAGE = f"# Benchmarks\n\n## Memory\n\nfigures\n{COMPARED}"
 MIB = 1 << 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,26 @@ async def test_both_streams_arrive_whole(tmp_path: Path) -> None:
         assert os.read(fd, 100) == b""  # the end of file, for both
         os.close(fd)
     assert descriptors() == before
+
+
+async def test_streams_do_as_the_job_wants_later(tmp_path: Path, autojump_clock: Any) -> None:
+    """Both are there before that is known: here nobody reads, and output is to be dropped."""
+    launch = make_launch(tmp_path)
+    both = Streams.open(launch, PumpPolicy(), Told(tmp_path).journal)
+    both.use(PumpPolicy(drop_when_full=True))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(both.run)
+        for end in (both.container_stdout, both.container_stderr):
+            os.set_blocking(end, False)
+            written = 0
+            while written < 4 << 20:
+                with contextlib.suppress(BlockingIOError):
+                    written += os.write(end, bytes(4096))
+                    continue
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert all(counters.bytes_dropped for counters in both.counters())
+    both.close()
 
 
 async def test_disabled_log_collection_needs_no_pump(tmp_path: Path) -> None:

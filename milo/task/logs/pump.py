@@ -124,6 +124,10 @@ class Pump:
         self._source_poll = select.poll()
         self._source_poll.register(source_fd, select.POLLIN)
 
+    def use(self, policy: PumpPolicy) -> None:
+        """Keep to another policy; before `run`."""
+        self._watch = Watch(self.name, policy)
+
     @property
     def counters(self) -> PumpCounters:
         """What has passed so far. To be asked for before the descriptors are closed."""

@@ -147,6 +147,11 @@ class Streams:
         self._begin(name, source, container_end, sink, policy)
         return container_end
 
+    def use(self, policy: PumpPolicy) -> None:
+        """Have the pumps, which do not run yet, keep to another policy."""
+        for stream in self._streams:
+            stream.pump.use(policy)
+
     def print_first(self, text: str) -> None:
         """Put a line on stderr before the container is there to print anything."""
         with contextlib.suppress(OSError):

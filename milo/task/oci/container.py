@@ -82,15 +82,17 @@ async def create(
             cgroup_path=bundle.cgroup_path,
             started_at_s=time.time(),
         )
-        mount_check.verify(child.pid)
         cgroup_placement.settle(child.pid, placement, launch.resources.cpuset_cpus)
         if pause is not None:
             cgroup_placement.join(pause.pid, bundle.cgroup_path)
             cgroup_placement.settle(pause.pid, placement)
-            await pause.hand_over(child.pid)
+            await pause.order(child.pid)  # what follows goes on beside that
+        mount_check.verify(child.pid)
         cgroup_placement.leave_cpuset(bundle.cgroup_path, placement)
         shares = launch.resources.cpu_shares
         cgroup_placement.weigh(shares, bundle.cgroup_path, launch.cgroup_parent)
+        if pause is not None:
+            await pause.ready()
     except BaseException:
         with trio.CancelScope(shield=True):
             if child is not None:

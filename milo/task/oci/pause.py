@@ -132,27 +132,40 @@ class PauseProcess:
         """The host's number of it."""
         return self._child.pid
 
-    async def hand_over(self, process: int) -> None:
+    async def order(self, process: int) -> None:
         """Have it wait for the end of ``process``, the container's first, and for nothing else.
 
-        It has to be in the container's cgroup by now, the root of which it sees afterwards.
+        It has to be in the container's cgroup by now, the root of which it sees afterwards. It
+        takes 2 ms until it does; `ready` says when.
 
         Raises:
-            PauseProcessError: it has failed or ended, and the container with it.
+            PauseProcessError: it has ended, and the container with it.
         """
         assert self._sock is not None
         pidfds: list[int] = []
         with contextlib.suppress(OSError):  # Linux before 5.3: `end` ends it, or the cgroup's end
             pidfds.append(os.pidfd_open(process))
-        answer = b""
         try:
-            with trio.move_on_after(TIMEOUT_S) as scope:
-                await self._sock.sendmsg([b"go"], passing(pidfds))
-                answer = await self._sock.recv(4096)
+            await self._sock.sendmsg([b"go"], passing(pidfds))  # the first there is: it has room
         except OSError as exc:
             raise PauseProcessError(f"it has ended: {exc.strerror}") from exc
         finally:
             close_all(pidfds)
+        self._waits = bool(pidfds)
+
+    async def ready(self) -> None:
+        """Return once it does what `order` has asked for; before anything of the task runs.
+
+        Raises:
+            PauseProcessError: it has failed or ended, and the container with it.
+        """
+        assert self._sock is not None
+        answer = b""
+        try:
+            with trio.move_on_after(TIMEOUT_S) as scope:
+                answer = await self._sock.recv(4096)
+        except OSError as exc:
+            raise PauseProcessError(f"it has ended: {exc.strerror}") from exc
         if scope.cancelled_caught:
             raise PauseProcessError(f"no answer in {TIMEOUT_S:g} s")
         if answer:
@@ -160,7 +173,6 @@ class PauseProcess:
         self._reaper.reap()
         if self._child.status is not None:
             raise PauseProcessError(f"it has ended: {self._child.status}")
-        self._waits = bool(pidfds)
         self._let_go()
 
     def kill(self) -> None:
