@@ -126,7 +126,7 @@ def mount_memory(target: str, size_bytes: int) -> None:
     _checked(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", flags, words))
 
 
-def read_only_clone(path: str) -> int:
+def read_only_mount(path: str) -> int:
     """Return a descriptor of what ``path`` names, on a read-only mount of its own; open_tree(2).
 
     Nobody can write by that mount, nor make it writable, since it is in no mount namespace. It ends
@@ -136,16 +136,17 @@ def read_only_clone(path: str) -> int:
         OSError: there is no such file, no right to mount, or no Linux 5.12.
     """
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC
-    fd = _syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
+    clone = _syscall(SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
     try:
         # struct mount_attr: set, clear, propagation, user namespace.
         attributes = struct.pack("=4Q", MOUNT_ATTR_RDONLY, 0, 0, 0)
         size = ctypes.c_size_t(len(attributes))
-        _syscall(SYS_MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH, attributes, size)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+        _syscall(SYS_MOUNT_SETATTR, clone, b"", AT_EMPTY_PATH, attributes, size)
+        return proc.reopen(clone, os.O_PATH)
+    finally:
+        # Until here the mount is in a namespace that the kernel made for this descriptor, where it
+        # could be made writable by who has CAP_SYS_ADMIN and finds a process that executes there.
+        os.close(clone)
 
 
 def _syscall(number: int, *arguments: object) -> int:

@@ -34,6 +34,8 @@ from milo.wire.hashicorp.nomad.plugins.shared.structs import RecoverableError
 
 log = logging.getLogger(__name__)
 
+MAX_MESSAGE_CHARS: Final = 8 * 1024
+"""Of a status; as many as a task process may say at once."""
 CANCELLED_WITHIN_S: Final = 10
 """How long a call that the client has ended waits to be cancelled: some turns of the event loop."""
 
@@ -140,7 +142,12 @@ def _handler(
 
 async def _message(stream: AnyStream, name: str) -> Any:
     """Return the one message of the call ``name``."""
-    message = await stream.recv_message()
+    try:
+        message = await stream.recv_message()
+    except (ValueError, EOFError, OverflowError) as exc:
+        raise GRPCError(
+            Status.INVALID_ARGUMENT, f"Invalid value for {name}: it cannot be decoded ({exc})"
+        ) from exc
     if message is None:
         raise GRPCError(Status.INVALID_ARGUMENT, f"{name} came without its message")
     return message
@@ -166,7 +173,7 @@ def contained(name: str) -> Iterator[None]:
             raise status_error(expected) from error
         log.exception("%s failed unexpectedly", name)
         text = f"Error: Unexpected failure in {name}: {type(error).__name__}: {error}"
-        raise GRPCError(Status.INTERNAL, printable(text)) from error
+        raise GRPCError(Status.INTERNAL, _bounded(text)) from error
 
 
 def _first_milo_error(error: BaseException) -> MiloError | None:
@@ -191,7 +198,16 @@ def status_error(error: MiloError) -> GRPCError:
         status = Status.NOT_FOUND
     elif isinstance(error, ConfigError):
         status = Status.INVALID_ARGUMENT
-    return GRPCError(status, printable(str(error)), RecoverableError(recoverable=error.recoverable))
+    return GRPCError(status, _bounded(str(error)), RecoverableError(recoverable=error.recoverable))
+
+
+def _bounded(text: str) -> str:
+    """Return ``text`` as a status's message may be, which is a header field.
+
+    To encode one takes time by the square of its length: of 140 KB, an id's say, 10 s (measured).
+    """
+    text = printable(text)
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 class StatusDetails(StatusDetailsCodecBase):

@@ -14,6 +14,8 @@ VARINT: Final = 0
 FIXED64: Final = 1
 BYTES: Final = 2
 """Of what kind a field's value is: the lowest three bits of its tag, behind the field's number."""
+_GROUP: Final = 3
+_GROUP_END: Final = 4
 _FIXED_BYTES: Final = {FIXED64: 8, 5: 4}
 
 _DOUBLE = struct.Struct("<Bd")
@@ -88,12 +90,35 @@ def each_field(data: bytes) -> Iterator[tuple[int, Any]]:
             length, at = _number_at(data, at)
         elif kind in _FIXED_BYTES:
             length = _FIXED_BYTES[kind]
+        elif kind == _GROUP:
+            at = _behind_group(data, at, tag)
+            continue
         else:
             raise ValueError(f"a field of the unknown kind {kind}")
         if length > end - at:
             raise EOFError("a message ends in the middle of a field")
         yield tag, data[at : at + length]
         at += length
+
+
+def _behind_group(data: bytes, at: int, tag: int) -> int:
+    """Return where a group ends that has begun with ``tag`` before ``at``: nobody reads one."""
+    open_tags = [tag]
+    while open_tags:
+        tag, at = _number_at(data, at)
+        kind = tag & 7
+        if kind == VARINT:
+            _, at = _number_at(data, at)
+        elif kind == BYTES:
+            length, at = _number_at(data, at)
+            at += length
+        elif kind in _FIXED_BYTES:
+            at += _FIXED_BYTES[kind]
+        elif kind == _GROUP:
+            open_tags.append(tag)
+        elif kind != _GROUP_END or tag >> 3 != open_tags.pop() >> 3:
+            raise ValueError("a group that does not end where it has to")
+    return at
 
 
 def signed(value: int) -> int:

@@ -38,6 +38,7 @@ from milo.task.keeper import Keeper
 from milo.task.logs.idle_wait import IdleWait
 from milo.task.logs.streams import Takeover
 from milo.task.oci.container import remove
+from milo.task.oci.unwritable import executable
 from milo.task.preparer import Preparer, read_launch, read_record
 from milo.task.rehearsal import rehearse_preparation, rehearse_task
 from milo.task.supervisor import Supervisor
@@ -118,6 +119,8 @@ def main(order: Order, channel: socket.socket, preparer: Preparer | None = None)
             start = preparer or Preparer.fork()
             start.ask(state_dir)
         launch = read_launch(state_dir)
+        if isinstance(start, Preparer):
+            executable(launch.crun_path)  # makes its mount, which waits for the kernel
         if preparer is not None and not preparer.has_begun():
             # It was killed or stopped while it stood by.
             start = Preparer.fork()

@@ -23,7 +23,7 @@ from milo.core.container import crun as crun_args
 from milo.core.launch import Application, JavaRuntime, Launch, Mount, Resources
 from milo.host.stats import sampling
 from milo.task.oci import bundle, cgroup_placement
-from milo.task.oci.crun import unwritable
+from milo.task.oci.unwritable import executable
 from tests.support import jars
 from tests.support.cgroups import groups_of
 from tests.support.launches import make_launch
@@ -171,16 +171,16 @@ def created(launch: Launch, *argv: str, options: TaskOptions | None = None) -> I
         argv_create = crun_args.create_args(
             CRUN, made.container_id, made.path, pid_file, running.log, running.root
         )
-        with unwritable(CRUN) as program:
-            done = subprocess.run(
-                argv_create,
-                executable=program,
-                pass_fds=[] if program == CRUN else [int(os.path.basename(program))],
-                env=ENV,
-                stdin=subprocess.DEVNULL,
-                stdout=writer,
-                stderr=writer,
-            )
+        program = executable(CRUN)
+        done = subprocess.run(
+            argv_create,
+            executable=program,
+            pass_fds=[] if program == CRUN else [int(os.path.basename(program))],
+            env=ENV,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+        )
         os.close(writer)
         assert done.returncode == 0, os.read(reader, 4096).decode()
         running.pid = int(Path(pid_file).read_text())

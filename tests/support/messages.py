@@ -403,7 +403,7 @@ def patterns(
 
 def _passed(call: ast.Call, scope: Scope, given: dict[str, list[str]], depth: int) -> list[str]:
     """Return the patterns of a call that hands on the text that it is given."""
-    if _name(call.func) in ("cut", "printable") and call.args:
+    if _name(call.func) in ("cut", "printable", "_bounded") and call.args:
         return patterns(call.args[0], scope, given, depth + 1)
     if isinstance(call.func, ast.Attribute) and call.func.attr == "format":
         found = patterns(call.func.value, scope, given, depth + 1)

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,13 +22,15 @@ import trio.testing
 from milo.core.records import ProcessId
 from milo.core.signals import NO_SIGNAL
 from milo.errors import ControlError, CrunError, CrunMissingError
+from milo.namespaces import AT_FDCWD, SYS_MOUNT_SETATTR
 from milo.proc import become_subreaper, start_ticks
 from milo.task.children import Child, Placement, Reaper, WaitStatus
 from milo.task.ladder import StopLadder
-from milo.task.oci import crun
+from milo.task.oci import crun, unwritable
 from milo.task.oci.crun import Crun
 from milo.task.oci.non_child import NonChildProcess, reopen_pipe
 from milo.task.oci.pause import MS_BIND, MS_REMOUNT
+from milo.task.oci.unwritable import PROTECTS_ITSELF, executable
 from tests.support.log_rig import descriptors
 
 
@@ -306,9 +309,10 @@ async def test_crun_that_is_missing_or_no_program(tmp_path: Path) -> None:
 async def test_crun_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
     """By its own path, whatever it was executed by."""
     program = tmp_path / "crun"
-    program.write_bytes(b"\x7fELF and nothing more")
+    program.write_bytes(b"\x7fELF and nothing more but " + PROTECTS_ITSELF)
     program.chmod(0o755)
     async with reaping() as reaper:
+        executable(str(program))
         before = descriptors()
         for placement in (None, Placement(_own_oom_score())):
             with pytest.raises(CrunError, match=rf"not started.*{program}: Exec format error"):
@@ -326,7 +330,7 @@ async def test_nobody_writes_to_crun_by_a_process_of_it(tmp_path: Path, placed: 
     That was CVE-2019-5736. The kernel alone refuses it only as long as it is executed.
     """
     program, pid, end = tmp_path / "crun", tmp_path / "pid", tmp_path / "end"
-    shutil.copy(shutil.which("sh") or "/bin/sh", program)
+    make_crun(program)
     os.mkfifo(end)
     argv = [str(program), "-c", f"echo $$ >{pid}.new; mv {pid}.new {pid}; read x <{end}"]
     placement = Placement(_own_oom_score()) if placed else None
@@ -336,17 +340,58 @@ async def test_nobody_writes_to_crun_by_a_process_of_it(tmp_path: Path, placed: 
         with trio.fail_after(10):
             while not pid.exists():  # noqa: ASYNC110
                 await trio.sleep(0.01)
+        exe = f"/proc/{pid.read_text().strip()}/exe".encode()
+        # mount_attr: set nothing, clear MOUNT_ATTR_RDONLY. Root's CAP_SYS_ADMIN is a container's.
+        attributes = struct.pack("=4Q", 0, 1, 0, 0)
+        size = ctypes.c_size_t(len(attributes))
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, exe, 0, attributes, size) == -1
+        assert ctypes.get_errno() == errno.EINVAL
         held = os.open(f"/proc/{pid.read_text().strip()}/exe", os.O_PATH)
         end.write_text("\n")
     way = f"/proc/self/fd/{held}"
     assert os.path.samefile(way, program)
     with pytest.raises(OSError, match="Read-only file system"):
         os.open(way, os.O_WRONLY)
-    libc = ctypes.CDLL(None, use_errno=True)
     assert libc.mount(None, way.encode(), None, MS_REMOUNT | MS_BIND, None) == -1
     assert ctypes.get_errno() == errno.EINVAL
     os.close(held)
     program.write_bytes(b"")  # by its own path it can be
+
+
+def make_crun(program: Path) -> None:
+    """Make a shell that is taken for crun."""
+    shell = Path(shutil.which("sh") or "/bin/sh").read_bytes()
+    program.write_bytes(shell + PROTECTS_ITSELF)
+    program.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_crun_that_was_replaced_is_the_one_that_runs(tmp_path: Path) -> None:
+    """By an upgrade of its package, while tasks run. Of the old one nothing is held any more."""
+    program = tmp_path / "crun"
+    make_crun(program)
+    way = executable(str(program))
+    assert way == executable(str(program)) != str(program)
+    make_crun(tmp_path / "new")
+    os.rename(tmp_path / "new", program)
+    before = descriptors()
+    way = executable(str(program))
+    assert os.path.samefile(way, program) and way != str(program)
+    assert len(descriptors()) == len(before)
+    program.unlink()
+    assert executable(str(program)) == str(program)
+
+
+def test_what_is_no_crun_is_executed_by_its_path(tmp_path: Path) -> None:
+    """It may look for something beside its own file. A FIFO's opening would not return."""
+    wrapper, script, fifo = (tmp_path / name for name in ("wrapper", "script", "fifo"))
+    shutil.copy(shutil.which("sh") or "/bin/sh", wrapper)
+    script.write_bytes(b"#!/bin/sh\n# " + PROTECTS_ITSELF)
+    os.mkfifo(fifo)
+    (tmp_path / "empty").touch()
+    for path in (wrapper, script, fifo, tmp_path, tmp_path / "empty", tmp_path / "gone"):
+        assert executable(str(path)) == str(path)
 
 
 async def test_crun_runs_where_there_is_no_such_mount(
@@ -357,11 +402,12 @@ async def test_crun_runs_where_there_is_no_such_mount(
     def refuse(path: str) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(crun, "read_only_clone", refuse)
+    make_crun(program := tmp_path / "crun")
+    monkeypatch.setattr(unwritable, "read_only_mount", refuse)
     async with reaping() as reaper:
-        await Crun(reaper, str(tmp_path / "log")).run("start", ["/bin/true"])
+        await Crun(reaper, str(tmp_path / "log")).run("start", [str(program), "-c", "true"])
         with pytest.raises(CrunError, match="exit code 1"):
-            await Crun(reaper, str(tmp_path / "log")).run("start", ["/bin/false"])
+            await Crun(reaper, str(tmp_path / "log")).run("start", [str(program), "-c", "false"])
 
 
 async def test_crun_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

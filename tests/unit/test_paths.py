@@ -35,6 +35,7 @@ HOST_ALONE = {
     "milo.task.oci.crun": "crun's log",
     "milo.task.oci.filters": "crun, and the linker's cache",
     "milo.task.oci.pause": "a root of its own, which is empty; Nomad's network namespace",
+    "milo.task.oci.unwritable": "crun",
     "milo.task.oci.privileges": "the bundle; seccomp profiles and programs of the host",
     "milo.task.root.rootfs": "the skeleton of the root, before the container is made",
     # What the kernel shows.

@@ -65,6 +65,32 @@ def test_an_expected_error_becomes_its_status(
     assert caught.value.__cause__ is error
 
 
+def test_a_status_has_a_bounded_text() -> None:
+    """An id of any length comes from outside; as a header field it would stop the plugin."""
+    with pytest.raises(GRPCError) as caught, rpc.contained("InspectTask"):
+        raise TaskNotFoundError("x" * 1_000_000)
+    message = caught.value.message or ""
+    assert len(message) == rpc.MAX_MESSAGE_CHARS and message.startswith("Error: No task 'xxx")
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError("it ends"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")]
+)
+def test_a_message_that_cannot_be_decoded_is_the_clients_fault(error: Exception) -> None:
+    """No failure of Milo's, and nothing for the agent's log."""
+
+    class Undecodable:
+        async def recv_message(self) -> None:
+            raise error
+
+    mapping = rpc.bridged(drivers.DriverBase()).__mapping__()
+    [handler] = (one for path, one in mapping.items() if path.endswith("/InspectTask"))
+    stream: Any = Undecodable()
+    with pytest.raises(GRPCError, match="Invalid value for InspectTask") as caught:
+        asyncio.run(handler.func(stream))
+    assert caught.value.status is Status.INVALID_ARGUMENT
+
+
 def test_an_error_inside_of_groups_is_found() -> None:
     """A nursery's group around a Milo error changes nothing for the user."""
     group = ExceptionGroup("", [ExceptionGroup("", [ValueError(), ArtifactError("no JAR")])])

@@ -160,7 +160,8 @@ def test_fields_of_another_kind_are_not_known() -> None:
         (b"\x41" + bytes(7), EOFError),
         (b"\x0d" + bytes(3), EOFError),
         (b"\x08" + b"\xff" * 10, ValueError),
-        (b"\x0b", ValueError),
+        (b"\x0b", EOFError),
+        (b"\x0c", ValueError),
         (b"\x0a\x01\xff", UnicodeDecodeError),
     ],
 )

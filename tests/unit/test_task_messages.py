@@ -23,9 +23,12 @@ REQUESTS = (
     | st.builds(drivers.DestroyTaskRequest, st.text(), st.booleans())
 )
 OTHERS = st.sampled_from(
-    [b"", b"\x08\x07", b"\x50\x01", b"\x59" + bytes(8), b"\x5d" + bytes(4), b"\x0a\x03old"]
+    [
+        *(b"", b"\x08\x07", b"\x50\x01", b"\x59" + bytes(8), b"\x5d" + bytes(4), b"\x0a\x03old"),
+        b"\x7b\x0a\x01x\x08\x01\x59" + bytes(8) + b"\x0b\x0c\x7c",
+    ]
 )
-"""Fields of another kind or number, and one that another one follows."""
+"""Fields of another kind or number, one that another one follows, and a group within a group."""
 
 
 @given(REQUESTS, OTHERS)
@@ -54,15 +57,17 @@ def test_numbers_may_be_negative() -> None:
     assert (wire_format.number_of(found, 3), wire_format.number_of(found, 4)) == (-5, 0)
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05abc", b"\x0a", b"\x08\x80", b"\x59\x00"])
+@pytest.mark.parametrize(
+    "data", [b"\xff", b"\x0a\x05abc", b"\x0a", b"\x08\x80", b"\x59\x00", b"\x0b"]
+)
 def test_a_message_that_ends_too_early_is_refused(data: bytes) -> None:
     """Half an id would be that of another task."""
     with pytest.raises(EOFError):
         task_messages.TaskRequest.FromString(data)
 
 
-@pytest.mark.parametrize("data", [b"\x0b", b"\x0f", b"\x08" + b"\xff" * 10 + b"\x01"])
+@pytest.mark.parametrize("data", [b"\x0c", b"\x0f", b"\x0b\x14", b"\x08" + b"\xff" * 10 + b"\x01"])
 def test_what_is_no_message_is_refused(data: bytes) -> None:
-    """Groups are of protobuf's second version, which no agent speaks."""
-    with pytest.raises(ValueError, match=r"kind|64 bits"):
+    """Also a group that another one's end ends."""
+    with pytest.raises(ValueError, match=r"kind|64 bits|group"):
         task_messages.TaskRequest.FromString(data)

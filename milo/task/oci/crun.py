@@ -1,26 +1,18 @@
-"""Runs crun's commands as children of the task process, with a bound on their time.
-
-crun's own file must not be written to by a container, to which a process of crun's is visible that
-has this file as its /proc/PID/exe (CVE-2019-5736). So crun looks whether it was executed on a
-read-only mount. If not it makes one, and executes itself there: 2.6 ms of each start, of which its
-own way to a mount that nobody sees, by way of /tmp, is half. It is executed on one at once here.
-"""
+"""Runs crun's commands as children of the task process, with a bound on their time."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
 from milo.errors import CrunError, CrunMissingError
-from milo.namespaces import read_only_clone
-from milo.proc import descriptor_path
-from milo.task.children import PASSED_FD, Placement, Reaper
+from milo.task.children import Placement, Reaper
+from milo.task.oci.unwritable import executable
 
 CRUN_ENV: Final[Mapping[str, str]] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 """Nothing of the agent's: an inherited NOTIFY_SOCKET makes ``crun start`` hang (measured)."""
@@ -31,7 +23,6 @@ DELETE_TIMEOUT_S: Final = 10.0
 KILL_TIMEOUT_S: Final = 10.0
 """How long it may take to end after SIGKILL."""
 MAX_OUTPUT_BYTES: Final = 4096
-ELF: Final = b"\x7fELF"
 
 
 class Crun:
@@ -71,16 +62,15 @@ class Crun:
         with contextlib.suppress(OSError):
             os.unlink(self._log_path)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        program = ""
+        program = executable(argv[0])
         try:
             fds = [null if fd is None else fd for fd in (stdin, stdout, stderr)]
             fds += () if passed is None else (passed,)
-            with unwritable(argv[0]) as program:
-                if placement is None:
-                    child = self._reaper.spawn(argv, CRUN_ENV, fds, program)
-                else:
-                    spawn = self._reaper.spawn_placed
-                    child = await spawn(argv, CRUN_ENV, fds, placement, program)
+            if placement is None:
+                child = self._reaper.spawn(argv, CRUN_ENV, fds, program)
+            else:
+                spawn = self._reaper.spawn_placed
+                child = await spawn(argv, CRUN_ENV, fds, placement, program)
         except OSError as exc:
             what = argv[0] if exc.filename == program else exc.filename
             if exc.errno == errno.ENOENT and what == argv[0]:
@@ -112,37 +102,3 @@ class Crun:
                 return file.read(MAX_OUTPUT_BYTES).decode(errors="replace").strip()
         except OSError:
             return ""
-
-
-@contextlib.contextmanager
-def unwritable(program: str) -> Iterator[str]:
-    """Yield a path to execute ``program`` by, on a mount by which nobody can write to it.
-
-    That is ``program`` itself where the kernel makes no such mount, or where it is a script, whose
-    interpreter would have to open that path after this descriptor is closed.
-    """
-    try:
-        clone = read_only_clone(program)
-    except OSError:
-        yield program
-        return
-    fd = -1
-    try:
-        # Not a number that something else gets in the child.
-        fd = fcntl.fcntl(clone, fcntl.F_DUPFD_CLOEXEC, PASSED_FD + 1)
-        path = descriptor_path(fd)
-        yield path if _is_binary(path) else program
-    finally:
-        # The mount goes with the process that executes there, which may be over already.
-        os.close(clone)
-        if fd >= 0:
-            os.close(fd)
-
-
-def _is_binary(path: str) -> bool:
-    """Whether the kernel executes it without an interpreter that opens it again."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(len(ELF)) == ELF
-    except OSError:
-        return False
