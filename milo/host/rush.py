@@ -15,8 +15,6 @@ import trio
 
 PAUSE_S: Final = 1.0
 """A rush is over when for so long nothing has begun or ended that is part of it."""
-
-
 FEW: Final = 8
 """So many are no rush: what is left to do for them holds up nobody."""
 

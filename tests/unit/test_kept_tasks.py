@@ -317,18 +317,26 @@ def test_of_two_keepers_one_forks(
     hear(first)
 
 
+def dead_and_locked(
+    state_dir: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch, container: ProcessId
+) -> tuple[Keeping, int]:
+    """Return a keeper of a task whose process has just died, and somebody else's lock of it."""
+    monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(kept_tasks, "LOOK_S", 0.0)
+    kept, process = begun(state_dir, forks)
+    write_record(state_dir, supervisor=GONE, container=container)
+    foreign = os.dup(process.fds[0])
+    process.die()
+    hear(kept)
+    return kept, foreign
+
+
 def test_a_lock_that_is_held_for_long_costs_nothing(
     tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As long as nobody else serves the task, and its application runs, all is kept."""
-    monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
     monkeypatch.setattr(kept_tasks, "LOCK_PATIENCE_S", 0.0)
-    monkeypatch.setattr(kept_tasks, "LOOK_S", 0.0)
-    kept, process = begun(tmp_path, forks)
-    write_record(tmp_path, supervisor=GONE, container=this_process())
-    foreign = os.dup(process.fds[0])
-    process.die()
-    hear(kept)
+    kept, foreign = dead_and_locked(tmp_path, forks, monkeypatch, this_process())
     kept.attempt()
     assert kept and not forks.modes
     os.close(foreign)
@@ -342,13 +350,7 @@ def test_a_lock_of_an_application_that_has_ended(
     tmp_path: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has it may still be about to take in the rest of its output, but not for ever."""
-    monkeypatch.setattr(kept_tasks, "LOCK_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(kept_tasks, "LOOK_S", 0.0)
-    kept, process = begun(tmp_path, forks)
-    write_record(tmp_path, supervisor=GONE, container=GONE)
-    foreign = os.dup(process.fds[0])
-    process.die()
-    hear(kept)
+    kept, foreign = dead_and_locked(tmp_path, forks, monkeypatch, GONE)
     kept.attempt()
     assert kept
     monkeypatch.setattr(kept_tasks, "LOCK_PATIENCE_S", 0.0)
